@@ -1,0 +1,224 @@
+"""A noisy picture and a conditioning vector to a prediction of the same shape: the U-Net of DDPM.
+
+Ho et al. 2020 (arXiv:2006.11239), appendix B. Its CIFAR-10 configuration, 35,746,307 parameters, is
+`UNet(3, 128, (1, 2, 2, 2), blocks=2, attention=(16,), image_size=32, time_width=512, dropout=0.1)` with
+`TimeEmbedding(128, 512)`. The two are separate modules so that a fusion can stand between them:
+
+    conditioning = fusion(time_embedding(t), views, mask)
+    output = unet(x, conditioning)
+
+Axes: B batch, C channels, H height, W width, T time width, N = H * W places.
+
+The network runs fastest in `channels_last` (`model.to(memory_format=torch.channels_last)`): every operation
+here keeps that layout, and attention's (B, N, C) is then a view.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condmix import CondmixError
+
+
+class TimeEmbedding(nn.Module):
+    """Diffusion time to a vector: sines and cosines, then a two-layer network."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        if channels % 2 or channels < 4:
+            raise CondmixError(f"a time embedding of {channels} channels; it takes an even number from 4 on")
+        half = channels // 2
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float64) / (half - 1))
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+        self.hidden = nn.Linear(channels, width)
+        self.out = nn.Linear(width, width)
+        _initialise(self)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Times (B,), in steps 0 .. schedule.steps - 1, to (B, width)."""
+        angles = t.float()[:, None] * self.frequencies
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+        return self.out(F.silu(self.hidden(waves)))
+
+
+class SelfAttention(nn.Module):
+    """Single-head attention over all places of a feature map, with its residual."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = _group_norm(channels)
+        self.query_key_value = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        places = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C), a view of a channels_last map
+        q, k, v = self.query_key_value(places)[:, None].chunk(3, dim=-1)  # each (B, 1 head, N, C)
+        attended = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+        return x + attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """Residual block, the conditioning added between its convolutions; attention follows if asked for."""
+
+    def __init__(self, in_channels: int, channels: int, dropout: float, attention: bool):
+        super().__init__()
+        self.channels = channels
+        self.norm1 = _group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.norm2 = _group_norm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.shortcut = Pointwise(in_channels, channels) if in_channels != channels else nn.Identity()
+        self.attention = SelfAttention(channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:  # (B, C, H, W), (B, C') -> (B, C', H, W)
+        h = self.conv1(F.silu(self.norm1(x))) + shift[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.attention(self.shortcut(x) + h)
+
+
+class Pointwise(nn.Linear):
+    """A 1x1 convolution as a matrix product: on a CPU its backward pass is several times faster."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Downsample(nn.Conv2d):
+    """Half the height and width, by a convolution of stride 2."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Conv2d):
+    """Twice the height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2H, 2W)
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """DDPM's U-Net, whose conditioning vector comes from outside.
+
+    in_channels    of the picture, which are also the output's
+    channels       of the first feature map; level i has channels * multipliers[i]
+    multipliers    one per level; each level after the first halves height and width
+    blocks         residual blocks per level on the way down (one more on the way up)
+    attention      heights at which every block is followed by self-attention (the middle always is)
+    image_size     height and width, divisible by 2 ** (levels - 1)
+    time_width     of the conditioning
+    dropout        within residual blocks
+    position_map   add a learned map to the first feature map: a small network has too little depth to find
+                   out from its zero padding where in the picture it is
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention: Sequence[int],
+        image_size: int,
+        time_width: int,
+        dropout: float = 0.0,
+        position_map: bool = False,
+    ):
+        super().__init__()
+        sizes = [image_size >> level for level in range(len(multipliers))]
+        _check_sizes(image_size, sizes, attention)
+        widths = [channels * multiplier for multiplier in multipliers]
+        last = len(widths) - 1
+
+        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+        # 4-D, so that .to(memory_format=torch.channels_last) lays it out like the feature map
+        place_map = torch.zeros(1, channels, image_size, image_size)
+        self.position = nn.Parameter(place_map) if position_map else None
+
+        self.down = nn.ModuleList()
+        width, skips = channels, [channels]
+        for level, (out, size) in enumerate(zip(widths, sizes, strict=True)):
+            for _ in range(blocks):
+                self.down.append(Block(width, out, dropout, size in attention))
+                width = out
+                skips.append(width)
+            if level < last:
+                self.down.append(Downsample(width))
+                skips.append(width)
+
+        self.middle = nn.ModuleList([Block(width, width, dropout, True), Block(width, width, dropout, False)])
+
+        self.up = nn.ModuleList()
+        for level, (out, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
+            for _ in range(blocks + 1):
+                self.up.append(Block(width + skips.pop(), out, dropout, size in attention))
+                width = out
+            if level > 0:
+                self.up.append(Upsample(width))
+
+        self.norm_out = _group_norm(width)
+        self.conv_out = nn.Conv2d(width, in_channels, 3, padding=1)
+
+        # One matrix product makes the shifts of all blocks, in the order in which forward meets them.
+        self._shift_widths = [module.channels for module in self.modules() if isinstance(module, Block)]
+        self.shifts = nn.Linear(time_width, sum(self._shift_widths))
+        _initialise(self)
+
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """(B, in_channels, H, W), (B, time_width) -> (B, in_channels, H, W)."""
+        shifts = iter(self.shifts(F.silu(conditioning)).split(self._shift_widths, dim=1))
+        h = self.conv_in(x)
+        if self.position is not None:
+            h = h + self.position.to(h.dtype)
+
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, next(shifts)) if isinstance(layer, Block) else layer(h)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, next(shifts))
+        for layer in self.up:
+            if isinstance(layer, Block):
+                h = layer(torch.cat([h, skips.pop()], dim=1), next(shifts))
+            else:
+                h = layer(h)
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm of 32 groups, or of fewer where they would hold less than 4 channels.
+
+    With one channel per group the norm would subtract each channel's mean, and with it the conditioning.
+    """
+    fitting = [g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels >= 4 * g]
+    return nn.GroupNorm(fitting[0] if fitting else 1, channels, eps=1e-6)
+
+
+def _initialise(module: nn.Module) -> None:
+    """As in Ho et al.: Xavier-uniform weights, zero biases, and zero where a residual or the output ends."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        last = {Block: "conv2", SelfAttention: "out", UNet: "conv_out"}.get(type(layer))
+        if last:
+            nn.init.zeros_(getattr(layer, last).weight)
+
+
+def _check_sizes(image_size: int, sizes: list[int], attention: Sequence[int]) -> None:
+    if image_size % 2 ** (len(sizes) - 1):
+        raise CondmixError(
+            f"image size {image_size} cannot be halved {len(sizes) - 1} times; "
+            f"give fewer multipliers or a size divisible by {2 ** (len(sizes) - 1)}"
+        )
+    unknown = [size for size in attention if size not in sizes]
+    if unknown:
+        raise CondmixError(f"attention at size {unknown[0]}, but the levels have sizes {sizes}")
