@@ -1,0 +1,127 @@
+"""Features -> running Gaussian statistics -> the Fréchet distance between two sets of pictures.
+
+    d^2 = |mu_1 - mu_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1^{1/2} S_2 S_1^{1/2})^{1/2}
+
+the 2-Wasserstein distance between two Gaussians (Dowson & Landau, 1982). Only with the features of
+pytorch-fid's Inception network is it the FID of Heusel et al. (2017): `condmix.features` owns that name.
+"""
+# B batch, F features, n pictures
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from condmix import CondmixError
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a Gaussian fit to n feature vectors needs: mean (F,) and scatter (F, F), float64 on the CPU.
+
+    `scatter` is the sum of outer products of *centred* features: summing raw outer products and subtracting
+    n mu mu^T at the end would cancel most digits where the mean is large against the spread.
+    """
+
+    n: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> Statistics:
+        """Statistics of one batch (B, F) of features, B >= 1."""
+        if not torch.isfinite(features).all():
+            raise CondmixError("the features of some pictures are NaN or infinite, so no Fréchet distance "
+                               "exists; check the pictures and the feature network's weights")
+        features = features.detach().cpu().double()
+        mean = features.mean(0)
+        centred = features - mean
+        return cls(len(features), mean, centred.T @ centred)
+
+    @classmethod
+    def of_batches(cls, batches: Iterable[Tensor]) -> Statistics:
+        """Statistics of a stream of batches (B, F), of which only one is in memory at a time."""
+        total: Statistics | None = None
+        for batch in batches:
+            part = cls.of(batch)
+            total = part if total is None else total.merge(part)
+        if total is None:
+            raise CondmixError("no pictures were given, so they have no feature statistics")
+        return total
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Statistics of both sets together (Chan, Golub & LeVeque, 1979): exact, in any order."""
+        n = self.n + other.n
+        step = other.mean - self.mean
+        mean = self.mean + step * (other.n / n)
+        between = torch.outer(step, step) * (self.n * other.n / n)
+        return Statistics(n, mean, self.scatter + other.scatter + between)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Unbiased covariance (F, F), divided by n - 1 as numpy.cov and pytorch-fid do."""
+        if self.n < 2:
+            raise CondmixError(f"a covariance needs at least 2 pictures, got {self.n}")
+        return self.scatter / (self.n - 1)
+
+    def save(self, path: Path, key: Mapping[str, object]) -> None:
+        """Write safetensors; `key` says what the statistics are of (features, data, split, n)."""
+        from safetensors.torch import save
+
+        content = save({"mean": self.mean, "scatter": self.scatter},
+                       metadata={name: str(value) for name, value in {**key, "n": self.n}.items()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+
+    @classmethod
+    def load(cls, path: Path, key: Mapping[str, object]) -> Statistics:
+        """Read what `save` wrote; refuse a damaged file and statistics that were saved under another key."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                saved = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in ("mean", "scatter")}
+        except (OSError, SafetensorError) as error:
+            raise CondmixError(f"{path} holds no feature statistics ({error}); delete it to compute them anew"
+                               ) from None
+        for name, value in key.items():
+            if saved.get(name) != str(value):
+                raise CondmixError(f"{path} holds statistics with {name} {saved.get(name)}, but {name} "
+                                   f"{value} was asked for; delete it to compute them anew")
+        return cls(int(saved["n"]), **tensors)
+
+
+def frechet_distance(first: Statistics, second: Statistics) -> float:
+    """d^2 between the Gaussians of two sets of features (what "an FID of 10" counts), >= 0.
+
+    Right for singular covariances too, so for fewer pictures than features; but d^2 falls with growing n,
+    so compare only figures of the same n. Nothing is added to the diagonals, and no root of the
+    non-symmetric S_1 S_2 is taken: the sought trace is the sum of the square roots of the eigenvalues of
+    S_1^{1/2} S_2 S_1^{1/2}, and with S_i = A_i^T A_i from symmetric eigendecompositions these roots are the
+    singular values of A_1 A_2^T. Taking those directly spares the roots of eigenvalues that are mere
+    rounding (1e-16 becomes 1e-8, thousands of times).
+    """
+    if first.mean.shape != second.mean.shape:
+        raise CondmixError(f"features of width {len(first.mean)} and {len(second.mean)} can't be compared; "
+                           "both sets need the same feature network")
+    covariances = first.covariance, second.covariance
+    factors = [_factor(covariance) for covariance in covariances]
+    overlap = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
+    squared = (first.mean - second.mean).square().sum() + sum(c.trace() for c in covariances) - 2 * overlap
+    return max(0.0, squared.item())
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """A (rank, F) with A^T A = covariance (F, F)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    # The usual numerical rank: what lies below is rounding, of either sign.
+    real = values > values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+    return values[real].sqrt()[:, None] * vectors[:, real].T
