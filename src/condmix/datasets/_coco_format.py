@@ -1,0 +1,171 @@
+"""The COCO 2017 archives <-> pictures, captions and classes (https://cocodataset.org/#format-data).
+
+train2017.zip and val2017.zip hold the pictures, annotations_trainval2017.zip the captions and, in the
+official file, the instances, whose largest gives a picture its class. Our test split is val2017. Pictures are
+streamed in the order of their ids and never all in memory; captions are read without touching a picture.
+"""
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from condmix import CondmixError
+
+from ._archives import damaged, open_zip, read_member
+from ._json_stream import array_items
+
+ANNOTATIONS = "annotations_trainval2017.zip"
+FOLDERS = {"train": "train2017", "test": "val2017"}
+EPOCH = (1980, 1, 1, 0, 0, 0)  # every entry's date, the earliest that zip can hold: equal input, equal bytes
+
+
+class CocoArchive:
+    """Reads the three zips in place."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._captions: dict[str, object] = {}
+        self._categories: dict[int, str] | None = None
+
+    def ids(self, split: str) -> list[int]:
+        return sorted(self._index(split).imgs)
+
+    def captions(self, split: str) -> list[list[str]]:
+        """The captions of each picture, in the order of their annotation ids."""
+        index = self._index(split)
+        return [
+            [note["caption"] for note in sorted(index.imgToAnns[picture], key=lambda note: note["id"])]
+            for picture in sorted(index.imgs)
+        ]
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8 RGB in the order of `ids`, decoded one at a time."""
+        index = self._index(split)
+        path = self.folder / f"{FOLDERS[split]}.zip"
+        with open_zip(path) as archive:
+            for picture in sorted(index.imgs):
+                name = f"{FOLDERS[split]}/{index.imgs[picture]['file_name']}"
+                yield decode(read_member(archive, name), f"{path}: {name}")
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self._category_names().values())
+
+    def labels(self, split: str) -> np.ndarray | None:
+        """(N,) int64: the category of the instance with the largest area, -1 where a picture has none."""
+        categories = {number: row for row, number in enumerate(self._category_names())}
+        if not categories:
+            return None
+        largest: dict[int, tuple[float, int]] = {}
+        for note in self._instances(split, "annotations"):
+            candidate = (note["area"], categories[note["category_id"]])
+            largest[note["image_id"]] = max(candidate, largest.get(note["image_id"], candidate))
+        return np.array([largest.get(picture, (0.0, -1))[1] for picture in self.ids(split)], np.int64)
+
+    def _index(self, split: str):
+        """pycocotools' index of the captions of one split."""
+        if split not in self._captions:
+            from pycocotools.coco import COCO  # takes half a second to import
+
+            path = self.folder / ANNOTATIONS
+            name = f"annotations/captions_{FOLDERS[split]}.json"
+            with open_zip(path) as archive:
+                payload = read_member(archive, name)
+            index = COCO()
+            try:
+                index.dataset = json.loads(payload)
+                with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+                    index.createIndex()
+                complete = all("file_name" in image for image in index.imgs.values())
+                complete &= all("caption" in note for note in index.anns.values())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CondmixError(f"{path}: {name} is not a COCO captions file ({error!r})") from error
+            if not index.imgs or not complete:
+                raise CondmixError(f"{path}: {name} lists no pictures, or some without file_name or caption")
+            self._captions[split] = index
+        return self._captions[split]
+
+    def _category_names(self) -> dict[int, str]:
+        """Category number -> name, in the order of the numbers; empty where there are no instances."""
+        if self._categories is None:
+            with open_zip(self.folder / ANNOTATIONS) as archive:
+                present = _instances_name("test") in archive.namelist()
+            listed = self._instances("test", "categories") if present else ()
+            self._categories = dict(sorted((category["id"], category["name"]) for category in listed))
+        return self._categories
+
+    def _instances(self, split: str, array: str) -> Iterator[dict]:
+        """Streams one array of the instances file, which is half a gigabyte for train2017."""
+        path, name = self.folder / ANNOTATIONS, _instances_name(split)
+        with open_zip(path) as archive:
+            if name not in archive.namelist():
+                raise CondmixError(f"{path} holds no {name}: it is not the official archive")
+            try:
+                with archive.open(name) as stream:
+                    yield from array_items(stream, array)
+            except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+                raise damaged(path, error) from error
+
+
+def _instances_name(split: str) -> str:
+    return f"annotations/instances_{FOLDERS[split]}.json"
+
+
+def decode(payload: bytes, source: str) -> np.ndarray:
+    """JPEG or PNG bytes to (H, W, 3) uint8 RGB; raises CondmixError naming `source`."""
+    try:
+        with Image.open(io.BytesIO(payload)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, struct.error, ...
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise CondmixError(f"{source} does not decode ({reason})") from error
+
+
+def write_coco(folder: Path, split: str, ids: list[int], images: Iterable[np.ndarray]) -> Path:
+    """Writes one split's zip of JPEGs (quality 95, full colour resolution), named by 12-digit id."""
+    path = Path(folder) / f"{FOLDERS[split]}.zip"
+    partial = path.with_name(path.name + ".partial")
+    with zipfile.ZipFile(partial, "w") as archive:
+        for picture, image in zip(ids, images, strict=True):
+            jpeg = io.BytesIO()
+            Image.fromarray(image).save(jpeg, "JPEG", quality=95, subsampling=0)
+            archive.writestr(zipfile.ZipInfo(f"{FOLDERS[split]}/{file_name(picture)}", EPOCH), jpeg.getvalue())
+    os.replace(partial, path)
+    return path
+
+
+def write_annotations(folder: Path, captions: dict[str, dict[int, list[str]]], size: int, description: str) -> Path:
+    """Writes captions_{train,val}2017.json into one zip; `captions` is split -> picture id -> its captions."""
+    path = Path(folder) / ANNOTATIONS
+    partial = path.with_name(path.name + ".partial")
+    number = 0
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for split, folder_name in FOLDERS.items():
+            images, notes = [], []
+            for picture, texts in captions[split].items():
+                images.append({"id": picture, "file_name": file_name(picture), "height": size, "width": size})
+                for text in texts:
+                    number += 1
+                    notes.append({"id": number, "image_id": picture, "caption": text})
+            document = {
+                "info": {"description": description},
+                "licenses": [],
+                "images": images,
+                "annotations": notes,
+            }
+            entry = zipfile.ZipInfo(f"annotations/captions_{folder_name}.json", EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, json.dumps(document))
+    os.replace(partial, path)
+    return path
+
+
+def file_name(picture: int) -> str:
+    return f"{picture:012d}.jpg"

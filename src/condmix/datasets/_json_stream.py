@@ -1,0 +1,78 @@
+"""A large JSON object, read as a stream -> the items of one of its arrays, one at a time in memory."""
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+CHUNK = 1 << 20
+
+
+def array_items(stream: BinaryIO, key: str) -> Iterator:
+    """Yields the items of the top-level array `key`; raises ValueError where the text is no such object."""
+    text = _Text(stream)
+    text.expect("{")
+    while not text.skip("}"):
+        name = text.value()
+        text.expect(":")
+        if text.skip("["):
+            while not text.skip("]"):
+                item = text.value()
+                if name == key:
+                    yield item
+                text.skip(",")
+        else:
+            text.value()
+        text.skip(",")
+        if name == key:
+            return
+
+
+class _Text:
+    """The unread text: a buffer that is refilled until the value at its start is whole."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._decode = json.JSONDecoder().raw_decode
+        self._buffer, self._at = "", 0
+
+    def _more(self) -> bool:
+        chunk = self._stream.read(CHUNK)
+        self._buffer = self._buffer[self._at :] + self._utf8.decode(chunk, final=not chunk)
+        self._at = 0
+        return bool(chunk)
+
+    def _space(self) -> None:
+        while True:
+            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._buffer) or not self._more():
+                return
+
+    def skip(self, character: str) -> bool:
+        """Whether the next character is this one; if so, it is passed over."""
+        self._space()
+        found = self._buffer[self._at : self._at + 1] == character
+        self._at += found
+        return found
+
+    def expect(self, character: str) -> None:
+        if not self.skip(character):
+            raise ValueError(f"expected {character!r}, found {self._buffer[self._at : self._at + 10]!r}")
+
+    def value(self) -> object:
+        """The next JSON value, whole."""
+        self._space()
+        while True:
+            try:
+                value, end = self._decode(self._buffer, self._at)
+            except ValueError:
+                if not self._more():
+                    raise
+                continue
+            # a number at the very end of the buffer may go on in the next chunk
+            if end == len(self._buffer) and self._more():
+                continue
+            self._at = end
+            return value

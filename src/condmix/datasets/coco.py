@@ -1,0 +1,32 @@
+"""MS-COCO 2017: 118,287 training and 5,000 validation pictures, five human captions each (Lin et al., 2014)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from . import Dataset
+from ._coco_format import CocoArchive
+
+
+class Coco(Dataset):
+    """Reads the official zips; test is val2017. Classes are there where the instances files are."""
+
+    def __init__(self, archives, settings):
+        super().__init__(archives, settings)
+        self._archive = CocoArchive(self.archives)
+
+    @property
+    def class_names(self) -> list[str]:
+        return self._archive.class_names
+
+    def ids(self, split: str) -> list[int]:
+        return self._archive.ids(split)
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        return self._archive.images(split)
+
+    def labels(self, split: str) -> np.ndarray | None:
+        return self._archive.labels(split)
+
+    def captions(self, split: str) -> list[list[str]]:
+        return self._archive.captions(split)

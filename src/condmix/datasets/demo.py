@@ -1,0 +1,151 @@
+"""The demo world: drawn scenes whose every attribute is known, in the official CIFAR-10 and COCO formats.
+
+An object of a shape (the class), colour, size and position stands on a background of a colour and texture.
+Five captions name two or three of these six attributes each. The pictures are in both archives: losslessly in
+the CIFAR-10 one, from which they are read, and as JPEGs in the COCO zips, whose captions are read.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from condmix import CondmixError
+
+from . import SPLITS, Dataset
+from ._cifar_format import CifarArchive, write_cifar
+from ._coco_format import CocoArchive, write_annotations, write_coco
+from ._scenes import ATTRIBUTES, SIDE, Dice, divide, picture, values_of
+from ._wording import describe
+
+TRUTH = "attributes.json"
+COMPARED = 16  # pictures whose two copies are compared
+JPEG_ERROR = 16  # grey levels; two copies of a picture differ by about 2, two pictures by about 60
+
+
+class Demo(Dataset):
+    """Pictures and labels come from the CIFAR-10 archive, captions from COCO's, truth from attributes.json.
+
+    `settings` of `draw`: {"train": scenes, "test": scenes, "seed": any whole number from 0}.
+    """
+
+    attributes = ATTRIBUTES
+    class_names = ATTRIBUTES["shape"]
+
+    def __init__(self, archives, settings):
+        super().__init__(archives, settings)
+        self._cifar = CifarArchive(self.archives)
+        self._coco = CocoArchive(self.archives)
+        self._truth: dict | None = None
+
+    @staticmethod
+    def draw(archives: Path, settings: dict) -> None:
+        """Writes the archives and attributes.json. Scene i of a split is the same however many are drawn."""
+        archives = Path(archives)
+        archives.mkdir(parents=True, exist_ok=True)
+        counts, seed = read_settings(settings)
+        combinations = divide(seed)
+        images, labels, captions, truth = {}, {}, {}, {}
+        first_id = 1
+        for number, split in enumerate(SPLITS):
+            ids = range(first_id, first_id + counts[split])
+            first_id = ids.stop
+            images[split] = np.empty((counts[split], SIDE, SIDE, 3), np.uint8)
+            captions[split], values, mentions = {}, [], []
+            for row, scene in enumerate(tqdm(ids, f"draw {split}", unit="scene", mininterval=0.5)):
+                dice = Dice(seed, number, row)
+                values.append(values_of(dice.pick(combinations[split])))
+                images[split][row] = picture(values[-1], dice)
+                captions[split][scene], named = describe(values[-1], dice)
+                mentions.append(["".join("01"[flag] for flag in flags) for flags in named])
+            labels[split] = [row[0] for row in values]
+            truth[split] = {"ids": list(ids), "values": values, "mentions": mentions}
+            write_coco(
+                archives,
+                split,
+                list(ids),
+                tqdm(images[split], f"write {split}", unit="scene", mininterval=0.5),
+            )
+        write_cifar(archives, images, labels, ATTRIBUTES["shape"])
+        write_annotations(archives, captions, SIDE, "condmix demo world")
+        write_truth(archives / TRUTH, truth)
+
+    def ids(self, split: str) -> list[int]:
+        return self._coco.ids(split)
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        images = self._cifar.split(split)[0]
+        self._check_copies(split, images)
+        yield from images
+
+    def labels(self, split: str) -> np.ndarray:
+        return self._cifar.split(split)[1]
+
+    def captions(self, split: str) -> list[list[str]]:
+        return self._coco.captions(split)
+
+    def attribute_values(self, split: str) -> np.ndarray:
+        return np.array(self._of_split(split)["values"], np.int64)
+
+    def mentions(self, split: str) -> np.ndarray:
+        rows = self._of_split(split)["mentions"]
+        return np.array([[[flag == "1" for flag in caption] for caption in row] for row in rows], bool)
+
+    def _of_split(self, split: str) -> dict:
+        if self._truth is None:
+            self._truth = read_truth(self.archives / TRUTH)
+        found = self._truth["scenes"][split]
+        if found["ids"] != self.ids(split):
+            raise CondmixError(
+                f"{self.archives / TRUTH} and the COCO annotations list different pictures of {split}: "
+                "run the stage fetch again"
+            )
+        return found
+
+    def _check_copies(self, split: str, images: np.ndarray) -> None:
+        """The first pictures of the CIFAR-10 archive are those of the COCO zip, but for JPEG's losses."""
+        if len(images) != len(self.ids(split)):
+            raise CondmixError(
+                f"{self.archives}: the CIFAR-10 archive has {len(images)} pictures of {split}, "
+                f"the COCO annotations {len(self.ids(split))}: run the stage fetch again"
+            )
+        for row, jpeg in enumerate(islice(self._coco.images(split), COMPARED)):
+            same_size = jpeg.shape == images[row].shape
+            if not same_size or np.abs(jpeg - images[row].astype(float)).mean() > JPEG_ERROR:
+                raise CondmixError(
+                    f"{self.archives}: picture {row} of {split} differs between the CIFAR-10 and the COCO archive: "
+                    "run the stage fetch again"
+                )
+
+
+def read_settings(settings: dict) -> tuple[dict[str, int], int]:
+    """Scenes per split, and the seed; raises CondmixError on anything else."""
+    known = {*SPLITS, "seed"}
+    if settings.keys() != known or not all(type(value) is int for value in settings.values()):
+        raise CondmixError(f"the demo world needs the whole numbers {sorted(known)}, given: {settings}")
+    if min(settings[split] for split in SPLITS) < 1 or settings["seed"] < 0:
+        raise CondmixError(f"the demo world needs at least 1 scene per split and a seed from 0, given: {settings}")
+    return {split: settings[split] for split in SPLITS}, settings["seed"]
+
+
+def write_truth(path: Path, scenes: dict) -> None:
+    """attributes.json: what the columns mean; per split the ids, values and, per caption, a 0/1 per attribute."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"attributes": ATTRIBUTES, "scenes": scenes}), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_truth(path: Path) -> dict:
+    try:
+        truth = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CondmixError(f"{path} is missing: run the stage fetch") from None
+    except ValueError as error:
+        raise CondmixError(f"{path} is damaged ({error}): run the stage fetch again") from error
+    if truth.get("attributes") != ATTRIBUTES:
+        raise CondmixError(f"{path} was drawn with other attributes than this version's: run the stage fetch again")
+    return truth

@@ -1,0 +1,84 @@
+"""Stage prepare: archives -> square pictures of one size, with ids, labels and attributes, as arrays on disk.
+
+A picture is cropped to its central square and resized with an antialiasing filter: the mean of whole blocks
+where the side is a multiple of the target, Lanczos elsewhere. Pictures pass one at a time into a mapped file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from condmix import CondmixError, config
+from condmix.datasets import SPLITS, Dataset
+
+
+def main(params) -> None:
+    """Writes {split}_images.npy, _ids, _labels, _attributes, _mentions and meta.json to `params.paths.dataset`."""
+    data = config.plugin("datasets", params.data.dataset)(params.paths.archives, params.data.world)
+    prepare(data, params.data.dataset, params.data.image_size, params.paths.dataset)
+
+
+def prepare(data: Dataset, name: str, size: int, folder: Path) -> None:
+    """Writes the whole folder, or leaves what was there as it was."""
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        meta = {
+            "dataset": name,
+            "image_size": size,
+            "class_names": list(data.class_names),
+            "attributes": data.attributes,
+            "splits": {split: write_split(data, split, size, partial) for split in SPLITS},
+        }
+        (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_split(data: Dataset, split: str, size: int, folder: Path) -> dict:
+    """Writes one split's arrays; returns its entry of meta.json."""
+    ids = np.array(data.ids(split), np.int64)
+    columns = {
+        "ids": ids,
+        "labels": data.labels(split),
+        "attributes": data.attribute_values(split),
+        "mentions": data.mentions(split),
+    }
+    for name, column in columns.items():
+        if column is None:
+            continue
+        if len(column) != len(ids):
+            raise CondmixError(f"{split} has {len(ids)} pictures but {len(column)} rows of {name}")
+        np.save(folder / f"{split}_{name}.npy", column)
+
+    digest = hashlib.sha256()
+    shape = (len(ids), size, size, 3)
+    images = np.lib.format.open_memmap(folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    pictures = tqdm(data.images(split), f"prepare {split}", total=len(ids), unit="img", mininterval=0.5)
+    for row, picture in enumerate(pictures):
+        images[row] = square(picture, size)
+        digest.update(images[row])
+    images.flush()
+    return {"count": len(ids), "images_sha256": digest.hexdigest()}
+
+
+def square(picture: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (size, size, 3) uint8: the central square, resized without aliasing."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    cropped = picture[top : top + side, left : left + side]
+    if side == size:
+        return cropped
+    resample = Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(np.ascontiguousarray(cropped)).resize((size, size), resample))
