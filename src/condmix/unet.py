@@ -71,20 +71,13 @@ class Block(nn.Module):
         self.norm2 = _group_norm(channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.shortcut = Pointwise(in_channels, channels) if in_channels != channels else nn.Identity()
+        self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = SelfAttention(channels) if attention else nn.Identity()
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:  # (B, C, H, W), (B, C') -> (B, C', H, W)
         h = self.conv1(F.silu(self.norm1(x))) + shift[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.attention(self.shortcut(x) + h)
-
-
-class Pointwise(nn.Linear):
-    """A 1x1 convolution as a matrix product: on a CPU its backward pass is several times faster."""
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Conv2d):
@@ -95,13 +88,20 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Conv2d):
-    """Twice the height and width: nearest neighbour, then a convolution."""
+    """Twice the height and width: nearest neighbour, then a 3x3 convolution.
+
+    Both in one transposed convolution of stride 2, whose 4x4 kernel is the 3x3 one summed over the 2x2 places
+    that the nearest neighbour would copy a value to: 4 products per output instead of 9.
+    """
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2H, 2W)
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        kernel = F.pad(self.weight, (1, 1, 1, 1))
+        kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
+        kernel = kernel[:, :, :, 1:] + kernel[:, :, :, :-1]
+        return F.conv_transpose2d(x, kernel.transpose(0, 1).flip(2, 3), self.bias, stride=2, padding=1)
 
 
 class UNet(nn.Module):
@@ -193,12 +193,14 @@ class UNet(nn.Module):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of 32 groups, or of fewer where they would hold less than 4 channels.
+    """GroupNorm of 32 groups as in the paper; below 128 channels, of groups of at least 8 channels.
 
-    With one channel per group the norm would subtract each channel's mean, and with it the conditioning.
+    Smaller groups would take away what sets channels apart, the conditioning among it (with one channel per
+    group, all of it); and on a CPU in channels_last a group of 4 takes 2.5 times as long as one of 8.
     """
-    fitting = [g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels >= 4 * g]
-    return nn.GroupNorm(fitting[0] if fitting else 1, channels, eps=1e-6)
+    most = 32 if channels >= 128 else max(1, channels // 8)
+    groups = next(g for g in range(most, 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def _initialise(module: nn.Module) -> None:
