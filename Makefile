@@ -1,0 +1,37 @@
+# make repro: set up, run the pipeline on params.yaml's profile, print the results.  make test: set up, run the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: repro test test-slow lint setup clean
+.DEFAULT_GOAL := repro
+
+repro: setup
+	dvc repro
+	@condmix summary
+
+test: setup
+	python -m pytest
+
+# Real data (../shared) and long runs.
+test-slow: setup
+	python -m pytest -m slow --override-ini addopts=
+
+lint: setup
+	ruff check .
+
+setup: $(VENV)/.installed
+
+# Versions are held by constraints.txt, except torch's: its build depends on the machine.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "condmix needs Python 3.11 or newer; $$($(PYTHON) --version) was found: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .checkpoints data/*/partial

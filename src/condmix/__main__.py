@@ -1,0 +1,3 @@
+from condmix.cli import main
+
+main(prog_name="condmix")

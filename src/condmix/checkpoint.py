@@ -1,0 +1,86 @@
+"""A run's working state on disk: written so that a kill at any moment leaves the last good one whole.
+
+Checkpoints live in <project root>/.checkpoints, outside DVC's outputs: DVC deletes outputs before a stage
+runs, and one that persisted would let an experiment start from another's weights. The folder's name is a
+hash of everything that the run's weights depend on, so only the same run can resume from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from condmix import CondmixError
+
+
+def run_key(facts: Mapping[str, Any], sources: list[Path]) -> str:
+    """16 hex digits for a run: its settings and data (`facts`) and the code that computes it (`sources`)."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Checkpoint:
+    """The state file of one run: named tensors and a JSON note, replaced as a whole."""
+
+    def __init__(self, root: Path, key: str):
+        self.folder = root / ".checkpoints" / key
+        self.path = self.folder / "state.safetensors"
+
+    def lock(self) -> FileLock:
+        """Held while training: two queued runs of the same thing must not share a state file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock")
+
+    def save(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+        """Write beside the old state, flush to the disk, then take its place."""
+        part = self.path.with_suffix(".part")
+        try:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                part,
+                metadata={"note": json.dumps(note)},
+            )
+            with open(part, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(part, self.path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise CondmixError(
+                f"the checkpoint {self.path} could not be written ({error}); free some space and run again: "
+                "training goes on from the previous checkpoint"
+            ) from None
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest state as (tensors, note), or None where the run has not saved any."""
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, json.loads(file.metadata()["note"])
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise CondmixError(
+                f"the checkpoint {self.path} is damaged ({error}); delete it to train from the start"
+            ) from None
+
+    def remove_finished_others(self) -> None:
+        """Delete other runs' states that were trained to the end: by now their models are DVC outputs."""
+        for folder in self.folder.parent.iterdir():
+            if folder != self.folder and (folder / "finished").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def mark_finished(self) -> None:
+        """The model is written; a later run may delete this state."""
+        (self.folder / "finished").touch()

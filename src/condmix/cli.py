@@ -1,0 +1,133 @@
+"""The command line: every stage of dvc.yaml, and the tools around them.
+
+Imports are made inside the commands, so that `condmix --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from condmix import CondmixError, __version__
+
+STAGES = {
+    "fetch": "Download and verify the profile's archives, or draw the demo world.",
+    "prepare": "Turn the archives into arrays at the training resolution.",
+    "captions": "Collect the human captions, or fill in the class templates.",
+    "encode": "Train the small CLIP, or load a pretrained one.",
+    "judge": "Train the network that judges pictures, on real ones.",
+    "embed": "Encode every perspective into the embedding cache.",
+    "report": "Write metrics/report/index.html.",
+}
+VARIANT_STAGES = {
+    "pack": "Select the perspectives that a variant sees.",
+    "train": "Train a variant, or resume its training.",
+    "evaluate": "Sample from a variant and measure the pictures.",
+}
+
+
+class Cli(click.Group):
+    """Ends every mistake in one sentence and a non-zero status; `--debug` lets the traceback through."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except CondmixError as error:
+            self._fail(context, str(error))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._fail(context, f"the disk is full ({error.filename or error.strerror}); free some space and run again")
+
+    @staticmethod
+    def _fail(context: click.Context, sentence: str) -> None:
+        if context.params.get("debug"):
+            raise  # noqa: PLE0704  # called from the except clause
+        click.echo(f"condmix: {sentence}", err=True)
+        sys.exit(1)
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Train diffusion models that see a picture from several perspectives, and find out whether it helps."""
+
+
+@main.command()
+def check() -> None:
+    """Check params.yaml and the profile's settings."""
+    params = _params()
+    from condmix.variants import resolve
+
+    for variant in params.variants:
+        resolve(variant, params.fusion, params.perspectives)
+    # Constant, so that a change of params.yaml does not make everything behind this stage run again.
+    params.paths.params_ok.write_text("params.yaml and conf/ name things that exist\n")
+
+
+def _add_stage(name: str, text: str) -> None:
+    @main.command(name, help=text, short_help=text)
+    def stage() -> None:
+        importlib.import_module(f"condmix.{name}").main(_params())
+
+
+def _add_variant_stage(name: str, text: str) -> None:
+    @main.command(name, help=text, short_help=text)
+    @click.argument("variant")
+    def stage(variant: str) -> None:
+        params = _params()
+        if variant not in params.variants:
+            raise CondmixError(
+                f'variant "{variant}" is not among the variants of params.yaml: {", ".join(params.variants)}'
+            )
+        importlib.import_module(f"condmix.{name}").main(params, variant)
+
+
+for _name, _text in STAGES.items():
+    _add_stage(_name, _text)
+for _name, _text in VARIANT_STAGES.items():
+    _add_variant_stage(_name, _text)
+
+
+@main.command()
+def summary() -> None:
+    """Print the variants' metrics, and where the report and the runs are."""
+    from condmix.summary import summary as table
+
+    click.echo(table(_params()))
+
+
+@main.command()
+@click.option("--variant", default="experiment", show_default=True, help="Which trained model draws.")
+@click.option("--caption", "captions", multiple=True, help="A caption; give several for caption_1, caption_2, ...")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
+@click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
+@click.option("--class", "class_name", help="A class name.")
+@click.option("--guidance", type=float, help="Guidance scale s; s = 1 is the plain conditional model.")
+@click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
+@click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
+@click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")
+@click.option("--scale", type=click.IntRange(1), default=8, show_default=True, help="Enlargement of each pixel.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("grid.png"), show_default=True)
+def generate(**options: object) -> None:
+    """Make pictures from any subset of a trained model's perspectives."""
+    from condmix.generate import main as run
+
+    run(_params(), **options)
+    click.echo(f"{options['n']} pictures in {options['out']}")
+
+
+def _params():  # noqa: ANN202
+    from condmix.config import load
+
+    return load()
+
+
+if __name__ == "__main__":
+    main()

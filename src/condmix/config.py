@@ -1,0 +1,307 @@
+"""params.yaml + conf/<profile>.yaml -> one frozen, checked `Params`; and the plug-ins, found by file name.
+
+params.yaml holds the experiment, conf/<profile>.yaml everything that a profile fixes. Names and types are
+checked here once; the stages trust them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from condmix import CondmixError
+
+VARIANTS = ("class_v1", "class_v2", "caption", "experiment")
+PERSPECTIVE = re.compile(r"class|image|caption_[1-9]\d*")
+
+Name = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(Settings):
+    """One archive to download: where it is, how large, and what proves it whole."""
+
+    name: Name
+    url: Name
+    size: Positive
+    checksum: Annotated[str, Field(pattern=r"^(md5|sha256):[0-9a-f]+$")]
+
+
+class Data(Settings):
+    """The data set (a plug-in of `datasets/`) and the size that the diffusion model sees."""
+
+    dataset: Name
+    image_size: Positive
+    flip: bool = False  # horizontal flips in training; wrong where captions say "left"
+    world: dict[str, int] = {}  # settings of a data set that draws itself
+    files: tuple[File, ...] = ()
+
+
+class Captions(Settings):
+    """Class templates for data that people did not caption; "{}" stands for the class name."""
+
+    templates: tuple[str, ...] = ()
+
+
+class Clip(Settings):
+    """The CLIP whose towers embed: pretrained (open_clip name + tag, or a weights file), or trained here."""
+
+    model: str | dict[str, Any]
+    pretrained: str | None = None
+    weights: str | None = None
+    steps: Positive = 1000
+    batch_size: Positive = 256
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Embed(Settings):
+    """How many captions per image become perspectives caption_1 ... caption_K."""
+
+    captions: Positive = 5
+
+
+class Judge(Settings):
+    """The network that judges pictures: trained on real ones here, or a CIFAR-10 ResNet-56 checkpoint."""
+
+    weights: str | None = None
+    steps: Positive = 600
+    batch_size: Positive = 128
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class Model(Settings):
+    """The U-Net of Ho et al. 2020; `attention` lists the resolutions with self-attention."""
+
+    channels: Positive
+    multipliers: tuple[Positive, ...]
+    blocks: Positive
+    attention: tuple[Positive, ...]
+    dropout: Fraction = 0.0
+    position_map: bool = False
+
+
+class Diffusion(Settings):
+    """Forward process and what the network predicts."""
+
+    schedule: Literal["linear", "cosine"] = "cosine"
+    steps: Positive = 1000
+    prediction: Literal["epsilon", "v", "x0"] = "v"
+    min_snr_gamma: float | None = None
+
+
+class Train(Settings):
+    """Budget and optimiser; `images` counts pictures seen, so that batch sizes compare."""
+
+    images: Positive
+    batch_size: Positive
+    lr: Annotated[float, Field(gt=0)]
+    warmup: Fraction = 0.02  # share of the steps
+    decay: Fraction = 0.4  # share of the steps over which lr falls to zero at the end
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema: Fraction = 0.9995
+    p_uncond: Fraction = 0.1
+    p_source: Fraction = 0.1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    processes: Positive = 1  # CPU processes that this stage starts itself; on GPUs launch with accelerate
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    log_every: Positive = 50
+
+
+class Evaluate(Settings):
+    """What is sampled and measured for each variant."""
+
+    n: Positive
+    batch_size: Positive = 100
+    sampler: Name = "dpmpp_2m"
+    steps: Positive = 16
+    sweep: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
+    sweep_n: Positive = 100
+    processes: Positive = 1
+    features: tuple[Literal["inception", "judge", "clip"], ...] = ("judge", "clip")
+    inception_weights: str | None = None
+
+
+class Paths:
+    """Where a profile's files lie, relative to the repository's root."""
+
+    def __init__(self, root: Path, profile: str):
+        self.root = root
+        data = root / "data" / profile
+        self.archives = data / "archives"
+        self.partial = data / "partial"
+        self.dataset = data / "dataset"
+        self.captions = data / "captions"
+        self.embeddings = data / "embeddings"
+        self._packed = data / "packed"
+        self.models = root / "models"
+        self.clip = self.models / "clip"
+        self.judge = self.models / "judge"
+        self.metrics = root / "metrics"
+        self.statistics = data / "statistics"
+        self.report = self.metrics / "report"
+        self.params_ok = root / "data" / "params.ok"
+
+    def packed(self, variant: str) -> Path:
+        """Folder of a variant's packed perspectives."""
+        return self._packed / variant
+
+    def model(self, variant: str) -> Path:
+        """Folder of a trained variant."""
+        return self.models / variant
+
+    def details(self, variant: str) -> Path:
+        """Folder of a variant's evaluation in full: rows, sweep, sample pictures."""
+        return self.metrics / "details" / variant
+
+
+class Params(Settings):
+    """Everything a stage may ask for."""
+
+    root: Path
+    profile: Name
+    fusion: Name
+    perspectives: Annotated[tuple[str, ...], Field(min_length=1)]
+    guidance: Annotated[float, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)]
+    variants: Annotated[tuple[Literal[VARIANTS], ...], Field(min_length=1)]
+
+    data: Data
+    captions: Captions = Captions()
+    clip: Clip
+    embed: Embed = Embed()
+    judge: Judge = Judge()
+    model: Model
+    diffusion: Diffusion = Diffusion()
+    train: Train
+    evaluate: Evaluate
+
+    @property
+    def paths(self) -> Paths:
+        """Where this profile's files lie."""
+        return Paths(self.root, self.profile)
+
+
+def load(root: Path = Path(".")) -> Params:
+    """The checked parameters of the project in `root`; CondmixError names the first thing that is wrong."""
+    experiment = _read_yaml(root / "params.yaml")
+    profile = experiment.get("profile")
+    profiles = sorted(path.stem for path in (root / "conf").glob("*.yaml"))
+    if profile not in profiles:
+        raise CondmixError(unknown("profile", profile, profiles, where="params.yaml"))
+    settings = _read_yaml(root / "conf" / f"{profile}.yaml")
+    for key in settings.keys() & experiment.keys():
+        raise CondmixError(f"{key} stands in both params.yaml and conf/{profile}.yaml; remove one of them")
+    try:
+        params = Params(root=root, **experiment, **settings)
+    except ValidationError as error:
+        raise CondmixError(_first_problem(error, experiment, profile)) from None
+    _check_names(params)
+    return params
+
+
+def plugins(kind: str) -> list[str]:
+    """Names of the plug-ins of a kind: the files of the package condmix/<kind>/."""
+    folder = Path(__file__).parent / kind
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def plugin(kind: str, name: str) -> Any:
+    """What the file condmix/<kind>/<name>.py defines under its own name.
+
+    A class in CamelCase (`fusions/cross_attention.py` -> `CrossAttention`) or else a function
+    (`samplers/ddim.py` -> `ddim`).
+    """
+    if name not in plugins(kind):
+        raise CondmixError(unknown(kind.removesuffix("s"), name, plugins(kind)))
+    module = importlib.import_module(f"condmix.{kind}.{name}")
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    return getattr(module, camel, None) or getattr(module, name)
+
+
+def unknown(what: str, given: object, known: list[str], where: str = "") -> str:
+    """The sentence for a name that does not exist, with the nearest name that does."""
+    near = difflib.get_close_matches(str(given), known, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    prefix = f"{where}: " if where else ""
+    return f'{prefix}no {what} "{given}"; found: {", ".join(known)}{hint}'
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise CondmixError(f"no {path}: run condmix in the root of a condmix project") from None
+    except yaml.YAMLError as error:
+        raise CondmixError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise CondmixError(f"{path} must be a mapping of settings, not {type(content).__name__}")
+    return content
+
+
+def _check_names(params: Params) -> None:
+    for kind, name, where in [
+        ("fusions", params.fusion, "params.yaml"),
+        ("datasets", params.data.dataset, f"conf/{params.profile}.yaml"),
+        ("samplers", params.evaluate.sampler, f"conf/{params.profile}.yaml"),
+    ]:
+        if name not in plugins(kind):
+            raise CondmixError(unknown(kind.removesuffix("s"), name, plugins(kind), where))
+    known = ["class", "image", *(f"caption_{k + 1}" for k in range(params.embed.captions))]
+    for name in params.perspectives:
+        if name not in known:
+            raise CondmixError(unknown("perspective", name, known, "params.yaml"))
+    for field in ("perspectives", "variants"):
+        names = getattr(params, field)
+        if len(set(names)) < len(names):
+            raise CondmixError(f"params.yaml: {field} names one twice: {', '.join(names)}")
+    size, levels = params.data.image_size, len(params.model.multipliers)
+    if size % 2 ** (levels - 1):
+        raise CondmixError(
+            f"conf/{params.profile}.yaml: data.image_size {size} cannot be halved {levels - 1} times, "
+            f"as the {levels} model.multipliers ask"
+        )
+
+
+def _first_problem(error: ValidationError, experiment: dict[str, Any], profile: str) -> str:
+    """One sentence for pydantic's first complaint: the file, the key, what was given, what is expected."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    top = problem["loc"][0]
+    where = "params.yaml" if top in experiment else f"conf/{profile}.yaml"
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_fields(problem["loc"][:-1]))
+        return unknown("setting", key, [_join(problem["loc"][:-1], name) for name in known], where)
+    if problem["type"] == "missing":
+        return f"{where if len(problem['loc']) > 1 else f'params.yaml or conf/{profile}.yaml'}: {key} is missing"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{where}: {key} is {problem['input']!r}; {message}"
+
+
+def _fields(location: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist in the section at `location`."""
+    section: Any = Params
+    for part in location:
+        if isinstance(part, str):
+            section = section.model_fields[part].annotation
+        else:  # an item of a list of sections
+            section = section.__args__[0]
+    return [name for name in section.model_fields if name != "root"]
+
+
+def _join(location: tuple[int | str, ...], name: str) -> str:
+    return ".".join([*(str(part) for part in location), name])

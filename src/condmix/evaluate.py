@@ -1,0 +1,263 @@
+"""Stage evaluate@<variant>: a trained variant, asked for held-out scenes -> metrics/<variant>.json.
+
+Every picture is drawn for the conditions of one test picture. A variant that sees the picture itself is asked in
+two ways: by the held-out picture's own CLIP vector, an oracle that is told the answer, and by the CLIP text vector
+of a caption in the image's place (train on images, ask with words). Rows of the one kind don't compare with rows
+of the other. Axes: N pictures, P perspectives, A attributes, S image size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from tqdm import tqdm
+
+from condmix.captionfile import read_captions
+from condmix.config import Params
+from condmix.datasets import Split
+from condmix.diffusion import Schedule
+from condmix.measures import Measure, class_attribute
+from condmix.model import load_model, read_card
+from condmix.packed import Packed
+from condmix.processes import spawn
+from condmix.sample import Sampling, grid, sample_batches
+from condmix.tracking import find_run, git_commit, track
+
+SHOWN = 24  # scenes whose pictures the report shows
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way of asking a variant for the test pictures."""
+
+    name: str  # "captions", "prompt" or "oracle"
+    texts: list[list[str]]  # what conditioned each picture, in words
+    named: np.ndarray | None  # (N, A) bool: the attributes that the condition names
+
+
+@dataclass(frozen=True)
+class Job:
+    """A set of pictures to draw: the first n test conditions at one guidance scale."""
+
+    condition: str
+    guidance: float
+    n: int
+
+    @property
+    def file(self) -> str:
+        """Name of the array that holds its pictures, without the process's number."""
+        return f"{self.condition}-{self.guidance}-{self.n}"
+
+
+def main(params: Params, variant: str) -> None:
+    """Draw, measure, and write metrics/<variant>.json and metrics/details/<variant>/."""
+    started = time.monotonic()
+    split = Split.load(params.paths.dataset, "test")
+    packed = Packed.load(params.paths.packed(variant), "test")
+    captions = read_captions(params.paths.captions, "test")
+    asked = conditions(packed, split, captions)
+    settings = params.evaluate
+    n = min(settings.n, len(packed))
+    headline = asked[0]
+    jobs = [Job(condition.name, params.guidance, n) for condition in asked]
+    jobs += [Job(headline.name, scale, min(settings.sweep_n, n)) for scale in settings.sweep]
+
+    with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
+        spawn(settings.processes, draw, params, variant, jobs, Path(folder))
+        drawn = time.monotonic() - started
+        measure = Measure(params, split)
+        rows = [
+            measure(collect(Path(folder), job, settings.processes), _named(asked, job))
+            | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
+            for job in tqdm(jobs, desc=f"judge {variant}", unit="set")
+        ]
+        shown = {
+            condition.name: collect(Path(folder), job, settings.processes)[:SHOWN]
+            for condition, job in zip(asked, jobs, strict=False)
+        }
+
+    card = read_card(params.paths.model(variant))
+    metrics = {
+        "variant": variant,
+        "profile": params.profile,
+        "fusion": card["fusion"],
+        "perspectives": card["perspectives"].split("+"),
+        **rows[0],
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "seed": params.seed,
+        "split": "test",
+        "reference": measure.reference,
+        "features": [network.name for network in measure.networks],
+        "ema": card["train.ema"],
+        "judge_accuracy": measure.judge_accuracy,
+        "judge_accuracy_n": measure.judge_n,
+        **{row["condition"]: row for row in rows[1 : len(asked)]},
+        "sweep": rows[len(asked) :],
+        "images_per_second_sampling": round(sum(job.n for job in jobs) / drawn, 1),
+        "seconds": round(time.monotonic() - started, 1),
+        "commit": git_commit(),
+    }
+    metrics = {key: value for key, value in metrics.items() if value is not None}
+    write(params, variant, metrics, card, headline, captions, split, shown)
+    record(params, variant, metrics, card, shown)
+
+
+def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[Condition]:
+    """The ways of asking a variant; the first gives its headline figures and is never an oracle."""
+    names = list(packed.vectors)
+    slots = [int(name.partition("_")[2]) - 1 for name in names if name.startswith("caption_")]
+    classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if "class" in names else None
+
+    def texts(chosen: list[int]) -> list[list[str]]:
+        said = [[of[k] for k in chosen if k < len(of)] for of in captions]
+        return said if classes is None else [a + b for a, b in zip(said, classes, strict=True)]
+
+    def named(chosen: list[int], everything: bool = False) -> np.ndarray | None:
+        if split.attributes is None:
+            return None
+        known = np.zeros(split.attributes.shape, bool) | everything
+        for k in chosen:
+            known |= split.mentions[:, k]
+        if "class" in names:
+            known[:, class_attribute(split)] = True
+        return known
+
+    if "image" not in names:
+        return [Condition("captions", texts(slots), named(slots))]
+    words = sorted({0, *slots})
+    return [
+        Condition("prompt", texts(words), named(words)),
+        Condition("oracle", texts(slots), named(slots, everything=True)),
+    ]
+
+
+def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
+    """In each process: draw every job's share of pictures and leave them in `folder`."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    model, card = load_model(params.paths.model(variant))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    packed = Packed.load(params.paths.packed(variant), "test")
+    settings = params.evaluate
+    sampling = Sampling(
+        Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
+        card["diffusion.prediction"],
+        settings.sampler,
+        settings.steps,
+        params.guidance,
+    )
+    bar = tqdm(total=sum(job.n for job in jobs), desc=f"sample {variant}", unit="img", disable=rank > 0)
+    for job in jobs:
+        rows = torch.arange(rank, job.n, world)
+        vectors, mask = packed.batch(rows, device)
+        if job.condition == "prompt":
+            vectors["image"] = packed.prompt[rows].to(device).float()
+        seeds = [picture_seed(params.seed, int(row)) for row in rows]
+        parts = []
+        at = replace(sampling, guidance=job.guidance)
+        for batch in sample_batches(model, at, vectors, mask, seeds, settings.batch_size):
+            parts.append(batch.cpu().numpy())
+            bar.update(len(batch) * world)
+        np.save(folder / f"{job.file}.{rank}.npy", np.concatenate(parts))
+    bar.close()
+
+
+def picture_seed(seed: int, row: int) -> int:
+    """Seed of test picture number `row`: the same for every variant, so that they can be compared in pairs."""
+    return (seed << 32) + row
+
+
+def collect(folder: Path, job: Job, world: int) -> np.ndarray:
+    """A job's pictures (n, S, S, 3) uint8, from what each process drew of them."""
+    parts = [np.load(folder / f"{job.file}.{rank}.npy") for rank in range(world)]
+    pictures = np.empty((job.n, *parts[0].shape[1:]), np.uint8)
+    for rank, part in enumerate(parts):
+        pictures[rank::world] = part
+    return pictures
+
+
+def write(
+    params: Params,
+    variant: str,
+    metrics: dict[str, Any],
+    card: dict[str, Any],
+    headline: Condition,
+    captions: list[list[str]],
+    split: Split,
+    shown: dict[str, np.ndarray],
+) -> None:
+    """metrics/<variant>.json, and what the report needs in metrics/details/<variant>/."""
+    folder = params.paths.details(variant)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = [
+        {
+            "id": int(split.ids[i]),
+            "captions": captions[i],
+            "condition_captions": headline.texts[i],
+            "class": split.class_names[split.labels[i]] if split.labels is not None and split.labels[i] >= 0 else None,
+            "seed": picture_seed(params.seed, i),
+        }
+        for i in range(len(shown[headline.name]))
+    ]
+    for name, pictures in {"real": split.images[: len(samples)], **shown}.items():
+        np.save(folder / f"{name}.npy", np.asarray(pictures))
+    _write_json(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
+    _write_json(params.paths.metrics / f"{variant}.json", metrics)
+
+
+def record(
+    params: Params, variant: str, metrics: dict[str, Any], card: dict[str, Any], shown: dict[str, np.ndarray]
+) -> None:
+    """Add the figures to the MLflow run that trained these weights, or, where the store has none, to a new one.
+
+    The run is found by the weights' hash: a model that came from DVC's cache was trained by an earlier run.
+    """
+    described = {
+        "variant": variant,
+        "fusion": card["fusion"],
+        "perspectives": card["perspectives"],
+        "guidance": params.guidance,
+        "profile": params.profile,
+        "seed": params.seed,
+        "encoder": card["encoder"],
+    }
+    tags = {"model_sha256": card["sha256"]}
+    known = find_run(tags, {"guidance": params.guidance})
+    with track(variant, described, {"kind": "evaluation", **tags}, known) as run:
+        run.metrics({f"eval/{name}": value for name, value in _numbers(metrics)})
+        for row in metrics["sweep"]:
+            percent = round(row["guidance"] * 100)  # the step of a metric is a whole number
+            run.metrics({f"sweep/{name}": value for name, value in _numbers(row) if name != "guidance"}, percent)
+        for name, pictures in shown.items():
+            run.image(f"held_out_{name}", grid(pictures, columns=6, scale=6), 0)
+        run.artifact(params.paths.metrics / f"{variant}.json", "metrics")
+
+
+def _numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a nested mapping under dotted names; lists are left out."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{key}", value
+
+
+def _named(asked: list[Condition], job: Job) -> np.ndarray | None:
+    return next(condition.named for condition in asked if condition.name == job.condition)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, path)

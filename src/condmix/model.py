@@ -1,0 +1,132 @@
+"""ConditionalModel: (x_t, t, views, mask) -> the U-Net's prediction, with a fusion between time and U-Net.
+
+Axes: B batch, P perspectives, D embedding width (the encoder's), d_p width of perspective p's vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from condmix import CondmixError
+from condmix.config import plugin
+from condmix.unet import TimeEmbedding, UNet
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that the constructor needs: saved in the model's card, so a model rebuilds itself."""
+
+    fusion: str
+    perspectives: dict[str, int]  # name -> d_p, in the order of the views
+    dim: int
+    image_size: int
+    channels: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    dropout: float = 0.0
+    position_map: bool = False
+
+
+class ConditionalModel(nn.Module):
+    """A DDPM U-Net conditioned on time and on any subset of its perspectives.
+
+    A perspective whose vectors have the encoder's width D enters as it is. Others pass a learned linear
+    map without bias; for `class`, whose vectors are one-hot, that map is the learned class table.
+    """
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.architecture = a = architecture
+        fusion = plugin("fusions", a.fusion)
+        width = fusion.time_width_for(a.dim, 4 * a.channels)
+        self.maps = nn.ModuleDict(
+            {
+                name: nn.Identity() if name != "class" and dim == a.dim else nn.Linear(dim, a.dim, bias=False)
+                for name, dim in a.perspectives.items()
+            }
+        )
+        self.time = TimeEmbedding(a.channels, width)
+        self.fusion = fusion(len(a.perspectives), a.dim, width)
+        self.unet = UNet(
+            in_channels=3,
+            channels=a.channels,
+            multipliers=a.multipliers,
+            blocks=a.blocks,
+            attention=a.attention,
+            image_size=a.image_size,
+            time_width=width,
+            dropout=a.dropout,
+            position_map=a.position_map,
+        )
+
+    def embed(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Vectors {perspective: (B, d_p)} -> views (B, P, D), in the model's order."""
+        return torch.stack([layer(vectors[name]) for name, layer in self.maps.items()], dim=1)
+
+    def forward(self, x_t: Tensor, t: Tensor, views: Tensor | Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """x_t (B, 3, S, S), t (B,), views (B, P, D), mask (B, P) bool -> prediction (B, 3, S, S).
+
+        Training hands over the vectors themselves, since the maps' gradients must be part of this call
+        (DistributedDataParallel averages only those); sampling embeds once and reuses the views.
+        """
+        if not isinstance(views, Tensor):
+            views = self.embed(views)
+        return self.unet(x_t, self.fusion(self.time(t), views, mask))
+
+
+def save_model(folder: Path, weights: Mapping[str, Tensor], card: dict) -> str:
+    """Write model.safetensors and the card model.json; returns the weights' sha256, which the card holds too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "model.safetensors.part"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
+    sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+    os.replace(part, folder / "model.safetensors")
+    part = folder / "model.json.part"
+    part.write_text(json.dumps({**card, "sha256": sha256}, indent=2) + "\n")
+    os.replace(part, folder / "model.json")
+    return sha256
+
+
+def load_model(folder: Path) -> tuple[ConditionalModel, dict]:
+    """The model that `save_model` wrote, in evaluation mode, and its card."""
+    card = read_card(folder)
+    path = folder / "model.safetensors"
+    try:
+        weights = load_file(path)
+        model = ConditionalModel(architecture_from(card["architecture"]))
+        model.load_state_dict(weights)
+    except FileNotFoundError:
+        raise CondmixError(f"no {path}: train the variant first (dvc repro train@{folder.name})") from None
+    except (SafetensorError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise CondmixError(f"{path} does not hold the model that its model.json describes: {problem}") from None
+    return model.eval().to(memory_format=torch.channels_last), card
+
+
+def read_card(folder: Path) -> dict:
+    """The card (model.json) of a trained variant."""
+    path = folder / "model.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CondmixError(f"no {path}: train the variant first (dvc repro train@{folder.name})") from None
+    except json.JSONDecodeError as error:
+        raise CondmixError(f"{path} is not valid JSON ({error}); train the variant again") from None
+
+
+
+
+def architecture_from(saved: dict) -> Architecture:
+    """Back from JSON, where tuples became lists."""
+    return Architecture(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})

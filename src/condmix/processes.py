@@ -1,0 +1,58 @@
+"""Several CPU processes for one function, under torch.distributed (gloo) with a file as the meeting point.
+
+Tiny networks leave a second thread idle most of the time: two processes of one thread train them 1.4 times
+faster than one of two. On GPUs and on several machines, start condmix with `accelerate launch` or `torchrun`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.multiprocessing import ProcessExitedException
+
+from condmix import CondmixError
+
+
+def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call function(*arguments) in `processes` new processes, a group of their own, on equal shares of the cores.
+
+    `function` must be importable. The first CondmixError that one of them raises is raised here.
+    """
+    with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
+        try:
+            torch.multiprocessing.spawn(_member, (processes, folder, function, arguments), nprocs=processes)
+        except ProcessExitedException as error:
+            said = sorted(Path(folder).glob("error-*"))
+            if said:
+                raise CondmixError(said[0].read_text()) from None
+            raise CondmixError(
+                f"a process of {function.__module__} ended with {error.signal_name or error.exit_code}; "
+                "run it again: it goes on from its last checkpoint"
+            ) from None
+
+
+def _member(rank: int, processes: int, folder: str, function: Callable[..., None], arguments: tuple) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=processes,
+        timeout=datetime.timedelta(days=1),  # a queued run may wait that long for one that trains the same thing
+    )
+    try:
+        function(*arguments)
+    except CondmixError as error:
+        Path(folder, f"error-{rank}").write_text(str(error))
+        raise SystemExit(1) from None
+    finally:
+        torch.distributed.destroy_process_group()

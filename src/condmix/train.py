@@ -1,0 +1,382 @@
+"""Stage train@<variant>: prepared pictures + packed perspectives -> models/<variant>/.
+
+A run can be killed at any moment and ends with the same weights all the same: every random number of step k
+(the order of the pictures, times, noise, flips, dropped sources, dropout) follows from (seed, k) alone, so
+the state to keep is the weights, their moving average, the optimiser's moments and k.
+
+Draws are made for the whole batch and each process takes its share, so results do not depend on how many
+processes there are, up to the rounding of their sums. Axes: B batch, P perspectives, S image size.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix import config as settings
+from condmix.checkpoint import Checkpoint, run_key
+from condmix.datasets import Split, load_meta
+from condmix.diffusion import Schedule, loss
+from condmix.guidance import drop_sources
+from condmix.model import Architecture, ConditionalModel, save_model
+from condmix.packed import Packed
+from condmix.processes import spawn
+from condmix.sample import Sampling, sample_grid
+from condmix.tracking import Run, environment, project_root, track
+
+LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
+
+
+def main(params: settings.Params, variant: str) -> None:
+    """Train `variant` and write its model, card and loss curve; resumes where a killed run stopped."""
+    processes = params.train.processes
+    if processes == 1 or "WORLD_SIZE" in os.environ or torch.cuda.is_available():
+        run(params, variant)  # one process, or one of those that accelerate or torchrun started
+        return
+    spawn(processes, run, params, variant)
+
+
+def run(params: settings.Params, variant: str) -> None:
+    """The training itself, in each process."""
+    trainer = Trainer(params, variant, Accelerator(mixed_precision=_precision(params.train.precision)))
+    if not trainer.accelerator.is_main_process:
+        trainer.accelerator.wait_for_everyone()
+        trainer.resume()
+        trainer.fit(Run())
+        return
+    with trainer.checkpoint.lock():  # the others wait, or they could read a state that is about to change
+        trainer.accelerator.wait_for_everyone()
+        trainer.checkpoint.remove_finished_others()
+        trainer.resume()
+        with track(variant, trainer.described(), {"kind": "training"}, trainer.run_id) as tracked:
+            trainer.run_id = tracked.id
+            trainer.fit(tracked)
+            trainer.write(tracked)
+        trainer.checkpoint.mark_finished()
+
+
+class Trainer:
+    """The state of one run, and how it advances by a step, is saved, and is resumed."""
+
+    def __init__(self, params: settings.Params, variant: str, accelerator: Accelerator):
+        self.params, self.variant, self.accelerator = params, variant, accelerator
+        self.settings, self.device = params.train, accelerator.device
+        self.data = Split.load(params.paths.dataset, "train")
+        self.data_sha256 = load_meta(params.paths.dataset)["splits"]["train"]["images_sha256"]
+        self.packed = Packed.load(params.paths.packed(variant), "train")
+        _check_data(self.data, self.packed, params, accelerator.num_processes)
+
+        self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps).to(self.device)
+        self.images = torch.from_numpy(self.data.images)
+        self.steps = math.ceil(params.train.images / params.train.batch_size)
+        self.step = 0
+        self.rows: list[list[float]] = []  # the loss curve, in LOSS_COLUMNS
+        self.run_id: str | None = None
+        self.seconds = 0.0
+
+        torch.manual_seed(params.seed)  # the initial weights
+        self.model = ConditionalModel(architecture(params, self.packed.variant))
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=params.train.lr,
+            betas=(0.9, 0.99),
+            weight_decay=params.train.weight_decay,
+            # fused gives silently wrong updates on CPU when a gradient's strides differ from its parameter's
+            fused=self.device.type == "cuda",
+            foreach=None if self.device.type == "cuda" else True,
+        )
+        network = torch.compile(self.model) if params.train.compile else self.model
+        self.network = accelerator.prepare_model(network)
+        self.checkpoint = Checkpoint(project_root(), self._key())
+
+    def described(self) -> dict[str, Any]:
+        """The run's parameters, as MLflow and the model's card name them."""
+        p = self.params
+        return {
+            "variant": self.variant,
+            "fusion": self.packed.variant["fusion"],
+            "perspectives": "+".join(self.packed.vectors),
+            "guidance": p.guidance,
+            "profile": p.profile,
+            "seed": p.seed,
+            "encoder": self.packed.variant["encoder"],
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            **{f"train.{k}": v for k, v in p.train.model_dump().items()},
+            **{f"model.{k}": v for k, v in p.model.model_dump().items()},
+            **{f"diffusion.{k}": v for k, v in p.diffusion.model_dump().items()},
+        }
+
+    def fit(self, tracked: Run) -> None:
+        """Advance to the last step, saving the state every `checkpoint_seconds`."""
+        main = self.accelerator.is_main_process
+        started = saved = time.monotonic()
+        before = self.seconds
+        previews = {self.steps * quarter // 4 for quarter in (1, 2, 3, 4)}
+        self.network.train()
+        with self._progress() as bar:
+            for step in range(self.step, self.steps):
+                value, norm = self.advance(step)
+                bar.update(self.settings.batch_size)
+                self.seconds = before + time.monotonic() - started
+                last = self.step == self.steps
+                if self.step % self.settings.log_every == 0 or last:
+                    self._log(float(value), float(norm), bar, tracked)
+                if main and self.step in previews and tracked.id:
+                    tracked.image("samples", self.preview(), self.step * self.settings.batch_size)
+                if main and (last or time.monotonic() - saved >= self.settings.checkpoint_seconds):
+                    self._check_finite(float(value), float(norm))
+                    self.save()
+                    saved = time.monotonic()
+
+    def advance(self, step: int) -> tuple[Tensor, Tensor]:
+        """Optimiser step number `step`; returns its loss and gradient norm, on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.steps, self.settings)
+        x_0, vectors, mask, t, noise = self.batch(step)
+        with self.accelerator.autocast():
+            x_t = self.schedule.add_noise(x_0, noise, t)
+            output = self.network(x_t, t, vectors, mask)
+            diffusion = self.params.diffusion
+            losses = loss(
+                diffusion.prediction, output.float(), x_0, noise, t, self.schedule, diffusion.min_snr_gamma
+            )
+        value = losses.mean()
+        self.accelerator.backward(value)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step = step + 1
+        # The average's memory grows with the run, or its first steps would hold the initial weights for long.
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
+        return value.detach(), norm
+
+    def batch(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """This process's share of batch number `step`.
+
+        Pictures (B, 3, S, S) in [-1, 1], vectors {perspective: (B, d_p)}, mask (B, P) with sources dropped,
+        times (B,) and noise (B, 3, S, S).
+        """
+        size, rank, world = self.settings.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        share = slice(rank * size // world, (rank + 1) * size // world)
+        seed = step_seed(self.params.seed, step)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(seed + rank)  # dropout inside the network
+
+        index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
+        x_0 = to_model(self.images[index].to(self.device, non_blocking=True))
+        t = torch.randint(self.schedule.steps, (size,), generator=generator, device=self.device)[share]
+        noise = torch.randn((size, *x_0.shape[1:]), generator=generator, device=self.device)[share]
+        if self.params.data.flip:
+            flips = torch.rand(size, generator=generator, device=self.device)[share] < 0.5
+            x_0 = torch.where(flips[:, None, None, None], x_0.flip(3), x_0)
+        everything = torch.ones(size, self.packed.present.shape[1], dtype=torch.bool, device=self.device)
+        kept = drop_sources(everything, self.settings.p_uncond, self.settings.p_source, generator)[share]
+        vectors, present = self.packed.batch(index, self.device)
+        layout = torch.channels_last
+        return x_0.contiguous(memory_format=layout), vectors, present & kept, t, noise.contiguous(memory_format=layout)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The moving average of the weights, as a state dict: what sampling uses and the output holds."""
+        names = [name for name, _ in self.model.named_parameters()]
+        return {**self.model.state_dict(), **dict(zip(names, self.average, strict=True))}
+
+    def preview(self) -> Any:
+        """A picture grid (H, W, 3) of the averaged model on the first 16 held-out conditions."""
+        model = ConditionalModel(self.model.architecture).to(self.device, memory_format=torch.channels_last)
+        model.load_state_dict(self.averaged())
+        held_out = Packed.load(self.params.paths.packed(self.variant), "test")
+        vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), self.device)
+        sampling = Sampling(self.schedule, self.params.diffusion.prediction, "dpmpp_2m", 10, self.params.guidance)
+        with torch.random.fork_rng():
+            return sample_grid(model.eval(), sampling, vectors, mask)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{i}": value for i, value in enumerate(self.average)}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+        note = {"step": self.step, "rows": self.rows, "run_id": self.run_id, "seconds": self.seconds}
+        self.checkpoint.save(tensors, note)
+
+    def resume(self) -> None:
+        """Take up the checkpoint of this very run, if there is one."""
+        found = self.checkpoint.load()
+        if found is None:
+            return
+        tensors, note = found
+        self.step, self.rows = note["step"], note["rows"]
+        self.run_id, self.seconds = note["run_id"], note["seconds"]
+        self.model.load_state_dict(_with_prefix(tensors, "model."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _with_prefix(tensors, "optimizer.").items():
+            index, _, moment = name.partition(".")
+            # a file holds no strides; moments laid out unlike their weights would take a slow path
+            layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
+            moments.setdefault(int(index), {})[moment] = value.contiguous(memory_format=layout)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for i, value in enumerate(self.average):
+            value.copy_(tensors[f"average.{i}"])
+        if self.accelerator.is_main_process:
+            tqdm.write(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}")
+
+    def write(self, tracked: Run) -> None:
+        """The stage's outputs: the averaged weights, the card and the loss curve; and MLflow's copy."""
+        paths = self.params.paths
+        folder = paths.model(self.variant)
+        card = {
+            **self.described(),
+            "architecture": asdict(self.model.architecture),
+            "images_seen": self.step * self.settings.batch_size,
+            "images_per_second": round(self.step * self.settings.batch_size / self.seconds, 1),
+            "seconds": round(self.seconds, 1),
+            "processes": self.accelerator.num_processes,
+            "final_loss": self.rows[-1][1],
+            "dataset_sha256": self.data_sha256,
+            "class_names": self.data.class_names,
+            "perspectives_of": self.packed.variant,
+            "environment": environment(),
+            "mlflow_run": tracked.id,
+        }
+        sha256 = save_model(folder, self.averaged(), card)
+        curve = paths.metrics / "losses" / f"{self.variant}.csv"
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        with open(curve, "w", newline="") as file:
+            csv.writer(file).writerows([LOSS_COLUMNS, *self.rows])
+        tracked.tag({"model_sha256": sha256})
+        for name in ("model.safetensors", "model.json"):
+            tracked.artifact(folder / name, "model")
+        if tracked.id:
+            tracked.register(f"condmix-{self.params.profile}-{self.variant}", "model", "latest")
+
+    def _progress(self) -> tqdm:
+        size = self.settings.batch_size
+        return tqdm(
+            total=self.steps * size,
+            initial=self.step * size,
+            desc=f"train {self.variant}",
+            unit="img",
+            unit_scale=True,
+            disable=not self.accelerator.is_main_process,
+            mininterval=1.0,
+        )
+
+    def _log(self, value: float, norm: float, bar: tqdm, tracked: Run) -> None:
+        self._check_finite(value, norm)
+        if not self.accelerator.is_main_process:
+            return
+        lr = self.optimizer.param_groups[0]["lr"]
+        seen = self.step * self.settings.batch_size
+        self.rows.append([seen, value, norm, lr])
+        bar.set_postfix_str(f"loss {value:.3f}")
+        tracked.metrics({"train/loss": value, "train/gradient_norm": norm, "train/lr": lr}, seen)
+
+    def _check_finite(self, value: float, norm: float) -> None:
+        if math.isfinite(value) and math.isfinite(norm):
+            return
+        kept = f"the state before it is kept in {self.checkpoint.folder}" if self.checkpoint.path.exists() else ""
+        raise CondmixError(
+            f"{self.variant}: the loss is {value} and the gradient norm {norm} at step {self.step:,}, so training "
+            f"stopped; lower train.lr ({self.settings.lr}) or train.clip_norm ({self.settings.clip_norm}) "
+            f"in conf/{self.params.profile}.yaml{'; ' + kept if kept else ''}"
+        )
+
+    def _key(self) -> str:
+        package = Path(__file__).parent
+        code = ["train", "model", "unet", "diffusion", "guidance", "fusions/__init__"]
+        code.append(f"fusions/{self.packed.variant['fusion']}")
+        facts = {
+            "architecture": asdict(self.model.architecture),
+            "train": self.settings.model_dump(exclude={"checkpoint_seconds", "log_every"}),
+            "diffusion": self.params.diffusion.model_dump(),
+            "flip": self.params.data.flip,
+            "seed": self.params.seed,
+            "dataset": self.data_sha256,
+            "variant": self.packed.variant,
+            "vectors": self.packed.sha256,
+            "processes": self.accelerator.num_processes,
+            "device": self.device.type,
+        }
+        return run_key(facts, [package / f"{name}.py" for name in code])
+
+
+def architecture(params: settings.Params, variant: dict) -> Architecture:
+    """The network of a packed variant under the profile's model settings."""
+    return Architecture(
+        fusion=variant["fusion"],
+        perspectives={perspective["name"]: perspective["dim"] for perspective in variant["perspectives"]},
+        dim=variant["dim"],
+        image_size=params.data.image_size,
+        **params.model.model_dump(),
+    )
+
+
+def learning_rate(step: int, steps: int, train: settings.Train) -> float:
+    """Linear warm-up, a plateau at `train.lr`, then a linear fall to zero over the last `train.decay`."""
+    warmup = max(1, round(train.warmup * steps))
+    decay = max(1, round(train.decay * steps))
+    return train.lr * min(1.0, (step + 1) / warmup, (steps - step) / decay)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random in a step; distinct for all (seed, step) below 2^31 steps."""
+    return (seed << 31) + step
+
+
+def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
+    """Rows (B,) of batch number `step`: the pictures in a new random order each epoch, none left out."""
+    first = step * batch_size
+    rows = range(first, first + batch_size)
+    return torch.tensor([int(_epoch_order(seed, row // count, count)[row % count]) for row in rows])
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 20) + epoch))
+
+
+def to_model(images: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) -> float (B, 3, S, S) in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+
+
+def _check_data(data: Split, packed: Packed, params: settings.Params, processes: int) -> None:
+    if len(data.images) != len(packed):
+        raise CondmixError(
+            f"{params.paths.dataset} has {len(data.images):,} training pictures, but the packed perspectives are of "
+            f"{len(packed):,}: run dvc repro, which brings both up to date"
+        )
+    if params.train.batch_size % processes:
+        raise CondmixError(
+            f"train.batch_size {params.train.batch_size} does not divide into {processes} equal shares, "
+            "one for each process"
+        )
+
+
+def _precision(asked: str) -> str:
+    """Accelerate's name for the precision; "auto" takes bf16 where the hardware computes in it."""
+    if asked != "auto":
+        return {"fp32": "no", "bf16": "bf16"}[asked]
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
