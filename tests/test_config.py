@@ -1,0 +1,116 @@
+"""Settings: what is accepted, and the one sentence for each thing that is not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from condmix import CondmixError
+from condmix.config import load, plugin, plugins
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    return tmp_path
+
+
+def change(path: Path, *keys, value):
+    content = yaml.safe_load(path.read_text())
+    section = content
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = value
+    path.write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize("profile", [path.stem for path in (ROOT / "conf").glob("*.yaml")])
+def test_every_profile_loads(project, profile):
+    change(project / "params.yaml", "profile", value=profile)
+    params = load(project)
+    assert params.profile == profile
+    assert params.paths.dataset == project / "data" / profile / "dataset"
+
+
+def test_params_are_frozen(project):
+    with pytest.raises(ValidationError):
+        load(project).seed = 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "says"),
+    [
+        (("fusion",), "addtive", ["params.yaml", '"addtive"', "additive, concat, mean", 'did you mean "additive"']),
+        (("fusion",), {"name": "additive"}, ["params.yaml", "fusion", "string"]),
+        (("profile",), "demoo", ['no profile "demoo"', "demo"]),
+        (("perspectives",), ["caption_1", "captoin_2"], ['"captoin_2"', 'did you mean "caption_2"']),
+        (("perspectives",), ["caption_1", "caption_99"], ['"caption_99"', "caption_5"]),
+        (("perspectives",), ["image", "image"], ["one twice"]),
+        (("perspectives",), [], ["perspectives"]),
+        (("guidance",), "high", ["params.yaml", "guidance", "'high'"]),
+        (("guidance",), -1, ["guidance", "-1"]),
+        (("variants",), ["class_v3"], ["variants", "class_v3", "class_v1"]),
+        (("guidence",), 3, ['no setting "guidence"', 'did you mean "guidance"']),
+    ],
+)
+def test_a_mistake_in_params_is_named(project, keys, value, says):
+    change(project / "params.yaml", *keys, value=value)
+    with pytest.raises(CondmixError) as error:
+        load(project)
+    for part in says:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "says"),
+    [
+        (("train", "batchsize"), 3, ["conf/demo.yaml", '"train.batchsize"', 'did you mean "train.batch_size"']),
+        (("train", "lr"), "fast", ["conf/demo.yaml", "train.lr", "'fast'"]),
+        (("train", "ema"), 1.5, ["train.ema", "1.5"]),
+        (("evaluate", "sampler"), "ddmp", ["conf/demo.yaml", '"ddmp"', "ddpm"]),
+        (("data", "dataset"), "imagenet", ['no dataset "imagenet"', "cifar10, coco, demo"]),
+        (("data", "image_size"), 18, ["18", "cannot be halved 2 times"]),
+        (("diffusion", "prediction"), "noise", ["diffusion.prediction", "'noise'", "epsilon"]),
+    ],
+)
+def test_a_mistake_in_a_profile_is_named(project, keys, value, says):
+    change(project / "conf" / "demo.yaml", *keys, value=value)
+    with pytest.raises(CondmixError) as error:
+        load(project)
+    for part in says:
+        assert part in str(error.value)
+
+
+def test_a_missing_setting_is_named(project):
+    content = yaml.safe_load((project / "conf" / "demo.yaml").read_text())
+    del content["train"]["lr"]
+    (project / "conf" / "demo.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(CondmixError, match=r"conf/demo.yaml: train.lr is missing"):
+        load(project)
+
+
+def test_a_file_that_is_not_yaml_or_not_there_is_named(project):
+    (project / "params.yaml").write_text("profile: [demo")
+    with pytest.raises(CondmixError, match="params.yaml is not valid YAML"):
+        load(project)
+    (project / "params.yaml").unlink()
+    with pytest.raises(CondmixError, match="root of a condmix project"):
+        load(project)
+
+
+@pytest.mark.parametrize("kind", ["datasets", "encoders", "fusions", "samplers"])
+def test_every_plugin_file_defines_what_its_name_says(kind):
+    assert plugins(kind)
+    for name in plugins(kind):
+        assert plugin(kind, name).__module__ == f"condmix.{kind}.{name}"
+
+
+def test_an_unknown_plugin_lists_those_that_exist():
+    with pytest.raises(CondmixError, match='no fusion "concatt"; found: additive, concat, mean; did you mean "concat"'):
+        plugin("fusions", "concatt")

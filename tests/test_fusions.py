@@ -1,0 +1,111 @@
+"""One contract for every fusion that the folder holds, and what each reference design states."""
+
+import pytest
+import torch
+
+from condmix.config import plugin, plugins
+
+B, P, D, T = 5, 3, 16, 24
+
+
+def make(name: str, perspectives: int = P):
+    torch.manual_seed(0)
+    cls = plugin("fusions", name)
+    width = cls.time_width_for(D, T)
+    return cls(perspectives, D, width), torch.randn(B, width)
+
+
+@pytest.fixture(params=plugins("fusions"))
+def fusion(request):
+    return make(request.param)
+
+
+@pytest.fixture
+def views():
+    return torch.randn(B, P, D, generator=torch.Generator().manual_seed(1))
+
+
+EVERYTHING = torch.ones(B, P, dtype=torch.bool)
+
+
+def test_output_has_the_width_of_the_time_embedding(fusion, views):
+    module, time = fusion
+    assert module(time, views, EVERYTHING).shape == time.shape
+
+
+def test_time_is_added(fusion, views):
+    """Conditioning is time plus something that the views decide: the U-Net always knows t."""
+    module, time = fusion
+    difference = module(time + 1.5, views, EVERYTHING) - module(time, views, EVERYTHING)
+    torch.testing.assert_close(difference, torch.full_like(time, 1.5))
+
+
+def test_every_present_view_matters_and_no_absent_one(fusion, views):
+    module, time = fusion
+    for p in range(P):
+        changed = views.clone()
+        changed[:, p] = torch.randn(B, D)
+        assert not torch.allclose(module(time, views, EVERYTHING), module(time, changed, EVERYTHING))
+        mask = EVERYTHING.clone()
+        mask[:, p] = False
+        torch.testing.assert_close(module(time, views, mask), module(time, changed, mask))
+
+
+def test_norms_do_not_matter(fusion, views):
+    """Views enter at unit norm times sqrt(D): a source cannot drown another by being longer."""
+    module, time = fusion
+    scaled = views * torch.tensor([0.01, 1.0, 100.0])[:, None]
+    torch.testing.assert_close(module(time, scaled, EVERYTHING), module(time, views, EVERYTHING), atol=1e-5, rtol=1e-4)
+
+
+def test_without_views_all_rows_are_the_unconditional_model(fusion, views):
+    module, time = fusion
+    same_time = time[:1].expand_as(time)
+    out = module(same_time, views, torch.zeros(B, P, dtype=torch.bool))
+    torch.testing.assert_close(out, out[:1].expand_as(out))
+
+
+def test_rows_do_not_mix(fusion, views):
+    module, time = fusion
+    mask = torch.rand(B, P, generator=torch.Generator().manual_seed(2)) < 0.5
+    whole = module(time, views, mask)
+    rows = [module(time[i : i + 1], views[i : i + 1], mask[i : i + 1]) for i in range(B)]
+    torch.testing.assert_close(whole, torch.cat(rows))
+
+
+def test_nulls_are_learned(fusion, views):
+    module, time = fusion
+    module(time, views, torch.zeros(B, P, dtype=torch.bool)).square().sum().backward()
+    assert (module.null.grad.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_views_of_another_width_are_refused(fusion):
+    module, time = fusion
+    with pytest.raises(ValueError, match="built for"):
+        module(time, torch.randn(B, P + 1, D), torch.ones(B, P + 1, dtype=torch.bool))
+
+
+def test_concat_is_one_dense_layer_over_the_concatenation(views):
+    module, time = make("concat")
+    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
+    by_hand = time + unit.reshape(B, P * D) @ module.dense.weight.T + module.dense.bias
+    torch.testing.assert_close(module(time, views, EVERYTHING), by_hand)
+
+
+def test_additive_has_no_weights_but_its_nulls_and_takes_the_encoders_width(views):
+    module, time = make("additive")
+    assert [name for name, _ in module.named_parameters()] == ["null"]
+    assert module.time_width == D
+    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
+    torch.testing.assert_close(module(time, views, EVERYTHING), time + unit.sum(1))
+
+
+def test_mean_averages_what_is_present_in_any_order(views):
+    module, time = make("mean")
+    mask = torch.tensor([[True, False, True]] * B)
+    only_those = make("mean", perspectives=2)[0]
+    only_those.load_state_dict(module.state_dict() | {"null": module.null[[0, 2]]})
+    pair = views[:, [0, 2]]
+    expected = only_those(time, pair, torch.ones(B, 2, dtype=torch.bool))
+    torch.testing.assert_close(module(time, views, mask), expected)
+    torch.testing.assert_close(module(time, views, EVERYTHING), module(time, views.flip(1), EVERYTHING))
