@@ -35,9 +35,14 @@ class SampleNoise:
 
     So a picture depends neither on its batch nor on its place in it. Noise is drawn on the CPU and then
     moved: a seed means the same noise on every device. By convention the first call gives x_T.
+
+    Seeds are 0 .. 2**32 - 1: torch's CPU generator reads 32 bits only, and 2**32 would draw what 0 draws.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"):
+        wrong = [seed for seed in seeds if not 0 <= seed < 2**32]
+        if wrong:
+            raise CondmixError(f"seed {wrong[0]} for a picture; it takes 0 to {2**32 - 1}")
         self.shape = tuple(shape)
         self.device = device
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -1,6 +1,6 @@
-"""DDIM: each step goes to the next noise level along the predicted noise (Song et al. 2020, arXiv:2010.02502).
+"""DDIM: steps along the predicted noise to the next noise level (Song et al. 2020, arXiv:2010.02502).
 
-x_next = sqrt(a_bar_next) x_0 + sqrt(1 - a_bar_next - sigma^2) epsilon + sigma noise          (eq. 12)
+Eq. 12: x_next = sqrt(a_bar_next) x_0 + sqrt(1 - a_bar_next - sigma^2) epsilon + sigma noise
 """
 
 from math import sqrt

@@ -1,6 +1,6 @@
 """DDPM's ancestral sampling: each step draws from the posterior q(x_next | x_t, x_0).
 
-Ho et al. 2020 (arXiv:2006.11239), eq. 7, with beta_t for the jump from x_t to x_next, however many times apart.
+Ho et al. 2020 (arXiv:2006.11239), eq. 7, with the beta of the whole jump from x_t to x_next.
 """
 
 from math import sqrt
@@ -24,8 +24,9 @@ def ddpm(
 ) -> Tensor:
     """Pictures x_0 (B, ...) from x_T (B, ...).
 
-    `variance` of a step: "fixed_large" is beta, exact if pictures were standard normal noise; "fixed_small" is
-    the posterior's own, exact if there were only one picture (section 3.2). The last step adds no noise.
+    `variance` of a step: "fixed_large" is beta, exact if pictures were standard normal noise;
+    "fixed_small" is the posterior's own, exact if there were only one picture (section 3.2). The last step
+    adds no noise.
     """
     if variance not in VARIANCES:
         raise CondmixError(f'no DDPM variance "{variance}"; found: {", ".join(VARIANCES)}')
