@@ -1,7 +1,7 @@
 """Stage prepare: archives -> square pictures of one size, with ids, labels and attributes, as arrays on disk.
 
 A picture is cropped to its central square and resized with an antialiasing filter: the mean of whole blocks
-where the side is a multiple of the target, Lanczos elsewhere. Pictures pass one at a time into a mapped file.
+where the side is a multiple of the target, Lanczos elsewhere. Pictures pass one at a time into a file that maps.
 """
 
 import hashlib
@@ -61,15 +61,19 @@ def write_split(data: Dataset, split: str, size: int, folder: Path) -> dict:
             raise CondmixError(f"{split} has {len(ids)} pictures but {len(column)} rows of {name}")
         np.save(folder / f"{split}_{name}.npy", column)
 
-    digest = hashlib.sha256()
-    shape = (len(ids), size, size, 3)
-    images = np.lib.format.open_memmap(folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    pictures = tqdm(data.images(split), f"prepare {split}", total=len(ids), unit="img", mininterval=0.5)
-    for row, picture in enumerate(pictures):
-        images[row] = square(picture, size)
-        digest.update(images[row])
-    images.flush()
-    return {"count": len(ids), "images_sha256": digest.hexdigest()}
+    digest, count = hashlib.sha256(), 0
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(ids), size, size, 3)}
+    # Written in order, not through a mapping: a full disk then is an error and not a crash.
+    with open(folder / f"{split}_images.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for picture in tqdm(data.images(split), f"prepare {split}", total=len(ids), unit="img", mininterval=0.5):
+            pixels = square(picture, size).tobytes()
+            file.write(pixels)
+            digest.update(pixels)
+            count += 1
+    if count != len(ids):
+        raise CondmixError(f"{split} has {len(ids)} ids but {count} pictures")
+    return {"count": count, "images_sha256": digest.hexdigest()}
 
 
 def square(picture: np.ndarray, size: int) -> np.ndarray:

@@ -32,38 +32,51 @@ class CifarArchive:
     def __init__(self, folder: Path):
         self.path = Path(folder) / ARCHIVE
         self._splits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._class_names: list[str] | None = None
+        self._class_names: list[str] = []
 
     @property
     def class_names(self) -> list[str]:
-        if self._class_names is None:
-            meta = self._read([META])[0]
-            names = meta.get(b"label_names") if isinstance(meta, dict) else None
-            if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
-                raise CondmixError(f"{self.path}: {META} holds no label_names")
-            self._class_names = [name.decode("ascii", "replace") for name in names]
+        if not self._class_names:
+            self._read([META])
         return self._class_names
 
     def split(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """images (N, 32, 32, 3) uint8 and labels (N,) int64, in the archive's order."""
         if split not in self._splits:
-            batches = self._read(BATCHES[split])
-            pairs = [self._batch(*named) for named in zip(BATCHES[split], batches, strict=True)]
+            pairs = self._read([META, *BATCHES[split]])
             self._splits[split] = tuple(np.concatenate(column) for column in zip(*pairs, strict=True))
         return self._splits[split]
 
-    def _read(self, names: list[str]) -> list:
+    def _read(self, names: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The pictures and labels of the named batches, in one pass over the archive; META gives the class names."""
         contents = read_tar(self.path, {f"{FOLDER}/{name}" for name in names})
-        return [unpickle(contents[f"{FOLDER}/{name}"], f"{self.path}: {name}") for name in names]
+        pairs = []
+        for name in names:
+            content = unpickle(contents.pop(f"{FOLDER}/{name}"), f"{self.path}: {name}")
+            if not isinstance(content, dict):
+                raise CondmixError(f"{self.path}: {name} holds a {type(content).__name__}, not a dictionary")
+            if name == META:
+                self._class_names = self._names(content)
+            else:
+                pairs.append(self._batch(name, content))
+        return pairs
 
-    def _batch(self, name: str, batch: object) -> tuple[np.ndarray, np.ndarray]:
-        data = batch.get(b"data") if isinstance(batch, dict) else None
-        labels = batch.get(b"labels") if isinstance(batch, dict) else None
+    def _names(self, meta: dict) -> list[str]:
+        names = meta.get(b"label_names")
+        if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
+            raise CondmixError(f"{self.path}: {META} holds no label_names")
+        return [name.decode("ascii", "replace") for name in names]
+
+    def _batch(self, name: str, batch: dict) -> tuple[np.ndarray, np.ndarray]:
+        data, labels = batch.get(b"data"), batch.get(b"labels")
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
             raise CondmixError(f"{self.path}: {name} holds no uint8 rows of {3 * SIDE * SIDE} pixels under 'data'")
         if not isinstance(labels, list) or len(labels) != len(data) or not set(map(type, labels)) <= {int}:
             raise CondmixError(f"{self.path}: {name} holds no integer label for each of its {len(data)} pictures")
-        images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+        unknown = set(labels) - set(range(len(self._class_names)))
+        if unknown:
+            raise CondmixError(f"{self.path}: {name} has label {min(unknown)} of {len(self._class_names)} classes")
+        images = np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
         return images, np.array(labels, np.int64)
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -64,9 +65,13 @@ class CocoArchive:
         if not categories:
             return None
         largest: dict[int, tuple[float, int]] = {}
-        for note in self._instances(split, "annotations"):
-            candidate = (note["area"], categories[note["category_id"]])
-            largest[note["image_id"]] = max(candidate, largest.get(note["image_id"], candidate))
+        try:
+            for note in self._instances(split, "annotations"):
+                candidate = (note["area"], categories[note["category_id"]])
+                largest[note["image_id"]] = max(candidate, largest.get(note["image_id"], candidate))
+        except (KeyError, TypeError) as error:
+            path = self.folder / ANNOTATIONS
+            raise CondmixError(f"{path}: {_instances_name(split)} is not a COCO instances file ({error!r})") from error
         return np.array([largest.get(picture, (0.0, -1))[1] for picture in self.ids(split)], np.int64)
 
     def _index(self, split: str):
@@ -83,12 +88,13 @@ class CocoArchive:
                 index.dataset = json.loads(payload)
                 with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
                     index.createIndex()
-                complete = all("file_name" in image for image in index.imgs.values())
-                complete &= all("caption" in note for note in index.anns.values())
+                complete = all(type(picture) is int for picture in index.imgs)
+                complete &= all(isinstance(image["file_name"], str) for image in index.imgs.values())
+                complete &= all(isinstance(note["caption"], str) for note in index.anns.values())
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CondmixError(f"{path}: {name} is not a COCO captions file ({error!r})") from error
             if not index.imgs or not complete:
-                raise CondmixError(f"{path}: {name} lists no pictures, or some without file_name or caption")
+                raise CondmixError(f"{path}: {name} lists no pictures, or some without id, file or caption")
             self._captions[split] = index
         return self._captions[split]
 
@@ -110,7 +116,7 @@ class CocoArchive:
             try:
                 with archive.open(name) as stream:
                     yield from array_items(stream, array)
-            except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
                 raise damaged(path, error) from error
 
 

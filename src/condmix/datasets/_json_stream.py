@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 CHUNK = 1 << 20
+LARGEST = 1 << 26  # characters of one value; more is damage, and not worth reading to the end for
+DELIMITERS = tuple(" \t\r\n,:]}")
 
 
 def array_items(stream: BinaryIO, key: str) -> Iterator:
@@ -26,6 +28,7 @@ def array_items(stream: BinaryIO, key: str) -> Iterator:
         text.skip(",")
         if name == key:
             return
+    raise ValueError(f"there is no array {key!r}")
 
 
 class _Text:
@@ -38,9 +41,11 @@ class _Text:
         self._buffer, self._at = "", 0
 
     def _more(self) -> bool:
+        """Reads on, dropping what has been passed over; False, and nothing changed, at the end."""
         chunk = self._stream.read(CHUNK)
-        self._buffer = self._buffer[self._at :] + self._utf8.decode(chunk, final=not chunk)
-        self._at = 0
+        text = self._utf8.decode(chunk, final=not chunk)
+        if chunk:
+            self._buffer, self._at = self._buffer[self._at :] + text, 0
         return bool(chunk)
 
     def _space(self) -> None:
@@ -68,11 +73,11 @@ class _Text:
             try:
                 value, end = self._decode(self._buffer, self._at)
             except ValueError:
-                if not self._more():
+                if len(self._buffer) - self._at > LARGEST or not self._more():
                     raise
                 continue
-            # a number at the very end of the buffer may go on in the next chunk
-            if end == len(self._buffer) and self._more():
+            # Without a delimiter behind it, a number may go on in the next chunk: "12", "12.", "12.5".
+            if self._buffer[end : end + 1] not in DELIMITERS and self._more():
                 continue
             self._at = end
             return value

@@ -1,0 +1,62 @@
+"""Stage captions: archives -> captions/<split>.json: what people wrote, or class templates where they wrote nothing.
+
+The file holds {"captions": [[text, ...], ...], "sources": [["human" | "template", ...], ...]}, one row per picture
+in the order of the data set's ids. No picture is decoded.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from condmix import CondmixError, config
+from condmix.datasets import SPLITS, Dataset
+
+
+def main(params) -> None:
+    """Writes {train,test}.json to `params.paths.captions`."""
+    name = params.data.dataset
+    data = config.plugin("datasets", name)(params.paths.archives, params.data.world)
+    rows = {split: collect(data, split, params.captions.templates, name) for split in SPLITS}
+    for split, (captions, source) in rows.items():
+        write_captions(params.paths.captions / f"{split}.json", captions, source)
+
+
+def collect(data: Dataset, split: str, templates: Iterable[str], name: str) -> tuple[list[list[str]], str]:
+    """Each picture's captions and where they come from: "human" or "template". `name` is for the errors."""
+    human = data.captions(split)
+    if human is not None:
+        return [tidy(texts) for texts in human], "human"
+    labels, templates = data.labels(split), list(templates)
+    if labels is None:
+        raise CondmixError(f'the data set "{name}" has neither captions nor classes: nothing can be said about it')
+    if not templates:
+        raise CondmixError(
+            f'the data set "{name}" has classes but no captions: '
+            'list captions.templates in its profile, as in "a photo of a {}"'
+        )
+    per_class = [fill(templates, class_name) for class_name in data.class_names]
+    return [per_class[label] if label >= 0 else [] for label in labels], "template"
+
+
+def tidy(texts: Iterable[str]) -> list[str]:
+    """Runs of white space become one space; empty captions and exact repetitions are dropped."""
+    normal = (" ".join(text.split()) for text in texts)
+    return list(dict.fromkeys(text for text in normal if text))
+
+
+def fill(templates: Iterable[str], class_name: str) -> list[str]:
+    """The class name in place of each template's "{}"."""
+    for template in templates:
+        if template.count("{}") != 1:
+            raise CondmixError(f'the caption template "{template}" needs exactly one {{}} for the class name')
+    return tidy(template.replace("{}", class_name) for template in templates)
+
+
+def write_captions(path: Path, captions: list[list[str]], source: str) -> None:
+    """Writes one split's file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    content = {"captions": captions, "sources": [[source] * len(texts) for texts in captions]}
+    partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,264 @@
+"""Stage fetch: URLs with sizes and checksums -> verified archives; or a data set that draws itself is drawn.
+
+A download goes to data/<profile>/partial/, is resumed where it stopped, and moves to archives/ when its checksum is
+right. An archive that is there and right is kept. `file://` URLs and mirrors work alike.
+"""
+
+import email.utils
+import errno
+import hashlib
+import logging
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import requests
+from tqdm import tqdm
+
+from condmix import CondmixError, config
+
+log = logging.getLogger(__name__)
+CHUNK = 1 << 20
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+
+def main(params) -> None:
+    """Fills `params.paths.archives`."""
+    plugin = config.plugin("datasets", params.data.dataset)
+    paths = params.paths
+    if hasattr(plugin, "draw"):
+        draw(plugin, params.data.world, paths.archives, paths.partial)
+        return
+    if not params.data.files:
+        raise CondmixError(
+            f"conf/{params.profile}.yaml lists no data.files: nothing to fetch for {params.data.dataset}"
+        )
+    for file in params.data.files:
+        fetch(file.name, file.url, file.size, file.checksum, paths.archives, paths.partial)
+
+
+def draw(plugin: type, settings: dict, archives: Path, partial: Path) -> None:
+    """Draws aside and moves the finished files into place."""
+    shutil.rmtree(partial, ignore_errors=True)
+    plugin.draw(partial, settings)
+    archives.mkdir(parents=True, exist_ok=True)
+    for path in sorted(partial.iterdir()):
+        os.replace(path, archives / path.name)
+    partial.rmdir()
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a download meets trouble that may pass. Waits are in seconds."""
+
+    attempts: int = 6  # in a row, without a single new byte
+    first_wait: float = 1.0  # doubled at each attempt, with +-50% jitter so that clients don't come back together
+    longest_wait: float = 60.0
+    longest_asked: float = 600.0  # a server may ask for longer waits (Retry-After), up to this
+    timeout: float = 30.0  # without an answer or a byte
+
+
+class Trouble(Exception):
+    """What may pass: a time-out, a reset, 429 or 5xx. `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None):
+        super().__init__(reason)
+        self.wait = wait
+
+
+def fetch(
+    name: str, url: str, size: int, checksum: str, archives: Path, partial: Path, patience: Patience | None = None
+) -> Path:
+    """Makes sure that archives/name is there and right; `checksum` is "md5:..." or "sha256:...", `size` in bytes.
+
+    Raises CondmixError where that can't be had. What has come of a download is kept for the next try, unless its
+    checksum is wrong.
+    """
+    if Path(name).name != name:
+        raise CondmixError(f"data.files: the name {name!r} must be a plain file name")
+    algorithm, expected = checksum.split(":")
+    target, part = archives / name, partial / f"{name}.part"
+    if target.exists():
+        if target.stat().st_size == size and digest_of(target, algorithm).hexdigest() == expected:
+            return target
+        log.warning("%s is not the file that the profile describes: it is fetched again", target)
+    archives.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(parents=True, exist_ok=True)
+
+    found = download(url, part, size, algorithm, patience or Patience())
+    if found != expected:
+        part.unlink()
+        raise CondmixError(
+            f"{url} has {algorithm} {found}, but the profile expects {expected}: "
+            "correct the checksum, or the URL if it is another file; the download is removed"
+        )
+    os.replace(part, target)
+    return target
+
+
+def download(url: str, part: Path, size: int, algorithm: str, patience: Patience) -> str:
+    """Brings `part` to `size` bytes and returns its digest; tries again while there is hope."""
+    failures = 0
+    while True:
+        before = size_of(part)
+        try:
+            return stream(url, part, size, algorithm, patience.timeout)
+        except Trouble as trouble:
+            failures = 1 if size_of(part) > before else failures + 1
+            if failures >= patience.attempts:
+                raise CondmixError(
+                    f"{url}: {trouble}, {failures} times in a row; what has come is kept, so run the stage again later"
+                ) from trouble
+            if (trouble.wait or 0) > patience.longest_asked:
+                raise CondmixError(f"{url}: {trouble}; the server asks to wait {trouble.wait:.0f} s") from trouble
+            backoff = min(patience.longest_wait, patience.first_wait * 2 ** (failures - 1)) * random.uniform(0.5, 1.5)
+            time.sleep(max(backoff, trouble.wait or 0))
+
+
+def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> str:
+    """One attempt: appends what is missing and returns the digest of the whole."""
+    if size_of(part) > size:
+        part.unlink()
+    start = size_of(part)
+    if start == size:
+        return digest_of(part, algorithm).hexdigest()
+    free = shutil.disk_usage(part.parent).free
+    if free < size - start:
+        raise disk_full(part, size - start, free)
+    with open_url(url, start, size, timeout) as (start, chunks):
+        digest = digest_of(part, algorithm) if start else hashlib.new(algorithm, usedforsecurity=False)
+        written = append(part, start, size, digest, chunks)
+    if written < size:
+        raise Trouble(f"the connection ended after {written} of {size} bytes")
+    if written > size:
+        part.unlink()
+        raise CondmixError(f"{url} has more than the {size} bytes that the profile expects: check URL and size")
+    return digest.hexdigest()
+
+
+def append(part: Path, start: int, size: int, digest, chunks: Iterable[bytes]) -> int:
+    """Writes the chunks behind the first `start` bytes, with a progress bar; returns the length it comes to."""
+    written = start
+    bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5)
+    with bar, open(part, "ab" if start else "wb") as file:
+        for chunk in chunks:
+            try:
+                file.write(chunk)
+                file.flush()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise disk_full(part, size - written, shutil.disk_usage(part.parent).free) from error
+            digest.update(chunk)
+            written += len(chunk)
+            bar.update(len(chunk))
+            if written > size:
+                break
+    return written
+
+
+@contextmanager
+def open_url(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Yields where the answer begins (`start`, or 0 where the server can't resume) and its bytes in chunks."""
+    scheme = urlsplit(url).scheme
+    if scheme == "file":
+        with open_file(url) as file:
+            length = os.fstat(file.fileno()).st_size
+            check_length(url, length, size)
+            file.seek(start)
+            yield start, iter(lambda: file.read(CHUNK), b"")
+    elif scheme in ("http", "https"):
+        with open_http(url, start, size, timeout) as answer:
+            yield answer
+    else:
+        raise CondmixError(f"{url}: only http://, https:// and file:// URLs can be fetched")
+
+
+def open_file(url: str):
+    path = Path(url2pathname(urlsplit(url).path))
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise CondmixError(f"{url} can't be read ({error.strerror})") from error
+
+
+@contextmanager
+def open_http(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """GET from byte `start`; passing trouble becomes Trouble, the rest CondmixError."""
+    headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, not recompressed for the way
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with _passing(url):
+        response = requests.get(url, headers=headers, stream=True, timeout=timeout)
+    with response:
+        if response.status_code == 416:  # the file there is shorter than what we have
+            raise CondmixError(f"{url} is shorter than the {size} bytes that the profile expects: check URL and size")
+        if response.status_code in TRANSIENT:
+            raise Trouble(f"{response.status_code} {response.reason}", asked_wait(response.headers.get("Retry-After")))
+        if not response.ok:
+            raise CondmixError(f"{url} answers {response.status_code} {response.reason}: check the URL")
+        begins = start if response.status_code == 206 else 0
+        if begins and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise Trouble("the server resumed at another place than asked")
+        if response.headers.get("Content-Length", "").isdigit():
+            check_length(url, begins + int(response.headers["Content-Length"]), size)
+        yield begins, _chunks(url, response)
+
+
+def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
+    with _passing(url):
+        yield from response.iter_content(CHUNK)
+
+
+@contextmanager
+def _passing(url: str) -> Iterator[None]:
+    """Sorts the network's errors into those that may pass and those that won't."""
+    try:
+        yield
+    except requests.exceptions.SSLError as error:
+        raise CondmixError(f"{url}: the secure connection failed ({error})") from error
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise Trouble(f"{type(error).__name__}: {error}") from error
+    except requests.RequestException as error:
+        raise CondmixError(f"{url} can't be fetched ({error})") from error
+
+
+def asked_wait(header: str | None) -> float | None:
+    """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable."""
+    if header is None:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def check_length(url: str, length: int, size: int) -> None:
+    if length != size:
+        raise CondmixError(f"{url} has {length} bytes, but the profile expects {size}: check URL and size")
+
+
+def digest_of(path: Path, algorithm: str):
+    """The hash object of a file, ready to take more bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def disk_full(part: Path, needed: int, free: int) -> CondmixError:
+    return CondmixError(
+        f"the disk is full: {part.stem} needs {needed} more bytes in {part.parent}, {free} are free; "
+        "free some space and run again"
+    )
