@@ -76,8 +76,9 @@ def test_equals_pytorch_fid(n):
     first, second = features(n, 48, seed=6, shift=0.5), features(n + 9, 48, seed=7, spread=1.3)
     ours = frechet_distance(Statistics.of(first), Statistics.of(second))
     # its matrix square root of a singular product is itself only good to about 1e-5
-    assert ours == pytest.approx(pytorch_fid_distance(first.double().numpy(), second.double().numpy()),
-                                 rel=1e-9 if n > 48 else 1e-4)
+    assert ours == pytest.approx(
+        pytorch_fid_distance(first.double().numpy(), second.double().numpy()), rel=1e-9 if n > 48 else 1e-4
+    )
 
 
 def test_equals_torchmetrics():

@@ -36,8 +36,10 @@ class Statistics:
     def of(cls, features: Tensor) -> Statistics:
         """Statistics of one batch (B, F) of features, B >= 1."""
         if not torch.isfinite(features).all():
-            raise CondmixError("the features of some pictures are NaN or infinite, so no Fréchet distance "
-                               "exists; check the pictures and the feature network's weights")
+            raise CondmixError(
+                "the features of some pictures are NaN or infinite, so no Fréchet distance "
+                "exists; check the pictures and the feature network's weights"
+            )
         features = features.detach().cpu().double()
         mean = features.mean(0)
         centred = features - mean
@@ -73,8 +75,10 @@ class Statistics:
         """Write safetensors; `key` says what the statistics are of (features, data, split, n)."""
         from safetensors.torch import save
 
-        content = save({"mean": self.mean, "scatter": self.scatter},
-                       metadata={name: str(value) for name, value in {**key, "n": self.n}.items()})
+        content = save(
+            {"mean": self.mean, "scatter": self.scatter},
+            metadata={name: str(value) for name, value in {**key, "n": self.n}.items()},
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         unfinished.write_bytes(content)
@@ -90,12 +94,15 @@ class Statistics:
                 saved = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in ("mean", "scatter")}
         except (OSError, SafetensorError) as error:
-            raise CondmixError(f"{path} holds no feature statistics ({error}); delete it to compute them anew"
-                               ) from None
+            raise CondmixError(
+                f"{path} holds no feature statistics ({error}); delete it to compute them anew"
+            ) from None
         for name, value in key.items():
             if saved.get(name) != str(value):
-                raise CondmixError(f"{path} holds statistics with {name} {saved.get(name)}, but {name} "
-                                   f"{value} was asked for; delete it to compute them anew")
+                raise CondmixError(
+                    f"{path} holds statistics with {name} {saved.get(name)}, but {name} "
+                    f"{value} was asked for; delete it to compute them anew"
+                )
         return cls(int(saved["n"]), **tensors)
 
 
@@ -110,8 +117,10 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     rounding (1e-16 becomes 1e-8, thousands of times).
     """
     if first.mean.shape != second.mean.shape:
-        raise CondmixError(f"features of width {len(first.mean)} and {len(second.mean)} can't be compared; "
-                           "both sets need the same feature network")
+        raise CondmixError(
+            f"features of width {len(first.mean)} and {len(second.mean)} can't be compared; "
+            "both sets need the same feature network"
+        )
     covariances = first.covariance, second.covariance
     factors = [_factor(covariance) for covariance in covariances]
     overlap = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
