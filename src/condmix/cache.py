@@ -1,0 +1,130 @@
+"""Vectors (N, D) of one perspective <-> one safetensors file that knows what it was made from.
+
+Vectors are stored as fp16 with unit norm. The metadata hold the key (perspective, split, encoder, preprocessing,
+data, count, version), the mean and sd of the norms before normalisation and the content's sha256; a reader refuses
+a file whose key is not the one it expects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from condmix import CondmixError
+
+KEY = ("perspective", "split", "encoder", "preprocessing", "data", "count", "version")
+VERSION = "1"  # raise it when the same key would mean other numbers
+
+
+def cache_key(perspective: str, split: str, encoder: str, preprocessing: str, data: str, count: int) -> dict[str, str]:
+    """The key of a cache: `encoder` and `preprocessing` as the Encoder names them, `data` a hash of what it read."""
+    values = (perspective, split, encoder, preprocessing, data, str(count), VERSION)
+    return dict(zip(KEY, values, strict=True))
+
+
+def write_cache(path: Path, vectors: np.ndarray | Tensor, present: np.ndarray | Tensor, key: Mapping[str, str]) -> None:
+    """Check, normalise and write vectors (N, D), of which row i counts only where present (N,) is True.
+
+    Absent rows are stored as zeros. CondmixError names the first row that is not finite or has no direction,
+    or the shape or count that is wrong; the file appears whole or not at all.
+    """
+    vectors, present = torch.as_tensor(vectors).float(), torch.as_tensor(present)
+    _check(vectors, present, key)
+    norms = vectors[present].norm(dim=-1)
+    unit = torch.zeros_like(vectors)
+    unit[present] = vectors[present] / norms[:, None]
+    tensors = {"vectors": unit.half(), "present": present}
+    metadata = {
+        **key,
+        "dim": str(vectors.shape[1]),
+        "norm_mean": f"{norms.mean() if len(norms) else 0:.6g}",
+        "norm_sd": f"{norms.std(correction=0) if len(norms) else 0:.6g}",
+        "sha256": _digest(tensors),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, part, metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_cache(path: Path, key: Mapping[str, str] | None) -> tuple[Tensor, Tensor, dict[str, str]]:
+    """Vectors (N, D) fp16, present (N,) bool and the metadata; CondmixError where the file is damaged.
+
+    With a key, or a part of one, a file made from anything else is refused, naming both values.
+    """
+    metadata = read_metadata(path)
+    for field, expected in (key or {}).items():
+        if metadata[field] != expected:
+            raise CondmixError(
+                f"{path} was made with {field} {_short(metadata[field])}, but {_short(expected)} is needed: "
+                "make it again (dvc repro embed)"
+            )
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in ("vectors", "present")}
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    if _digest(tensors) != metadata["sha256"]:
+        raise _damaged(path, "its content does not match its checksum")
+    return tensors["vectors"], tensors["present"], metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a cache, without its vectors."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise CondmixError(f"no {path}: make the embeddings first (dvc repro embed)") from None
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+    missing = [field for field in (*KEY, "dim", "sha256") if field not in metadata]
+    if missing:
+        raise CondmixError(f"{path} is not an embedding cache: its metadata lack {', '.join(missing)}")
+    return metadata
+
+
+def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:
+    what = f"embeddings of {key['perspective']} ({key['split']})"
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise CondmixError(f"{what} must have the shape (N, D), not {tuple(vectors.shape)}")
+    if present.dtype != torch.bool or present.shape != vectors.shape[:1]:
+        raise CondmixError(
+            f"{what}: present must be {len(vectors)} booleans, "
+            f"not {tuple(present.shape)} of {str(present.dtype).removeprefix('torch.')}"
+        )
+    if str(len(vectors)) != key["count"]:
+        raise CondmixError(f"{what} have {len(vectors)} rows, but there are {key['count']} images")
+    for problem, bad in (
+        ("a NaN or infinite value", ~vectors.isfinite().all(dim=-1)),
+        ("only zeros, so no direction", (vectors == 0).all(dim=-1)),
+    ):
+        rows = (bad & present).nonzero()[:, 0]
+        if len(rows):
+            raise CondmixError(f"{what} hold {problem} in {len(rows)} rows, first in row {int(rows[0])}")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in ("vectors", "present"):
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> CondmixError:
+    return CondmixError(f"{path} is damaged ({reason}): delete it and make it again (dvc repro embed)")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 80 else f"{value[:60]}…{value[-16:]}"

@@ -1,0 +1,112 @@
+"""Encoders turn pictures, captions or labels into the vectors of a perspective; CLIPs in open_clip's own format.
+
+Axes: B batch, D width of the vectors. One encoder is one file; its class is named like the file.
+
+A CLIP, trained here or pretrained, lies in a folder in the format that open_clip reads as `local-dir:<folder>`:
+open_clip_config.json (architecture and preprocessing) and open_clip_model.safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condmix import CondmixError
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+
+
+class Encoder:
+    """What makes one perspective's vectors. A subclass sets the attributes and implements `open` and `features`."""
+
+    perspective: ClassVar[str]  # "image"; "caption_{k}" where an image has several
+    reads: ClassVar[Literal["images", "captions", "labels"]]
+    id: str  # names the weights by their sha256: equal ids and preprocessing mean equal vectors
+    preprocessing: str
+    dim: int
+
+    @classmethod
+    def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> Encoder:
+        """The encoder for a data set, from the CLIP folder and the data set's class names."""
+        raise NotImplementedError
+
+    def features(self, batch: Any) -> Tensor:
+        """Vectors (B, D) float32 as the network gives them, before normalisation.
+
+        A batch is, by `reads`: images (B, H, W, 3) uint8 or a sequence of (H, W, 3), a sequence of captions,
+        or labels (B,) in 0..classes-1.
+        """
+        raise NotImplementedError
+
+    def encode(self, batch: Any) -> Tensor:
+        """Vectors (B, D) float32 of unit norm."""
+        return F.normalize(self.features(batch), dim=-1)
+
+
+class Clip(NamedTuple):
+    """A CLIP ready for use: `preprocess` takes a PIL image to (3, S, S), `tokenizer` captions to (B, context)."""
+
+    model: nn.Module
+    preprocess: Callable[[Any], Tensor]
+    tokenizer: Callable[[Sequence[str]], Tensor]
+    weights_sha256: str
+
+    @property
+    def id(self) -> str:
+        """The name of both towers; which of them made a vector is told by the perspective."""
+        return f"clip sha256:{self.weights_sha256}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.model.logit_scale.device
+
+
+def load_clip(folder: Path, device: str = "cpu") -> Clip:
+    """The CLIP in `folder`, in evaluation mode; CondmixError where the folder holds none or a damaged one."""
+    import open_clip
+
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CondmixError(f"no {folder / name}: make the CLIP first (dvc repro encode)")
+    try:
+        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    except Exception as error:  # open_clip, safetensors and torch each raise their own kinds
+        reason = str(error).splitlines()[0]
+        raise CondmixError(
+            f"{folder} does not hold a CLIP that open_clip can load ({reason}): make it again (dvc repro encode)"
+        ) from error
+    return Clip(model.eval(), preprocess, tokenizer, _sha256(folder / WEIGHTS))
+
+
+def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokenizer: Any) -> None:
+    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back.
+
+    The configuration comes last: a folder without it is not a CLIP, so a killed process leaves none that is half new.
+    """
+    from open_clip.push_to_hf_hub import save_config_for_hf
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / f".{WEIGHTS}")
+    os.replace(folder / f".{WEIGHTS}", folder / WEIGHTS)
+    if hasattr(tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
+        tokenizer.save_pretrained(folder)
+    save_config_for_hf(model, folder / f".{CONFIG}", model_cfg)
+    os.replace(folder / f".{CONFIG}", folder / CONFIG)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,105 @@
+"""Caches of vectors: what is written comes back, and anything doubtful is refused by name."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from condmix import CondmixError
+from condmix.cache import cache_key, read_cache, read_metadata, write_cache
+
+
+def key(count=6, **changes):
+    fields = {"perspective": "image", "split": "train", "encoder": "clip A", "preprocessing": "p", "data": "d"}
+    return cache_key(**fields | changes, count=count)
+
+
+@pytest.fixture
+def vectors():
+    return np.random.default_rng(0).normal(3, 2, (6, 4)).astype(np.float32)
+
+
+PRESENT = np.array([True, True, False, True, True, True])
+
+
+def test_vectors_come_back_with_unit_norm_and_their_direction(tmp_path, vectors):
+    path = tmp_path / "new" / "image.safetensors"
+    write_cache(path, vectors, PRESENT, key())
+    read, present, metadata = read_cache(path, key())
+    assert read.dtype == torch.float16 and np.array_equal(present, PRESENT)
+    norms = np.linalg.norm(vectors, axis=1)
+    expected = np.where(PRESENT[:, None], vectors / norms[:, None], 0)
+    np.testing.assert_allclose(read.float(), expected, atol=1e-3)
+    assert float(metadata["norm_mean"]) == pytest.approx(norms[PRESENT].mean(), rel=1e-5)
+    assert float(metadata["norm_sd"]) == pytest.approx(norms[PRESENT].std(), rel=1e-5)
+    assert metadata["dim"] == "4" and metadata.items() >= key().items()
+    assert os.listdir(path.parent) == ["image.safetensors"]
+
+
+def test_one_hots_are_kept_exactly(tmp_path):
+    write_cache(tmp_path / "c", np.eye(6), np.ones(6, bool), key())
+    assert torch.equal(read_cache(tmp_path / "c", None)[0], torch.eye(6).half())
+
+
+@pytest.mark.parametrize("value, problem", [(np.nan, "NaN or infinite"), (np.inf, "infinite"), (0, "only zeros")])
+def test_a_bad_row_is_refused_by_its_number(tmp_path, vectors, value, problem):
+    vectors[2] = value  # absent: does not matter
+    write_cache(tmp_path / "c", vectors, PRESENT, key())
+    vectors[4] = vectors[5] = value
+    with pytest.raises(CondmixError, match=rf"image \(train\) hold .*{problem}.* in 2 rows, first in row 4"):
+        write_cache(tmp_path / "d", vectors, PRESENT, key())
+    assert os.listdir(tmp_path) == ["c"]
+
+
+def test_wrong_counts_and_shapes_are_refused(tmp_path, vectors):
+    with pytest.raises(CondmixError, match="have 6 rows, but there are 7 images"):
+        write_cache(tmp_path / "c", vectors, PRESENT, key(7))
+    with pytest.raises(CondmixError, match=r"shape \(N, D\), not \(6,\)"):
+        write_cache(tmp_path / "c", vectors[:, 0], PRESENT, key())
+    with pytest.raises(CondmixError, match=r"6 booleans, not \(5,\) of bool"):
+        write_cache(tmp_path / "c", vectors, PRESENT[:5], key())
+    with pytest.raises(CondmixError, match=r"6 booleans, not \(6,\) of int64"):
+        write_cache(tmp_path / "c", vectors, PRESENT.astype(np.int64), key())
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["perspective", "split", "encoder", "preprocessing", "data", "count", "version"])
+def test_a_cache_of_something_else_is_refused_naming_both(tmp_path, vectors, field):
+    write_cache(tmp_path / "c", vectors, PRESENT, key())
+    asked = key() | {field: "other"}
+    with pytest.raises(CondmixError, match=f"{field} {key()[field]}, but other is needed"):
+        read_cache(tmp_path / "c", asked)
+
+
+def test_damaged_files_are_refused(tmp_path, vectors):
+    path = tmp_path / "c"
+    write_cache(path, vectors, PRESENT, key())
+    whole = path.read_bytes()
+    for broken in (whole[:-1], whole[:20], b"", whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]):
+        path.write_bytes(broken)
+        with pytest.raises(CondmixError, match="is damaged .*delete it"):
+            read_cache(path, None)
+    with pytest.raises(CondmixError, match="make the embeddings first"):
+        read_cache(tmp_path / "none", None)
+
+
+def test_a_safetensors_file_of_something_else_is_no_cache(tmp_path, vectors):
+    write_cache(tmp_path / "c", vectors, PRESENT, key())
+    save_file(load_file(tmp_path / "c"), tmp_path / "d")
+    with pytest.raises(CondmixError, match="metadata lack perspective"):
+        read_metadata(tmp_path / "d")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, vectors, monkeypatch):
+    write_cache(tmp_path / "c", vectors, PRESENT, key())
+    old = (tmp_path / "c").read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("condmix.cache.os.replace", fail)
+    with pytest.raises(OSError):
+        write_cache(tmp_path / "c", -vectors, PRESENT, key())
+    assert (tmp_path / "c").read_bytes() == old and os.listdir(tmp_path) == ["c"]

@@ -1,0 +1,105 @@
+"""Encoders: one contract for every file, and CLIPs through open_clip's own folder format."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clip_helpers import TINY, save_tiny_clip
+from condmix import CondmixError
+from condmix.config import plugin, plugins
+from condmix.encoders import CONFIG, WEIGHTS, load_clip, save_clip
+
+CLASSES = ["cat", "dog", "frog"]
+RNG = np.random.default_rng(0)
+BATCHES = {
+    "images": [RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(5)],
+    "captions": ["a cat", "a dog on a log", "", "a frog", "an owl"],
+    "labels": np.array([0, 2, 1, 0, 1]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    save_tiny_clip(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", plugins("encoders"))
+def test_every_encoder_keeps_the_contract(name, folder):
+    encoder = plugin("encoders", name).open(folder, CLASSES)
+    batch = BATCHES[encoder.reads]
+    vectors = encoder.encode(batch)
+    assert vectors.shape == (5, encoder.dim) and vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(5))
+    parts = torch.cat([encoder.encode(batch[:2]), encoder.encode(batch[2:])])
+    torch.testing.assert_close(parts, vectors)
+    again = plugin("encoders", name).open(folder, CLASSES)
+    assert (again.id, again.preprocessing) == (encoder.id, encoder.preprocessing)
+    assert encoder.perspective.format(k=1)
+
+
+def test_perspectives_do_not_collide():
+    names = [plugin("encoders", name).perspective for name in plugins("encoders")]
+    assert len(set(names)) == len(names)
+
+
+def test_open_clip_itself_reads_what_save_clip_wrote(tmp_path):
+    import open_clip
+
+    model = save_tiny_clip(tmp_path)
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    clip = load_clip(tmp_path)
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a cat"])
+    assert torch.equal(tokens, clip.tokenizer(["a cat"])) and tokens.shape == (1, 12)
+    for other in (theirs.eval(), clip.model):
+        assert torch.equal(other.encode_text(tokens), model.encode_text(tokens))
+    assert str(preprocess) == str(clip.preprocess)
+
+
+def test_activation_and_preprocessing_survive_the_folder(tmp_path):
+    model = save_tiny_clip(tmp_path, quick_gelu=True)
+    model.visual.preprocess_cfg |= {"interpolation": "bilinear", "resize_mode": "squash"}
+    model.visual.image_mean, model.visual.image_std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    save_clip(tmp_path, model, TINY | {"quick_gelu": True}, None)
+    clip = load_clip(tmp_path)
+    assert type(clip.model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    expected = {"size": (8, 8), "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+    assert clip.model.visual.preprocess_cfg.items() >= (expected | {"resize_mode": "squash"}).items()
+
+
+def test_the_id_follows_the_weights(tmp_path):
+    save_tiny_clip(tmp_path / "a", seed=0)
+    save_tiny_clip(tmp_path / "b", seed=1)
+    save_tiny_clip(tmp_path / "c", seed=0)
+    a, b, c = (load_clip(tmp_path / name).id for name in "abc")
+    assert a == c != b
+
+
+def test_pictures_of_any_size_enter_as_open_clip_preprocesses_them(folder):
+    from PIL import Image
+
+    encoder = plugin("encoders", "clip_image").open(folder, [])
+    wide = RNG.integers(0, 256, (20, 31, 3), dtype=np.uint8)
+    clip = load_clip(folder)
+    with torch.no_grad():
+        expected = clip.model.encode_image(clip.preprocess(Image.fromarray(wide))[None])
+    torch.testing.assert_close(encoder.features([wide, wide]), expected.expand(2, -1))
+
+
+def test_a_missing_or_damaged_clip_is_one_sentence(tmp_path):
+    with pytest.raises(CondmixError, match="make the CLIP first"):
+        load_clip(tmp_path)
+    save_tiny_clip(tmp_path)
+    weights = (tmp_path / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(weights[:-100])
+    with pytest.raises(CondmixError, match="make it again"):
+        load_clip(tmp_path)
+    (tmp_path / WEIGHTS).write_bytes(weights)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    config["model_cfg"]["vision_cfg"]["width"] = 32
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(CondmixError, match="make it again"):
+        load_clip(tmp_path)
