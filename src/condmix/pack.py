@@ -1,0 +1,97 @@
+"""Stage: the embedding caches -> one folder per variant with exactly the perspectives that it reads.
+
+A variant's training depends on its own folder alone, so a caption added elsewhere retrains nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from condmix import CondmixError
+from condmix.cache import read_cache, read_metadata
+from condmix.config import plugins, unknown
+from condmix.variants import Variant, resolve
+
+SPLITS = ("train", "test")
+PROMPT = "caption_1"  # the text whose vector stands in the image's place when a model is asked with words
+
+
+def main(params: Any, variant: str) -> None:
+    """Write data/<profile>/packed/<variant>/{train,test}.safetensors and variant.json."""
+    chosen = resolve(variant, params.fusion, params.perspectives)
+    check_perspectives(chosen, params.profile, params.paths.embeddings)
+    folder = params.paths.packed(variant)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{variant}.") as scratch:
+        part = Path(scratch) / variant
+        part.mkdir()
+        for split in SPLITS:
+            save_file(pack_split(chosen, params.paths.embeddings / split, split), part / f"{split}.safetensors")
+        card = describe(chosen, params.paths.embeddings / SPLITS[0])
+        (part / "variant.json").write_text(json.dumps(card, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+
+
+def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None:
+    """CondmixError where the embeddings lack a perspective that the variant reads."""
+    present = sorted(path.stem for path in (embeddings / SPLITS[0]).glob("[!.]*.safetensors"))
+    for name in variant.perspectives:
+        if name not in present:
+            raise CondmixError(
+                f'profile {profile} has no perspective "{name}" (variant {variant.name} needs it); '
+                f"it has: {', '.join(present) or 'none (run dvc repro embed)'}"
+            )
+
+
+def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
+    """{"p": (N, d_p) fp16, "p.present": (N,) bool} per perspective p.
+
+    The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
+    left out where the data have no caption at all.
+    """
+    sources = {name: name for name in variant.perspectives}
+    if split == "test" and "image" in sources and (folder / f"{PROMPT}.safetensors").exists():
+        sources["prompt"] = PROMPT
+    tensors = {}
+    for name, perspective in sources.items():
+        expected = {"perspective": perspective, "split": split}
+        tensors[name], tensors[f"{name}.present"], _ = read_cache(folder / f"{perspective}.safetensors", expected)
+    counts = {name: len(tensors[name]) for name in sources}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise CondmixError(f"the {split} embeddings count different images ({found}): dvc repro embed")
+    return tensors
+
+
+def describe(variant: Variant, folder: Path) -> dict[str, Any]:
+    """The card: what the variant is, the CLIP's width D and identity, and the hash of the fusion's code."""
+    metadata = {name: read_metadata(folder / f"{name}.safetensors") for name in ("image", *variant.perspectives)}
+    return {
+        "variant": variant.name,
+        "fusion": variant.fusion,
+        "fusion_sha256": fusion_sha256(variant.fusion),
+        "perspectives": [{"name": name, "dim": int(metadata[name]["dim"])} for name in variant.perspectives],
+        "dim": int(metadata["image"]["dim"]),
+        "encoder": metadata["image"]["encoder"],
+    }
+
+
+def fusion_sha256(name: str) -> str:
+    """Hash of the code that makes a fusion: its own file and the base that all of them share."""
+    if name not in plugins("fusions"):
+        raise CondmixError(unknown("fusion", name, plugins("fusions")))
+    folder = Path(__file__).parent / "fusions"
+    digest = hashlib.sha256()
+    for path in (folder / f"{name}.py", folder / "__init__.py"):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

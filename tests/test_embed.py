@@ -1,0 +1,139 @@
+"""The stage embed on a tiny CLIP and a data set in memory."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from clip_helpers import Colours, colour_params, save_tiny_clip
+from condmix import CondmixError, embed
+from condmix.cache import read_cache
+from condmix.config import plugin as real_plugin
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Parameters, the data set that the stage will open, and the perspectives it encoded since the last look."""
+    params = colour_params(tmp_path)
+    save_tiny_clip(params.paths.clip)
+    holder = SimpleNamespace(params=params, dataset=Colours(), encoded=[])
+    encode_all = embed._encode_all
+
+    def counted(encoder, items, count, what):
+        items = list(items)
+        holder.encoded.append((what, len(items)))
+        return encode_all(encoder, items, count, what)
+
+    def plugin(kind, name):
+        return (lambda archives, settings: holder.dataset) if kind == "datasets" else real_plugin(kind, name)
+
+    monkeypatch.setattr(embed, "_encode_all", counted)
+    monkeypatch.setattr(embed, "plugin", plugin)
+    holder.run = lambda: run(holder)
+    return holder
+
+
+def run(holder):
+    """Write the captions as the stage before does, run the stage, return what it encoded."""
+    holder.params.paths.captions.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        captions = holder.dataset.captions(split)
+        (holder.params.paths.captions / f"{split}.json").write_text(json.dumps({"captions": captions}))
+    holder.encoded.clear()
+    embed.main(holder.params)
+    return dict(holder.encoded)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors"))
+
+
+PERSPECTIVES = ["caption_1", "caption_2", "class", "image"]
+
+
+def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
+    encoded = world.run()
+    paths = world.params.paths
+    assert files(paths.embeddings) == [f"{s}/{p}.safetensors" for s in ("test", "train") for p in PERSPECTIVES]
+    data = world.dataset
+    content = {
+        "image": ("clip_image", list(data.images("test"))),
+        "caption_2": ("clip_text", [texts[1] for texts in data.captions("test")]),
+        "class": ("class_label", data.labels("test")),
+    }
+    for perspective, (name, items) in content.items():
+        encoder = real_plugin("encoders", name).open(paths.clip, data.class_names)
+        vectors, present, metadata = read_cache(paths.embeddings / "test" / f"{perspective}.safetensors", None)
+        assert present.all() and metadata["encoder"] == encoder.id
+        torch.testing.assert_close(vectors.float(), encoder.encode(items), atol=1e-3, rtol=0)
+    assert encoded["train image"] == 60 and encoded["train caption_1"] == 3  # three different captions
+
+
+def test_nothing_is_encoded_twice(world):
+    world.run()
+    before = {path: path.stat().st_mtime_ns for path in world.params.paths.embeddings.rglob("*.safetensors")}
+    assert world.run() == {}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_only_what_changed_is_encoded_again(world):
+    world.run()
+    captions = {split: world.dataset.captions(split) for split in ("train", "test")}
+    captions["train"] = [[first, f"{second}!"] for first, second in captions["train"]]
+    world.dataset.captions = captions.get
+    assert set(world.run()) == {"train caption_2"}
+    save_tiny_clip(world.params.paths.clip, seed=1)
+    assert set(world.run()) == {f"{s} {p}" for s in ("train", "test") for p in PERSPECTIVES if p != "class"}
+    (world.params.paths.archives / "data.bin").write_bytes(b"other pixels")
+    assert set(world.run()) == {"train image", "test image"}
+    damaged = world.params.paths.embeddings / "test" / "class.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert set(world.run()) == {"test class"}
+
+
+def test_a_reader_that_decodes_differently_is_noticed(world):
+    world.run()
+    images = Colours.images
+    world.dataset.images = lambda split: (255 - image for image in images(world.dataset, split))
+    assert set(world.run()) == {"train image", "test image"}
+
+
+def test_missing_captions_and_labels_are_absent_not_zero_vectors(world):
+    data = world.dataset
+    labels = data.labels("train")
+    labels[3] = -1
+    data.labels = {"train": labels, "test": np.full(20, -1)}.get
+    data.captions = lambda split: [["a", "b"][: 1 + (i % 2 == 0 and split == "train")] for i in data.ids(split)]
+    world.run()
+    folder = world.params.paths.embeddings
+    present = {name: read_cache(folder / name, None)[1] for name in files(folder)}
+    assert (~present["train/class.safetensors"]).nonzero().tolist() == [[3]]
+    assert present["train/caption_2.safetensors"].tolist() == [i % 2 == 0 for i in range(60)]
+    assert not present["test/caption_2.safetensors"].any()  # so that both splits have the same perspectives
+    assert not present["test/class.safetensors"].any()
+
+
+def test_perspectives_no_longer_made_are_deleted(world):
+    world.run()
+    world.params.embed.captions = 1
+    assert world.run() == {}
+    assert "train/caption_2.safetensors" not in files(world.params.paths.embeddings)
+
+
+def test_a_data_set_that_gives_another_number_of_pictures_is_refused(world):
+    images = Colours.images
+    world.dataset.images = lambda split: list(images(world.dataset, split))[:-1]
+    with pytest.raises(CondmixError, match="gave 59 images, but announced 60"):
+        world.run()
+    world.dataset.images = lambda split: [*images(world.dataset, split)] * 2
+    with pytest.raises(CondmixError, match="more than the 60 images"):
+        world.run()
+    assert not files(world.params.paths.embeddings)
+
+
+def test_captions_of_another_data_set_are_refused(world):
+    world.dataset.captions = lambda split: [["a"]] * 5
+    with pytest.raises(CondmixError, match="captions for 5 images, but the split train has 60"):
+        world.run()

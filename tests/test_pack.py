@@ -1,0 +1,124 @@
+"""The stage pack: exactly the perspectives of a variant, and a hash of its fusion's code."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clip_helpers import colour_params
+from condmix import CondmixError, pack
+from condmix.cache import cache_key, read_cache, write_cache
+from condmix.config import VARIANTS
+from condmix.packed import Packed
+from condmix.variants import REFERENCES, resolve
+
+COUNTS = {"train": 8, "test": 5}
+DIMS = {"image": 6, "class": 3, "caption_1": 6, "caption_2": 6}
+
+
+@pytest.fixture
+def params(tmp_path):
+    """Parameters with random caches of four perspectives."""
+    params = colour_params(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, count in COUNTS.items():
+        for name, dim in DIMS.items():
+            key = cache_key(name, split, "clip A", "p", "d", count)
+            write_cache(cache(params, split, name), rng.normal(size=(count, dim)), rng.random(count) < 0.8, key)
+    return params
+
+
+def cache(params, split, name):
+    return params.paths.embeddings / split / f"{name}.safetensors"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_gets_its_perspectives_in_its_order(params, variant):
+    pack.main(params, variant)
+    chosen = resolve(variant, params.fusion, params.perspectives)
+    for split in COUNTS:
+        packed = Packed.load(params.paths.packed(variant), split)
+        assert tuple(packed.vectors) == chosen.perspectives
+        for i, name in enumerate(chosen.perspectives):
+            vectors, present, _ = read_cache(cache(params, split, name), None)
+            assert torch.equal(packed.vectors[name], vectors) and torch.equal(packed.present[:, i], present)
+        if split == "test" and "image" in chosen.perspectives:
+            expected = read_cache(cache(params, "test", "caption_1"), None)[:2]
+            assert all(torch.equal(*pair) for pair in zip(packed.prompt, expected, strict=True))
+        else:
+            assert packed.prompt is None
+    card = json.loads((params.paths.packed(variant) / "variant.json").read_text())
+    assert card == {
+        "variant": variant,
+        "fusion": chosen.fusion,
+        "fusion_sha256": pack.fusion_sha256(chosen.fusion),
+        "perspectives": [{"name": name, "dim": DIMS[name]} for name in chosen.perspectives],
+        "dim": 6,
+        "encoder": "clip A",
+    }
+
+
+def test_reference_variants_are_the_report_s():
+    assert (REFERENCES["class_v1"].perspectives, REFERENCES["class_v1"].fusion) == (("image", "class"), "concat")
+    assert (REFERENCES["class_v2"].perspectives, REFERENCES["class_v2"].fusion) == (("image", "class"), "additive")
+    assert (REFERENCES["caption"].perspectives, REFERENCES["caption"].fusion) == (("caption_1",), "additive")
+    with pytest.raises(CondmixError, match='no variant "class_v3"; found: class_v1, class_v2, caption, experiment'):
+        resolve("class_v3", "mean", ("image",))
+
+
+def test_packing_again_gives_the_same_bytes_and_no_stale_files(params):
+    def content():
+        return {path.name: path.read_bytes() for path in params.paths.packed("experiment").iterdir()}
+
+    pack.main(params, "experiment")
+    before = content()
+    (params.paths.packed("experiment") / "stale.safetensors").write_bytes(b"")
+    pack.main(params, "experiment")
+    assert content() == before
+    assert [path.name for path in params.paths.packed("experiment").parent.iterdir()] == ["experiment"]
+
+
+def test_a_perspective_that_the_data_lack_is_named(params):
+    for split in COUNTS:
+        cache(params, split, "class").unlink()
+    with pytest.raises(CondmixError) as error:
+        pack.main(params, "class_v1")
+    assert str(error.value) == (
+        'profile colours has no perspective "class" (variant class_v1 needs it); it has: caption_1, caption_2, image'
+    )
+    assert not params.paths.packed("class_v1").exists()
+
+
+def test_a_damaged_cache_leaves_the_packed_folder_as_it_was(params):
+    pack.main(params, "caption")
+    path = cache(params, "test", "caption_1")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CondmixError, match="is damaged"):
+        pack.main(params, "caption")
+    assert len(Packed.load(params.paths.packed("caption"), "test")) == 5
+    assert [path.name for path in params.paths.packed("caption").parent.iterdir()] == ["caption"]
+
+
+def test_caches_of_different_data_are_refused(params):
+    key = cache_key("image", "train", "clip A", "p", "d", 6)
+    write_cache(cache(params, "train", "image"), np.eye(6), np.ones(6, bool), key)
+    with pytest.raises(CondmixError, match=r"different images \(image 6, class 8\)"):
+        pack.main(params, "class_v1")
+
+
+def test_the_fusion_hash_follows_its_own_file_and_the_shared_base(monkeypatch, tmp_path):
+    folder = tmp_path / "fusions"
+    folder.mkdir()
+    for name in ("__init__", "a", "b"):
+        (folder / f"{name}.py").write_text(name)
+    monkeypatch.setattr(pack, "__file__", str(tmp_path / "pack.py"))
+    monkeypatch.setattr(pack, "plugins", lambda kind: ["a", "b"])
+    hashes = [(pack.fusion_sha256("a"), pack.fusion_sha256("b"))]
+    for name in ("b", "__init__"):
+        (folder / f"{name}.py").write_text("changed")
+        hashes.append((pack.fusion_sha256("a"), pack.fusion_sha256("b")))
+    (first_a, first_b), (second_a, second_b), (third_a, third_b) = hashes
+    assert first_a == second_a != third_a and len({first_b, second_b, third_b}) == 3
+    with pytest.raises(CondmixError, match='no fusion "c"; found: a, b'):
+        pack.fusion_sha256("c")
