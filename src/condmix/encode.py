@@ -1,0 +1,250 @@
+"""Stage: the CLIP whose towers embed, trained on the training split or loaded, and what its vectors carry.
+
+Whatever it comes from, it ends in models/clip in open_clip's folder format, and everything after reads that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import compress, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.captionfile import read_captions
+from condmix.config import plugin, unknown
+from condmix.contrastive import Recipe, train_clip
+from condmix.encoders import load_clip, save_clip
+from condmix.probes import linear_probe, recall_at_1, zero_shot
+
+MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
+BATCH = 250
+PROMPT = "a photo of a {}."  # Radford et al.; where the profile has class templates, these are averaged instead
+
+
+def main(params: Any) -> None:
+    """Write models/clip and metrics/encode.json."""
+    paths, settings = params.paths, params.clip
+    dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pretrained = settings.pretrained or settings.weights
+    if pretrained:
+        model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, settings.weights)
+        conditions = {"source": pretrained}
+    else:
+        torch.manual_seed(params.seed)  # a model's first weights come from the global generator
+        model, model_cfg, tokenizer = new_clip(settings.model)
+        conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model.to(device), tokenizer)
+    save_clip(paths.clip, model, model_cfg, tokenizer)
+    clip = load_clip(paths.clip)
+    sentence = ["A small red ring in the upper left, on grey."]
+    if not torch.equal(clip.tokenizer(sentence), tokenizer(sentence)):
+        raise CondmixError(f"open_clip's folder format does not keep the tokenizer of {settings.model}: use another")
+
+    encoders = {
+        name: plugin("encoders", name).open(paths.clip, dataset.class_names, device)
+        for name in ("clip_image", "clip_text")
+    }
+    metrics = measure(dataset, encoders["clip_image"], encoders["clip_text"], params.captions.templates)
+    name = settings.model if isinstance(settings.model, str) else "custom"
+    metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.seed}
+    paths.metrics.mkdir(parents=True, exist_ok=True)
+    part = paths.metrics / f".encode.json.{os.getpid()}"
+    part.write_text(json.dumps(metrics, indent=2) + "\n")
+    os.replace(part, paths.metrics / "encode.json")
+    print(json.dumps(metrics, indent=2))
+
+
+# Where a CLIP comes from
+
+
+def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn.Module, dict[str, Any], Any]:
+    """A model that open_clip knows by name, with the weights of a tag (downloaded) or of a local file.
+
+    With both, the file's weights are used as the tag's: its preprocessing and activation (OpenAI's weights were
+    trained with QuickGELU, which "ViT-B-32" alone does not say). Returns model, its configuration, tokenizer.
+    """
+    import open_clip
+
+    known = sorted({model for model, _ in open_clip.list_pretrained()} | set(open_clip.list_models()))
+    if name not in known:
+        raise CondmixError(unknown("clip.model of open_clip", name, known))
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag is not None and tag not in tags:
+        raise CondmixError(unknown(f"clip.pretrained of {name}", tag, tags))
+    if weights is not None and not Path(weights).is_file():
+        raise CondmixError(f"clip.weights: there is no file {weights}")
+    model_cfg = open_clip.get_model_config(name)
+    tag_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    if tag_cfg.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    try:
+        model = open_clip.create_model(
+            name,
+            weights or tag,
+            force_quick_gelu=model_cfg.get("quick_gelu", False),
+            force_preprocess_cfg={key: value for key, value in tag_cfg.items() if value is not None},
+            require_pretrained=True,
+        )
+    except Exception as error:  # urllib, huggingface_hub, pickle, safetensors and torch each raise their own
+        reason = str(error).splitlines()[0]
+        if weights is not None:
+            raise CondmixError(
+                f"clip.weights: {weights} does not hold the weights of {name} as safetensors or as a plain "
+                f"PyTorch state dict ({reason}); a TorchScript archive such as OpenAI's .pt must be converted first"
+            ) from error
+        raise CondmixError(
+            f"the weights {name}/{tag} could not be downloaded ({reason}): without network, give "
+            "clip.weights: <file>, the model's open_clip_model.safetensors fetched elsewhere"
+        ) from error
+    return model, model_cfg, open_clip.get_tokenizer(name)
+
+
+def new_clip(model: str | dict[str, Any]) -> tuple[nn.Module, dict[str, Any], Any]:
+    """An untrained CLIP from an open_clip configuration (embed_dim, vision_cfg, text_cfg) or the name of one."""
+    import open_clip
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg
+
+    if isinstance(model, str) and model not in open_clip.list_models():
+        raise CondmixError(unknown("clip.model of open_clip", model, open_clip.list_models()))
+    model_cfg = open_clip.get_model_config(model) if isinstance(model, str) else model
+    try:
+        made = open_clip.CLIP(**model_cfg)
+        preprocess_cfg = asdict(PreprocessCfg(size=made.visual.image_size))
+        context_length = model_cfg["text_cfg"]["context_length"]
+    except (TypeError, KeyError, AttributeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise CondmixError(f"clip.model is not a configuration that open_clip can build: {error!r}") from error
+    set_model_preprocess_cfg(made, preprocess_cfg)
+    return made, model_cfg, open_clip.SimpleTokenizer(context_length=context_length)
+
+
+# Training
+
+
+def train(params: Any, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """Train `model` in place on the training split's captioned pictures; returns the conditions."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = params.clip
+    recipe = Recipe(
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        warmup=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        joined=settings.joined,
+        flip=params.data.flip,
+    )
+    captions = [[text for text in texts if text] for texts in read_captions(params.paths.captions, "train")]
+    captioned = [bool(texts) for texts in captions]
+    if not any(captioned):
+        raise CondmixError(f"profile {params.profile} has no captions to train a CLIP on: give clip.pretrained")
+    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    params.paths.models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=params.paths.models, prefix=".pixels.") as scratch:
+        images = compress(dataset.images("train"), captioned)
+        pixels = shrink(images, sum(captioned), preprocess, model, Path(scratch) / "pixels.npy")
+        start = time.monotonic()
+        loss = train_clip(model, tokenizer, pixels, list(compress(captions, captioned)), recipe, params.seed)
+        seconds = time.monotonic() - start
+    return {
+        "train_images": sum(captioned),
+        **asdict(recipe),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "loss": round(loss, 4),
+    }
+
+
+def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> np.ndarray:
+    """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in a file: real data exceed memory."""
+    mean, std = (torch.tensor(model.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
+    pixels = None
+    progress = tqdm(images, "resize for CLIP", total=count, unit="img", mininterval=0.5)
+    for row, image in enumerate(progress):
+        # Undoes the last step of preprocessing; after the resize the picture consists of bytes, so this is exact.
+        small = ((preprocess(Image.fromarray(image)) * std + mean) * 255).round().to(torch.uint8)
+        if pixels is None:
+            pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *small.shape))
+        pixels[row] = small
+    return pixels
+
+
+# Measuring
+
+
+def measure(dataset: Any, clip_image: Any, clip_text: Any, templates: Sequence[str]) -> dict[str, Any]:
+    """What held-out vectors tell: attributes where they are known, classes, retrieval among human captions."""
+    test = list(islice(dataset.images("test"), MEASURED))
+    images = encode_all(clip_image, test)
+    metrics: dict[str, Any] = {"n": len(images)}
+    labels = dataset.labels("test")
+    if dataset.attributes:
+        metrics |= measure_attributes(dataset, clip_image, clip_text, images)
+    elif labels is not None and (known := torch.from_numpy(labels[: len(images)] >= 0)).any():
+        truth = torch.from_numpy(labels[: len(images)])[known]
+        prompts = class_prompts(clip_text, dataset.class_names, templates or [PROMPT])
+        metrics["zero_shot_accuracy"] = {"class": zero_shot(images[known], prompts, truth)}
+    captions = dataset.captions("test")
+    if captions is not None and not dataset.attributes:  # attributes: many pictures fit a caption equally well
+        rows = [row for row, texts in enumerate(captions[: len(images)]) if texts]
+        texts = encode_all(clip_text, [captions[row][0] for row in rows])
+        metrics["recall_at_1"] = {
+            "text_to_image": recall_at_1(texts, images[rows]),
+            "image_to_text": recall_at_1(images[rows], texts),
+            "candidates": len(rows),
+        }
+    return metrics
+
+
+def measure_attributes(dataset: Any, clip_image: Any, clip_text: Any, test_images: Tensor) -> dict[str, Any]:
+    """Per attribute: zero-shot accuracy against a prompt per value, and linear probes of both towers.
+
+    The probe of the text tower asks for what a caption names. It is fitted on training captions.
+    """
+    train_images = encode_all(clip_image, list(islice(dataset.images("train"), MEASURED)))
+    values = {split: torch.from_numpy(dataset.attribute_values(split)[:MEASURED]) for split in ("train", "test")}
+    # One row per caption: its vector, whether it names each attribute, and the picture's values.
+    texts, named, meant = {}, {}, {}
+    for split in ("train", "test"):
+        captions = dataset.captions(split)[:MEASURED]
+        texts[split] = encode_all(clip_text, [text for row in captions for text in row])
+        named[split] = torch.from_numpy(dataset.mentions(split)[:MEASURED]).flatten(0, 1)
+        meant[split] = values[split].repeat_interleave(len(captions[0]), dim=0)
+    accuracy: dict[str, dict[str, float]] = {"zero_shot_accuracy": {}, "probe_image": {}, "probe_text": {}}
+    for column, (name, words) in enumerate(dataset.attributes.items()):
+        prompts = encode_all(clip_text, words)
+        truth = values["test"][:, column]
+        rows = {split: named[split][:, column] for split in ("train", "test")}
+        spoken = {split: meant[split][rows[split], column] for split in ("train", "test")}
+        accuracy["zero_shot_accuracy"][name] = zero_shot(test_images, prompts, truth)
+        accuracy["probe_image"][name] = linear_probe(train_images, values["train"][:, column], test_images, truth)
+        accuracy["probe_text"][name] = linear_probe(
+            texts["train"][rows["train"]], spoken["train"], texts["test"][rows["test"]], spoken["test"]
+        )
+    return accuracy
+
+
+def class_prompts(clip_text: Any, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One vector per class (C, D): the mean over the templates, as CLIP's authors ensemble prompts."""
+    return torch.stack(
+        [encode_all(clip_text, [template.format(name) for template in templates]).mean(dim=0) for name in class_names]
+    )
+
+
+def encode_all(encoder: Any, items: Sequence[Any]) -> Tensor:
+    """Unit vectors (N, D) on the CPU."""
+    return torch.cat([encoder.encode(items[i : i + BATCH]).cpu() for i in range(0, len(items), BATCH)])

@@ -1,0 +1,42 @@
+"""What can be read off embeddings: zero-shot accuracy, a linear probe's accuracy, retrieval.
+
+Axes: N images or captions, D width, C classes (values of an attribute).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
+    """Share of images (N, D) whose nearest prompt (C, D) by cosine is the right one, labels (N,) in 0..C-1."""
+    nearest = (F.normalize(images, dim=-1) @ F.normalize(prompts, dim=-1).T).argmax(dim=-1)
+    return (nearest == labels).double().mean().item()
+
+
+def linear_probe(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, penalty: float = 1e-3) -> float:
+    """Accuracy on test (M, D) of ridge regression from train (N, D) to one-hot labels, in closed form.
+
+    `penalty` is relative to the mean variance of the features, so that the result does not depend on their scale.
+    """
+    weights = ridge(with_bias(train), F.one_hot(labels).double(), penalty)
+    return ((with_bias(test) @ weights).argmax(dim=-1) == truth).double().mean().item()
+
+
+def ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """W minimising |xW - y|^2 + penalty * mean diagonal of x'x * |W|^2."""
+    gram = x.T @ x
+    return torch.linalg.solve(gram + penalty * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype), x.T @ y)
+
+
+def with_bias(x: Tensor) -> Tensor:
+    """(N, D) -> (N, D + 1) float64 with a last column of ones."""
+    return torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.double)], dim=1)
+
+
+def recall_at_1(queries: Tensor, targets: Tensor) -> float:
+    """Share of queries (N, D) whose nearest target (N, D) by cosine is the one in the same row."""
+    nearest = (F.normalize(queries, dim=-1) @ F.normalize(targets, dim=-1).T).argmax(dim=-1)
+    return (nearest == torch.arange(len(queries))).double().mean().item()
