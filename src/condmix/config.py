@@ -59,7 +59,7 @@ class Captions(Settings):
 class Clip(Settings):
     """The CLIP whose towers embed: pretrained (open_clip name + tag, or a weights file), or trained here."""
 
-    model: str | dict[str, Any]
+    model: str | dict[str, Any] = {}
     pretrained: str | None = None
     weights: str | None = None
     steps: Positive = 1000

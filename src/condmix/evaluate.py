@@ -114,7 +114,7 @@ def main(params: Params, variant: str) -> None:
 
 
 def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[Condition]:
-    """The ways of asking a variant; the first gives its headline figures and is never an oracle."""
+    """The ways of asking a variant. The first gives its headline figures: an oracle only where words are lacking."""
     names = list(packed.vectors)
     slots = [int(name.partition("_")[2]) - 1 for name in names if name.startswith("caption_")]
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if "class" in names else None
@@ -135,11 +135,11 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[
 
     if "image" not in names:
         return [Condition("captions", texts(slots), named(slots))]
+    oracle = Condition("oracle", texts(slots), named(slots, everything=True))
+    if packed.prompt is None:
+        return [oracle]
     words = sorted({0, *slots})
-    return [
-        Condition("prompt", texts(words), named(words)),
-        Condition("oracle", texts(slots), named(slots, everything=True)),
-    ]
+    return [Condition("prompt", texts(words), named(words)), oracle]
 
 
 def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
@@ -160,9 +160,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     bar = tqdm(total=sum(job.n for job in jobs), desc=f"sample {variant}", unit="img", disable=rank > 0)
     for job in jobs:
         rows = torch.arange(rank, job.n, world)
-        vectors, mask = packed.batch(rows, device)
-        if job.condition == "prompt":
-            vectors["image"] = packed.prompt[rows].to(device).float()
+        vectors, mask = (packed.prompted() if job.condition == "prompt" else packed).batch(rows, device)
         seeds = [picture_seed(params.seed, int(row)) for row in rows]
         parts = []
         at = replace(sampling, guidance=job.guidance)

@@ -36,10 +36,13 @@ class Measure:
 
     def __init__(self, params: Params, split: Split):
         self.split, self.batch_size = split, params.evaluate.batch_size
-        self.judge = Judge.load(params.paths.judge)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.judge = Judge.load(params.paths.judge, device)
         card = read_card(params.paths.judge)
         self.judge_accuracy, self.judge_n = card.get("accuracy"), card.get("n")
-        self.networks = extractors(params, self.judge)
+        self.networks = extractors(
+            params.evaluate.features, self.judge, params.paths.clip, params.evaluate.inception_weights, device
+        )
         self.reference = {"split": "test", "n": len(split.images)}
         self._statistics = {
             network.name: reference_statistics(network, split, params, self.batch_size) for network in self.networks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ class Packed:
     vectors: dict[str, Tensor]
     present: Tensor
     sha256: str  # of the file
-    prompt: Tensor | None = None  # (N, D): text vectors that can stand in the image's place
+    prompt: tuple[Tensor, Tensor] | None = None  # text vectors (N, D) for the image's place, present (N,)
 
     @classmethod
     def load(cls, folder: Path, split: str) -> Packed:
@@ -40,7 +40,8 @@ class Packed:
         present = torch.stack([tensors[f"{name}.present"] for name in names], dim=1)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(variant, {name: tensors[name] for name in names}, present, sha256, tensors.get("prompt"))
+        prompt = (tensors["prompt"], tensors["prompt.present"]) if "prompt" in tensors else None
+        return cls(variant, {name: tensors[name] for name in names}, present, sha256, prompt)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -49,3 +50,10 @@ class Packed:
         """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`."""
         vectors = {name: rows[index].to(device).float() for name, rows in self.vectors.items()}
         return vectors, self.present[index].to(device)
+
+    def prompted(self) -> Packed:
+        """The same split with the text vectors in the image's place."""
+        words, present = self.prompt
+        mask = self.present.clone()
+        mask[:, list(self.vectors).index("image")] = present
+        return replace(self, vectors={**self.vectors, "image": words}, present=mask)

@@ -41,7 +41,9 @@ def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> Non
 def _member(rank: int, processes: int, folder: str, function: Callable[..., None], arguments: tuple) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # or Accelerate sets a number of its own, and warns
+    torch.set_num_threads(threads)
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",

@@ -1,6 +1,7 @@
 """What ran on what: the MLflow run of a training, environment facts, and the project's root.
 
-The trainer must run on machines without MLflow; there `track` says so once and records nothing.
+The trainer must run on machines without MLflow; there `track` says so once and records nothing, as it does,
+silently, with CONDMIX_TRACKING=off.
 MLflow takes seconds to import, so it is imported when a run starts, not before.
 """
 
@@ -166,6 +167,8 @@ def _resume(client: Any, run_id: str | None) -> MlflowRun | None:
 
 def _client() -> Any:
     """A client of the store at MLFLOW_TRACKING_URI, by default mlflow.db in the project's root."""
+    if os.environ.get("CONDMIX_TRACKING") == "off":
+        return None
     if importlib.util.find_spec("mlflow") is None:
         print("condmix: MLflow is not installed, so this run is not tracked", file=sys.stderr)
         return None

@@ -14,6 +14,7 @@ import csv
 import functools
 import math
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,9 @@ def main(params: settings.Params, variant: str) -> None:
 
 def run(params: settings.Params, variant: str) -> None:
     """The training itself, in each process."""
-    trainer = Trainer(params, variant, Accelerator(mixed_precision=_precision(params.train.precision)))
+    # Without cpu=True, Accelerate takes each of several CPU processes for the only one.
+    cpu = not torch.cuda.is_available()
+    trainer = Trainer(params, variant, Accelerator(cpu=cpu, mixed_precision=_precision(params.train.precision)))
     if not trainer.accelerator.is_main_process:
         trainer.accelerator.wait_for_everyone()
         trainer.resume()
@@ -79,7 +82,7 @@ class Trainer:
         _check_data(self.data, self.packed, params, accelerator.num_processes)
 
         self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps).to(self.device)
-        self.images = torch.from_numpy(self.data.images)
+        self.images = self.data.images
         self.steps = math.ceil(params.train.images / params.train.batch_size)
         self.step = 0
         self.rows: list[list[float]] = []  # the loss curve, in LOSS_COLUMNS
@@ -178,7 +181,7 @@ class Trainer:
         torch.manual_seed(seed + rank)  # dropout inside the network
 
         index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
-        x_0 = to_model(self.images[index].to(self.device, non_blocking=True))
+        x_0 = to_model(torch.from_numpy(self.images[index.numpy()]).to(self.device, non_blocking=True))
         t = torch.randint(self.schedule.steps, (size,), generator=generator, device=self.device)[share]
         noise = torch.randn((size, *x_0.shape[1:]), generator=generator, device=self.device)[share]
         if self.params.data.flip:
@@ -234,7 +237,7 @@ class Trainer:
         for i, value in enumerate(self.average):
             value.copy_(tensors[f"average.{i}"])
         if self.accelerator.is_main_process:
-            tqdm.write(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}")
+            print(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}", file=sys.stderr)
 
     def write(self, tracked: Run) -> None:
         """The stage's outputs: the averaged weights, the card and the loss curve; and MLflow's copy."""
@@ -263,7 +266,7 @@ class Trainer:
         for name in ("model.safetensors", "model.json"):
             tracked.artifact(folder / name, "model")
         if tracked.id:
-            tracked.register(f"condmix-{self.params.profile}-{self.variant}", "model", "latest")
+            tracked.register(f"condmix-{self.params.profile}-{self.variant}", "model", "current")
 
     def _progress(self) -> tqdm:
         size = self.settings.batch_size

@@ -1,0 +1,96 @@
+"""A project small enough to train in a second: 48 random 8x8 pictures, three perspectives, every file real."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from condmix.config import load
+
+CLASSES = ["round", "square", "long"]
+DIM = 16
+
+PARAMS = {
+    "profile": "tiny",
+    "fusion": "concat",
+    "perspectives": ["caption_1", "class"],
+    "guidance": 2.0,
+    "seed": 0,
+    "variants": ["class_v1", "class_v2", "caption", "experiment"],
+}
+CONF = {
+    "data": {"dataset": "demo", "image_size": 8},
+    "clip": {},
+    "model": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
+    "train": {"images": 96, "batch_size": 8, "lr": 1e-3, "checkpoint_seconds": 0, "log_every": 4},
+    "evaluate": {"n": 6, "steps": 2, "sweep": [1.0, 2.0], "sweep_n": 4, "batch_size": 4, "features": ["judge"]},
+}
+
+
+def write_project(root: Path, **params) -> None:
+    """params.yaml and conf/tiny.yaml in `root`."""
+    (root / "conf").mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | params))
+    (root / "conf" / "tiny.yaml").write_text(yaml.safe_dump(CONF))
+
+
+def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
+    """A prepared data set with classes and one attribute, which is the class."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    splits = {}
+    for split, count in (("train", train), ("test", test)):
+        labels = generator.integers(0, len(CLASSES), count)
+        arrays = {
+            "images": generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
+            "ids": np.arange(count),
+            "labels": labels,
+            "attributes": labels[:, None],
+            "mentions": np.ones((count, 5, 1), bool),
+        }
+        for name, array in arrays.items():
+            np.save(folder / f"{split}_{name}.npy", array)
+        splits[split] = {"count": count, "images_sha256": f"{split}{count}"}
+    meta = {"dataset": "tiny", "image_size": 8, "class_names": CLASSES, "attributes": {"shape": CLASSES}}
+    (folder / "meta.json").write_text(json.dumps(meta | {"splits": splits}))
+
+
+def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str], train: int = 48, test: int = 8):
+    """Packed perspectives with random vectors, a few of them absent."""
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(1)
+    for split, count in (("train", train), ("test", test)):
+        tensors = {}
+        names = [*perspectives, "prompt"] if split == "test" and "image" in perspectives else perspectives
+        for name in names:
+            dim = len(CLASSES) if name == "class" else DIM
+            tensors[name] = torch.randn(count, dim, generator=generator).half()
+            tensors[f"{name}.present"] = torch.rand(count, generator=generator) < 0.9
+        save_file(tensors, folder / f"{split}.safetensors")
+    card = {
+        "variant": variant,
+        "fusion": fusion,
+        "fusion_sha256": "0",
+        "perspectives": [{"name": p, "dim": len(CLASSES) if p == "class" else DIM} for p in perspectives],
+        "dim": DIM,
+        "encoder": "random",
+    }
+    (folder / "variant.json").write_text(json.dumps(card))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The parameters of a tiny project whose data are prepared and packed, with tracking in its own folder."""
+    write_project(tmp_path)
+    params = load(tmp_path)
+    write_dataset(params.paths.dataset)
+    write_packed(params.paths.packed("experiment"), "experiment", "concat", ["caption_1", "class"])
+    write_packed(params.paths.packed("class_v1"), "class_v1", "concat", ["image", "class"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return params

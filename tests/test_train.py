@@ -1,0 +1,240 @@
+"""Training: a killed run ends with the weights of one that was not, and what goes wrong is said and loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from condmix import CondmixError
+from condmix.checkpoint import Checkpoint
+from condmix.config import Train, load
+from condmix.model import load_model, read_card
+from condmix.train import Trainer, batch_indices, learning_rate, run, step_seed, to_model
+
+SOURCE = Path(__file__).parents[1] / "src"
+RUN = """
+import sys, time
+from pathlib import Path
+import condmix.train as train
+from condmix.config import load
+kill_at = int(sys.argv[1])
+advance = train.Trainer.advance
+def slow(self, step):
+    result = advance(self, step)
+    if step == kill_at:
+        print("reached", flush=True)
+        time.sleep(60)
+    return result
+train.Trainer.advance = slow
+if __name__ == "__main__":
+    train.main(load(Path(".")), "experiment")
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are rounded differently on other numbers of threads; these tests compare bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    monkeypatch.setenv("CONDMIX_TRACKING", "off")
+
+
+def start(folder: Path, kill_at: int) -> subprocess.Popen:
+    script = folder / "run.py"
+    script.write_text(RUN)
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, script, str(kill_at)],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    """The one checkpoint in a project: weights, average and optimiser."""
+    (path,) = (folder / ".checkpoints").glob("*/state.safetensors")
+    return load_file(path)
+
+
+def change(project, **train):
+    """The project's parameters with other training settings."""
+    return project.model_copy(update={"train": project.train.model_copy(update=train)})
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(project, untracked):
+    run(project, "experiment")
+    expected, weights = state(project.root), load_file(project.root / "models/experiment/model.safetensors")
+    (checkpoint,) = (project.root / ".checkpoints").glob("*/state.safetensors")
+    checkpoint.unlink()
+
+    for kill_at in (3, 7):  # twice, at steps that no log or epoch ends on
+        process = start(project.root, kill_at)
+        assert process.stdout.readline() == "reached\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert checkpoint.exists()
+    process = start(project.root, kill_at=-1)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "resumes at step 7 of 12" in errors
+
+    resumed = state(project.root)
+    assert resumed.keys() == expected.keys()
+    assert {name.split(".")[0] for name in resumed} == {"model", "average", "optimizer"}
+    for name, tensor in expected.items():
+        assert torch.equal(resumed[name], tensor), name
+    for name, tensor in load_file(project.root / "models/experiment/model.safetensors").items():
+        assert torch.equal(weights[name], tensor), name
+
+
+def test_two_processes_train_like_one(project, untracked):
+    """Every random number belongs to the batch, not to a process: only the rounding of sums may differ."""
+    no_dropout = project.model_copy(update={"model": project.model.model_copy(update={"dropout": 0.0})})
+    from condmix import train
+
+    run(no_dropout, "experiment")
+    one = load_file(project.root / "models/experiment/model.safetensors")
+    train.main(change(no_dropout, processes=2), "experiment")
+    two = load_file(project.root / "models/experiment/model.safetensors")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-3)
+    assert read_card(project.root / "models/experiment")["processes"] == 2
+
+
+def test_the_card_rebuilds_the_model(project, untracked):
+    run(project, "experiment")
+    model, card = load_model(project.root / "models/experiment")
+    assert card["perspectives"] == "caption_1+class" and card["fusion"] == "concat"
+    assert card["images_seen"] == 96 and card["class_names"] == ["round", "square", "long"]
+    assert not model.training
+    curve = (project.root / "metrics/losses/experiment.csv").read_text().splitlines()
+    assert curve[0] == "images,loss,gradient_norm,lr" and len(curve) == 1 + 3
+
+
+def test_the_optimiser_equals_the_plain_one_on_channels_last_weights(project, untracked):
+    """fused AdamW on CPU does not: it ignores that a gradient's strides differ from its parameter's."""
+    trainer = make(project)
+    plain = [p.detach().clone().contiguous() for p in trainer.model.parameters()]
+    reference = torch.optim.AdamW(plain, lr=project.train.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=False)
+    for step in range(4):
+        trainer.step = step
+        trainer.optimizer.zero_grad = lambda set_to_none: None  # leave the gradients for a look
+        trainer.advance(step)
+        reference.param_groups[0]["lr"] = trainer.optimizer.param_groups[0]["lr"]
+        for parameter, copy in zip(trainer.model.parameters(), plain, strict=True):
+            copy.grad = parameter.grad.clone().contiguous()
+            parameter.grad = None
+        reference.step()
+        for parameter, copy in zip(trainer.model.parameters(), plain, strict=True):
+            torch.testing.assert_close(parameter.detach().contiguous(), copy, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_is_the_exponential_one(project, untracked):
+    trainer = make(change(project, ema=0.9))
+    expected = [p.detach().clone() for p in trainer.model.parameters()]
+    for step in range(5):
+        trainer.advance(step)
+        decay = min(0.9, (2 + step) / (11 + step))
+        for mean, parameter in zip(expected, trainer.model.parameters(), strict=True):
+            mean.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
+    for mean, average in zip(expected, trainer.average, strict=True):
+        torch.testing.assert_close(average, mean)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(project, untracked):
+    with pytest.raises(CondmixError, match=r"loss is (nan|inf).*lower train.lr \(1e\+30\)") as error:
+        run(change(project, lr=1e30, log_every=1, warmup=0.0, clip_norm=1e30), "experiment")
+    assert "\n" not in str(error.value)
+    assert all(torch.isfinite(tensor).all() for tensor in state(project.root).values())
+    assert "is kept in" in str(error.value)
+    assert not (project.root / "models/experiment/model.safetensors").exists()
+
+
+def test_another_runs_state_is_not_resumed(project, untracked):
+    run(project, "experiment")
+    first = make(project)
+    assert first.checkpoint.path.exists()
+    for other in (change(project, lr=2e-3), project.model_copy(update={"seed": 1})):
+        assert not make(other).checkpoint.path.exists()
+
+
+def test_a_damaged_checkpoint_is_named(project, untracked):
+    run(project, "experiment")
+    (path,) = (project.root / ".checkpoints").glob("*/state.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CondmixError, match=f"{path} is damaged .* delete it"):
+        run(project, "experiment")
+
+
+def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path, "key")
+    with checkpoint.lock():
+        checkpoint.save({"a": torch.ones(3)}, {"step": 1})
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("condmix.checkpoint.os.fsync", full)
+        with pytest.raises(CondmixError, match="No space left.*goes on from the previous"):
+            checkpoint.save({"a": torch.zeros(3)}, {"step": 2})
+    tensors, note = checkpoint.load()
+    assert note == {"step": 1} and torch.equal(tensors["a"], torch.ones(3))
+    assert list(checkpoint.folder.glob("*.part")) == []
+
+
+def test_batches_visit_every_picture_once_an_epoch():
+    drawn = torch.cat([batch_indices(seed=3, step=step, batch_size=4, count=10) for step in range(5)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+def test_step_seeds_are_distinct():
+    assert len({step_seed(seed, step) for seed in range(50) for step in range(50)}) == 2500
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero():
+    train = Train(images=1, batch_size=1, lr=2.0, warmup=0.1, decay=0.5)
+    rates = [learning_rate(step, 100, train) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and rates[9:51] == [2.0] * 42
+    assert rates[75] == pytest.approx(1.0) and rates[-1] == pytest.approx(2.0 / 50)
+
+
+def test_pictures_enter_in_minus_one_to_one():
+    images = torch.tensor([[[[0, 127, 255]]]], dtype=torch.uint8)
+    assert to_model(images).flatten().tolist() == pytest.approx([-1, -1 / 255, 1], abs=1e-6)
+
+
+def test_packed_rows_that_are_not_the_pictures_are_refused(project, untracked):
+    from conftest import write_packed
+
+    write_packed(project.paths.packed("caption"), "caption", "additive", ["caption_1"], train=40)
+    with pytest.raises(CondmixError, match="48 training pictures, but the packed perspectives are of 40"):
+        run(project, "caption")
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(project, untracked):
+    from condmix import train
+
+    with pytest.raises(CondmixError, match="train.batch_size 8 does not divide into 3"):
+        train.main(change(project, processes=3), "experiment")
+
+
+def make(params) -> Trainer:
+    from accelerate import Accelerator
+
+    return Trainer(params, "experiment", Accelerator(cpu=True))
+
+
+def test_params_come_from_the_project(project):
+    assert load(project.root) == project
