@@ -25,7 +25,7 @@ from tqdm import tqdm
 from condmix import CondmixError, config
 
 log = logging.getLogger(__name__)
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # bytes; a cut connection loses at most so many that had come
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -81,7 +81,7 @@ def fetch(
     Raises CondmixError where that can't be had. What has come of a download is kept for the next try, unless its
     checksum is wrong.
     """
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         raise CondmixError(f"data.files: the name {name!r} must be a plain file name")
     algorithm, expected = checksum.split(":")
     target, part = archives / name, partial / f"{name}.part"
@@ -167,7 +167,10 @@ def append(part: Path, start: int, size: int, digest, chunks: Iterable[bytes]) -
 @contextmanager
 def open_url(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[int, Iterator[bytes]]]:
     """Yields where the answer begins (`start`, or 0 where the server can't resume) and its bytes in chunks."""
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise CondmixError(f"{url} is no URL ({error})") from error
     if scheme == "file":
         with open_file(url) as file:
             length = os.fstat(file.fileno()).st_size

@@ -84,5 +84,7 @@ def square(picture: np.ndarray, size: int) -> np.ndarray:
     cropped = picture[top : top + side, left : left + side]
     if side == size:
         return cropped
-    resample = Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(np.ascontiguousarray(cropped)).resize((size, size), resample))
+    image = Image.fromarray(np.ascontiguousarray(cropped))
+    if side % size == 0:
+        return np.asarray(image.reduce(side // size))
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
