@@ -37,12 +37,12 @@ COUNTS = tuple(map(len, ATTRIBUTES.values()))
 COMBINATIONS = int(np.prod(COUNTS))
 TEST_SHARE = 10  # per cent of the combinations that only the test split draws
 
-DIAMETER = {"small": 12, "large": 20}
+DIAMETER = {"small": 14, "large": 22}
 # The object's first row or column at each end and in the middle of the picture. All are even and no two places are
 # nearer than 4, so that places stay apart and edges crisp when the picture is halved to 16x16.
 STARTS = {
-    "small": {"low": (2, 4), "middle": (8, 10, 12), "high": (16, 18)},
-    "large": {"low": (0, 2), "middle": (6,), "high": (10, 12)},
+    "small": {"low": (2,), "middle": (8, 10), "high": (16,)},
+    "large": {"low": (0,), "middle": (4, 6), "high": (10,)},
 }
 BAND = 4  # pixels; a texture's period is twice that
 TEXTURE_DEPTH = 16  # grey levels above and below the background's colour
