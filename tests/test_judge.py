@@ -96,8 +96,11 @@ def test_classes_are_judged_where_no_attributes_are_known(tmp_path):
     assert Judge.load(tmp_path / "judge").heads == {"class": ["red", "blue"]}
 
 
-def test_nothing_is_judged_where_neither_is_known(tmp_path, capsys):
-    write_dataset(tmp_path / "dataset", n=2)
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_nothing_is_judged_where_neither_is_known(tmp_path, capsys, unlabelled):
+    write_dataset(tmp_path / "dataset", classes=unlabelled, n=2)
+    if unlabelled:  # classes that have names, but none of which any picture is known to show
+        np.save(tmp_path / "dataset" / "train_labels.npy", np.full(2, -1))
     metrics = run(tmp_path)
     assert metrics["accuracy"] == {}
     assert "neither attributes nor classes" in metrics["reason"] and metrics["reason"] in capsys.readouterr().out

@@ -30,7 +30,7 @@ def main(params: Any) -> None:
     """Train or take over the judge, measure it on the test split, write models/judge and metrics/judge.json."""
     started = time.monotonic()
     train, test = (Split.load(params.paths.dataset, name) for name in ("train", "test"))
-    heads, targets = judged(train)
+    heads, targets = heads_of(train), targets_of(train)
     if not heads:
         reason = f"the data of profile {params.profile} has neither attributes nor classes to judge by"
         print(reason)
@@ -50,7 +50,7 @@ def main(params: Any) -> None:
         fit(judge, train.images, targets, order, settings.steps, settings.lr, augment)
 
     facts = {
-        "accuracy": accuracy(judge, batches(test.images, judged(test)[1])),
+        "accuracy": accuracy(judge, batches(test.images, targets_of(test))),
         "n": len(test.images),
         "split": "test",
         "seed": params.seed,
@@ -64,13 +64,21 @@ def main(params: Any) -> None:
     print(f"the judge's accuracy on real test pictures: {shares}")
 
 
-def judged(split: Split) -> tuple[dict[str, list[str]], Tensor]:
-    """What can be judged in a split: heads {name: values}, targets (N, heads) int64 with -1 where unknown."""
-    if split.attribute_names:
-        return split.attribute_names, torch.from_numpy(np.array(split.attributes))
-    if split.class_names:
-        return {"class": split.class_names}, torch.from_numpy(np.array(split.labels))[:, None]
-    return {}, torch.empty(len(split.images), 0, dtype=torch.long)
+def heads_of(train: Split) -> dict[str, list[str]]:
+    """What a judge trained on this split can judge: name -> values; empty where it shows nothing known."""
+    if train.attribute_names:
+        return train.attribute_names
+    known = train.labels is not None and (train.labels >= 0).any()
+    return {"class": train.class_names} if known else {}
+
+
+def targets_of(split: Split) -> Tensor:
+    """The right answers (N, heads) int64, -1 where unknown."""
+    if split.attributes is not None:
+        return torch.from_numpy(np.array(split.attributes))
+    if split.labels is not None:
+        return torch.from_numpy(np.array(split.labels))[:, None]
+    return torch.full((len(split.images), 1), -1)
 
 
 def size_of(split: Split) -> int:
