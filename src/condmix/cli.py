@@ -67,6 +67,7 @@ def check() -> None:
     for variant in params.variants:
         resolve(variant, params.fusion, params.perspectives)
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
+    params.paths.params_ok.parent.mkdir(exist_ok=True)
     params.paths.params_ok.write_text("params.yaml and conf/ name things that exist\n")
 
 

@@ -65,11 +65,15 @@ class Clip(Settings):
     steps: Positive = 1000
     batch_size: Positive = 256
     lr: Annotated[float, Field(gt=0)] = 1e-3
+    warmup: Fraction = 0.1  # share of the steps
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    joined: Fraction = 0.5  # share of the texts that join several captions of an image
 
 
 class Embed(Settings):
-    """How many captions per image become perspectives caption_1 ... caption_K."""
+    """Which encoders make perspectives, and how many captions per image become caption_1 ... caption_K."""
 
+    encoders: tuple[str, ...] = ("clip_image", "clip_text", "class_label")
     captions: Positive = 5
 
 
@@ -258,6 +262,7 @@ def _check_names(params: Params) -> None:
         ("fusions", params.fusion, "params.yaml"),
         ("datasets", params.data.dataset, f"conf/{params.profile}.yaml"),
         ("samplers", params.evaluate.sampler, f"conf/{params.profile}.yaml"),
+        *(("encoders", name, f"conf/{params.profile}.yaml") for name in params.embed.encoders),
     ]:
         if name not in plugins(kind):
             raise CondmixError(unknown(kind.removesuffix("s"), name, plugins(kind), where))

@@ -31,6 +31,7 @@ from condmix.model import load_model, read_card
 from condmix.packed import Packed
 from condmix.processes import spawn
 from condmix.sample import Sampling, grid, sample_batches
+from condmix.seeds import derive
 from condmix.tracking import find_run, git_commit, track
 
 SHOWN = 24  # scenes whose pictures the report shows
@@ -173,7 +174,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
 
 def picture_seed(seed: int, row: int) -> int:
     """Seed of test picture number `row`: the same for every variant, so that they can be compared in pairs."""
-    return (seed << 32) + row
+    return derive(seed, "picture", row)
 
 
 def collect(folder: Path, job: Job, world: int) -> np.ndarray:

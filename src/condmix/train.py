@@ -35,6 +35,7 @@ from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
 from condmix.processes import spawn
 from condmix.sample import Sampling, sample_grid
+from condmix.seeds import derive
 from condmix.tracking import Run, environment, project_root, track
 
 LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
@@ -176,9 +177,8 @@ class Trainer:
         """
         size, rank, world = self.settings.batch_size, self.accelerator.process_index, self.accelerator.num_processes
         share = slice(rank * size // world, (rank + 1) * size // world)
-        seed = step_seed(self.params.seed, step)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        torch.manual_seed(seed + rank)  # dropout inside the network
+        generator = torch.Generator(self.device).manual_seed(derive(self.params.seed, "step", step))
+        torch.manual_seed(derive(self.params.seed, "dropout", step, rank))  # inside the network
 
         index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
         x_0 = to_model(torch.from_numpy(self.images[index.numpy()]).to(self.device, non_blocking=True))
@@ -337,11 +337,6 @@ def learning_rate(step: int, steps: int, train: settings.Train) -> float:
     return train.lr * min(1.0, (step + 1) / warmup, (steps - step) / decay)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of everything random in a step; distinct for all (seed, step) below 2^31 steps."""
-    return (seed << 31) + step
-
-
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
     """Rows (B,) of batch number `step`: the pictures in a new random order each epoch, none left out."""
     first = step * batch_size
@@ -351,7 +346,7 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 20) + epoch))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "epoch", epoch)))
 
 
 def to_model(images: Tensor) -> Tensor:

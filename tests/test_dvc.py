@@ -1,0 +1,199 @@
+"""The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
+TINY = {
+    "data": {
+        "dataset": "demo", "image_size": 16, "flip": False, "files": [], "world": {"train": 60, "test": 20, "seed": 7},
+    },
+    "captions": {"templates": []},
+    "clip": {
+        "model": {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 16, "patch_size": 8},
+            "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+        },
+        "steps": 3, "batch_size": 20,
+    },
+    "embed": {"captions": 5},
+    "judge": {"steps": 3},
+    "model": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8]},
+    "diffusion": {"schedule": "cosine"},
+    "train": {"images": 64, "batch_size": 16, "lr": 1e-3},
+    "evaluate": {"n": 8, "steps": 2, "sweep": [1.0, 3.0], "sweep_n": 4, "batch_size": 8},
+}  # fmt: skip
+
+
+class Project:
+    """A clone of this repository with a small profile, in a folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
+        self.environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "HOME": str(folder)}
+        files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
+        for name in filter(None, files):
+            if name != "dvc.lock" and not name.startswith("metrics/") and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        (folder / "conf" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+        self.change(profile="tiny")
+        self.run("git", "init", "-q", "-b", "main")
+        self.commit("start")
+
+    def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message)
+
+    def change(self, **values) -> None:
+        path = self.folder / "params.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values, sort_keys=False))
+
+    def ran(self, output: str) -> set[str]:
+        """Names of the stages that DVC executed."""
+        return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+    def metrics(self, variant: str) -> dict:
+        return json.loads((self.folder / "metrics" / f"{variant}.json").read_text())
+
+    def runs(self) -> list:
+        code = (
+            "import json, mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
+            "e = c.get_experiment_by_name('condmix').experiment_id;"
+            "print(json.dumps([[r.data.params, r.data.tags, sorted(r.data.metrics), r.info.status,"
+            " [a.path for a in c.list_artifacts(r.info.run_id)]] for r in c.search_runs([e])]))"
+        )
+        return json.loads(self.run(sys.executable, "-c", code).stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("project"))
+    first = made.run("dvc", "repro")
+    assert {f"train@{variant}" for variant in VARIANTS} <= made.ran(first.stdout)
+    made.commit("reproduced")
+    return made
+
+
+def test_every_output_of_the_contract_is_there(project):
+    for variant in VARIANTS:
+        assert (project.folder / "models" / variant / "model.safetensors").exists()
+        metrics = project.metrics(variant)
+        assert metrics["variant"] == variant and metrics["n"] == 8 and metrics["guidance"] == 3.0
+        assert metrics["sampler"] == "dpmpp_2m" and metrics["steps"] == 2 and metrics["seed"] == 0
+        assert metrics["fd_judge"] >= 0 and metrics["fd_clip"] >= 0
+        for shares in (metrics["attribute_accuracy"], metrics["judge_accuracy"]):
+            assert shares and all(0 <= share <= 1 for share in shares.values())
+        assert [row["guidance"] for row in metrics["sweep"]] == [1.0, 3.0]
+        assert ("oracle" in metrics) == variant.startswith("class")
+    page = (project.folder / "metrics/report/index.html").read_text()
+    assert all(variant in page for variant in VARIANTS)
+
+
+def test_a_second_repro_runs_nothing(project):
+    done = project.run("dvc", "repro")
+    assert project.ran(done.stdout) == set()
+    assert "up to date" in done.stdout
+    assert not project.run("git", "status", "--porcelain").stdout  # dvc.lock and the metrics are committed
+
+
+def test_metrics_show_and_the_summary(project):
+    shown = project.run("dvc", "metrics", "show", "--json").stdout
+    assert all(f"metrics/{variant}.json" in shown for variant in VARIANTS)
+    table = project.run("condmix", "summary").stdout
+    assert all(variant in table for variant in VARIANTS) and "mlflow ui" in table
+
+
+def test_an_experiment_retrains_only_its_variant(project):
+    before = {variant: project.metrics(variant) for variant in VARIANTS}
+    done = project.run("dvc", "exp", "run", "-S", "fusion=additive")
+    ran = project.ran(done.stdout)
+    assert {stage for stage in ran if stage.startswith(("train", "evaluate"))} == {
+        "train@experiment",
+        "evaluate@experiment",
+    }
+    assert not ran & {"fetch", "prepare", "captions", "encode", "judge", "embed"}
+    assert project.metrics("experiment")["fusion"] == "additive"
+    assert all(project.metrics(variant) == before[variant] for variant in VARIANTS[:3])
+    assert "additive" in project.run("dvc", "exp", "show", "--csv").stdout
+    project.run("git", "checkout", "-q", ".")
+
+
+def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(project):
+    runs = project.runs()
+    assert len(runs) >= 4
+    by_variant = {(run[0]["variant"], run[0]["fusion"]): run for run in runs}
+    for variant, fusion in [("class_v1", "concat"), ("class_v2", "additive"), ("caption", "additive")]:
+        params, tags, metrics, status, artifacts = by_variant[variant, fusion]
+        assert status == "FINISHED"
+        assert params["profile"] == "tiny" and params["guidance"] == "3.0" and params["seed"] == "0"
+        assert params["perspectives"] and params["encoder"].startswith("clip sha256:")
+        assert len(tags["model_sha256"]) == 64 and tags["git_commit"]
+        assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= set(metrics)
+        assert {"images", "model", "metrics"} <= set(artifacts)
+
+
+def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
+    done = project.run("dvc", "exp", "run", "-S", "fusion=addtive", fails=True)
+    assert 'no fusion "addtive"; found: additive, concat, mean; did you mean "additive"?' in done.stderr + done.stdout
+    assert project.ran(done.stdout) == {"check"}
+    project.run("git", "checkout", "-q", ".")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--caption", "a small red ring", "--caption", "something in the centre"],
+        ["--caption", "a small red ring"],
+        ["--variant", "class_v1", "--class", "ring", "--image", "picture.png"],
+        ["--variant", "class_v2", "--prompt", "a red ring", "--guidance", "1", "--sampler", "ddim", "--steps", "3"],
+        [],
+    ],
+)
+def test_generate_draws_from_any_subset(project, given):
+    from PIL import Image
+
+    Image.new("RGB", (40, 32), "red").save(project.folder / "picture.png")
+    project.run("condmix", "generate", "--n", "4", "--scale", "1", "--out", "grid.png", *given)
+    with Image.open(project.folder / "grid.png") as grid:
+        assert grid.size == (2 * 17 + 1, 2 * 17 + 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--variant", "caption", "--class", "ring"], "caption does not see class; its perspectives are caption_1"),
+        (["--caption", "a", "--caption", "b", "--caption", "c"], "3 captions were given, but experiment sees 2"),
+        (["--variant", "class_v1", "--class", "rign"], 'no class "rign"; found: square'),
+        (["--variant", "class_v1", "--image", "nothing.png"], "no picture nothing.png"),
+        (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml is not a picture"),
+        (["--variant", "class_v9"], "class_v9"),
+        (["--sampler", "ddmi"], 'no sampler "ddmi"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
+    ],
+)
+def test_generate_says_what_is_wrong(project, given, says):
+    done = project.run("condmix", "generate", "--out", "wrong.png", *given, fails=True)
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (project.folder / "wrong.png").exists()
+
+
+def test_debug_shows_the_traceback(project):
+    done = project.run("condmix", "--debug", "generate", "--sampler", "ddmi", fails=True)
+    assert "Traceback" in done.stderr
