@@ -1,0 +1,159 @@
+"""Lines of (x, y) points -> one line chart as inline SVG, styled by the page's own CSS (light, dark, print).
+
+Each line has a colour, a marker and a dash of its own, so that it is told apart without colour too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 440, 300  # user units; narrow, so that text stays legible when scaled to a phone
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 30, 46
+MARKERS = ("M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "M-3.2-3.2h6.4v6.4h-6.4z", "M0-4.4l4.3 7.4h-8.6z",
+           "M0-4.6l4.6 4.6l-4.6 4.6l-4.6-4.6z")  # fmt: skip
+STYLES = 4  # lines that look different; the page's CSS has .line-0 ... .line-3
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named series; points in any order. `style` keeps a name's looks the same in every chart."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Data to pixels: low..high becomes start..end, by equal steps or (log) by equal ratios; `step` between ticks."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+    step: float | None = None
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round values within the range, about five of them."""
+        if self.log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+                found = [d * 10.0**k for k in decades for d in digits]
+                found = [v for v in found if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9)]
+                if len(found) >= 4:
+                    return found
+        step = self.step or round_step(self.high - self.low)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def round_step(span: float) -> float:
+    """The step 1, 2 or 5 times a power of ten that divides a span into about five."""
+    rough = span / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    return min((d * power for d in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
+
+
+def axis(values: Sequence[float], start: float, end: float, log: bool = False, rounded: bool = True) -> Axis:
+    """An axis that holds all values; with `rounded` a linear one ends on ticks."""
+    low, high = min(values), max(values)
+    if low == high:  # a single value still needs a range around it
+        low, high = (low / 2, high * 2) if log else (low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10)
+    if log:
+        margin = (high / low) ** 0.04
+        return Axis(low / margin, high * margin, start, end, log=True)
+    step = round_step(high - low)
+    if rounded:
+        low = min(low, math.floor(low / step + 1e-9) * step)
+        high = max(high, math.ceil(high / step - 1e-9) * step)
+    return Axis(low, high, start, end, step=step)
+
+
+def line_chart(
+    label: str,
+    x_label: str,
+    y_label: str,
+    lines: Sequence[Line],
+    *,
+    format_x: Callable[[float], str] = "{:g}".format,
+    format_y: Callable[[float], str] = "{:g}".format,
+    log_y: bool = False,
+    markers: bool = True,
+    mark_x: float | None = None,
+) -> str:
+    """An <svg> of the lines with axes, ticks and legend; `label` is what a screen reader says.
+
+    `mark_x` draws a vertical line where the page's other numbers were measured. Markers name their values.
+    """
+    points = [point for line in lines for point in line.points]
+    x = axis([p[0] for p in points], LEFT, WIDTH - RIGHT, rounded=False)
+    y = axis([p[1] for p in points], HEIGHT - BOTTOM, TOP, log=log_y)
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    parts += _frame(x, y, x_label, y_label, format_x, format_y)
+    if mark_x is not None and x.low <= mark_x <= x.high:
+        parts.append(f'<path class="mark" d="M{x(mark_x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+    for line in lines:
+        parts += _line(line, x, y, markers, format_x, format_y)
+    parts += _legend(lines, markers)
+    return "\n".join([*parts, "</svg>"])
+
+
+def path_of(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    """The path data through the points, from left to right."""
+    return "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in sorted(points))
+
+
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str, format_x: Callable, format_y: Callable) -> list[str]:
+    bottom = HEIGHT - BOTTOM
+    parts = []
+    for value in y.ticks():
+        at = f"{y(value):.1f}"
+        parts.append(f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{at}" dy=".35em" text-anchor="end">{escape(format_y(value))}</text>')
+    for value in x.ticks():
+        at = f"{x(value):.1f}"
+        parts.append(f'<path class="axis" d="M{at} {bottom}v5"/>')
+        parts.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{escape(format_x(value))}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
+    turned = f'transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)"'
+    parts.append(f'<text {turned} text-anchor="middle">{escape(y_label)}</text>')
+    return parts
+
+
+def _line(line: Line, x: Axis, y: Axis, markers: bool, format_x: Callable, format_y: Callable) -> list[str]:
+    style = line.style % STYLES
+    dashed = "" if markers else " dashed"
+    parts = [f'<path class="line line-{style}{dashed}" d="{path_of(line.points, x, y)}"/>']
+    for a, b in sorted(line.points) if markers else ():
+        said = escape(f"{line.name}: {format_y(b)} at {format_x(a)}")
+        parts.append(
+            f'<path class="marker line-{style}" transform="translate({x(a):.1f} {y(b):.1f})" '
+            f'd="{MARKERS[style]}"><title>{said}</title></path>'
+        )
+    return parts
+
+
+def _legend(lines: Sequence[Line], markers: bool) -> list[str]:
+    width = (WIDTH - LEFT - RIGHT) / max(4, len(lines))
+    parts = []
+    for place, line in enumerate(lines):
+        style, at = line.style % STYLES, LEFT + place * width
+        dashed = "" if markers else " dashed"
+        parts.append(f'<path class="line line-{style}{dashed}" d="M{at:.1f} 12h20"/>')
+        if markers:
+            moved = f'transform="translate({at + 10:.1f} 12)"'
+            parts.append(f'<path class="marker line-{style}" {moved} d="{MARKERS[style]}"/>')
+        parts.append(f'<text x="{at + 25:.1f}" y="12" dy=".35em">{escape(line.name)}</text>')
+    return parts

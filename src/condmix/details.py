@@ -1,0 +1,76 @@
+"""metrics/details/<variant>/ and metrics/losses/<variant>.csv -> what one variant left for people to look at."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from condmix import CondmixError
+from condmix.results import read_json
+
+
+@dataclass(frozen=True)
+class Details:
+    """What one variant's evaluation and training left for people to look at."""
+
+    metrics: Mapping[str, Any]
+    card: Mapping[str, Any]
+    samples: Sequence[Mapping[str, Any]]
+    pictures: Mapping[str, np.ndarray]  # "real", the headline condition's, maybe "oracle": (N, S, S, 3) uint8
+    losses: Sequence[tuple[float, float]]  # (images seen, loss)
+
+    @property
+    def name(self) -> str:
+        return self.metrics["variant"]
+
+    @property
+    def side(self) -> int:
+        """Height and width of the pictures."""
+        return self.pictures["real"].shape[1]
+
+    @classmethod
+    def read(cls, params: Any, metrics: Mapping[str, Any]) -> Details:
+        """The files of the variant that `metrics` is of; CondmixError where they don't belong together."""
+        variant = metrics["variant"]
+        remedy = f"dvc repro --force evaluate@{variant}"
+        folder = params.paths.details(variant)
+        content = read_json(folder / "details.json", remedy)
+        if content["metrics"] != metrics:
+            raise CondmixError(
+                f"{folder / 'details.json'} is of another evaluation than {params.paths.metrics / variant}.json: "
+                f"run {remedy}"
+            )
+        names = ["real", metrics["condition"], *(["oracle"] if metrics.get("oracle") else [])]
+        pictures = {name: read_pictures(folder / f"{name}.npy", len(content["samples"]), remedy) for name in names}
+        losses = read_losses(params.paths.metrics / "losses" / f"{variant}.csv", f"dvc repro train@{variant}")
+        return cls(metrics, content["card"], content["samples"], pictures, losses)
+
+
+def read_pictures(path: Path, count: int, remedy: str) -> np.ndarray:
+    """(count, S, S, 3) uint8."""
+    try:
+        pictures = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise CondmixError(f"{path} is missing: run {remedy}") from None
+    except (ValueError, EOFError) as error:
+        raise CondmixError(f"{path} is damaged ({error}): run {remedy}") from None
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or len(pictures) != count:
+        given = f"{pictures.dtype} of shape {pictures.shape}"
+        raise CondmixError(f"{path} holds {given}, not {count} pictures (N, S, S, 3) of uint8: run {remedy}")
+    return pictures
+
+
+def read_losses(path: Path, remedy: str) -> list[tuple[float, float]]:
+    """(images seen, loss) at every logged step."""
+    try:
+        with open(path, newline="") as file:
+            return [(float(row["images"]), float(row["loss"])) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise CondmixError(f"{path} is missing: run {remedy}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CondmixError(f"{path} is damaged ({error!r}): run {remedy}") from None

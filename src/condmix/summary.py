@@ -1,0 +1,68 @@
+"""metrics/<variant>.json of all variants -> the table that `make repro` ends with, and where to look further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from condmix.comparison import cell, judge_cells, told
+from condmix.results import Measure, Row, agreed, measures, oracles, ranked, read_metrics
+
+WIDTH = 110
+TEXT_COLUMNS = 4  # rank, variant, fusion, told: flush left; the numbers behind them are flush right
+TOLD = 3
+# The server's job runner and its further workers cost 1.7 GB of memory and serve nothing here.
+MLFLOW_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
+
+
+def summary(params: Any) -> str:
+    """Ranked rows, oracle rows (marked *), the judge's own accuracy, and the ways to the report and the runs."""
+    metrics = read_metrics(params)
+    rows, oracle_rows = ranked(metrics), oracles(metrics)
+    columns = measures(rows)
+    lines = [["", "variant", "fusion", "told", *(measure.heading for measure in columns)]]
+    lines += [line(row, columns) for row in rows + oracle_rows]
+    judge = judge_cells(rows, columns)
+    if judge:
+        lines.append(["", "the judge", "", "real pictures", *(own.text for own in judge)])
+    note = ["* oracle, told the held-out picture's own vector: compare only with each other"] if oracle_rows else []
+    page = params.paths.report / "index.html"
+    return "\n".join(
+        [
+            f"condmix, profile {params.profile}: {conditions(metrics)}",
+            "",
+            *aligned(lines),
+            "",
+            *note,
+            f"report  {page}" if page.exists() else "report  not written yet: run dvc repro report",
+            f"runs    {MLFLOW_UI}",
+        ]
+    )
+
+
+def conditions(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What the numbers were measured with, in words."""
+    said = {key: agreed(metrics, key) for key in ("split", "sampler", "steps", "seed")}
+    n, guidance = agreed(metrics, "n", "{:,}"), agreed(metrics, "guidance", "{:g}")
+    return "{n} pictures of the split {split}, guidance {guidance}, {sampler} in {steps} steps, seed {seed}".format(
+        n=n, guidance=guidance, **said
+    )
+
+
+def line(row: Row, columns: Sequence[Measure]) -> list[str]:
+    """The fields of one row; an oracle row has * for a rank."""
+    rank = "*" if row.oracle else str(row.rank or "")
+    return [rank, row.variant, row.facts["fusion"], told(row), *(cell(row, column).text for column in columns)]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns two spaces apart; what was told is cut where a line would be wider than WIDTH."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths[TOLD] = max(8, min(widths[TOLD], WIDTH - sum(widths) + widths[TOLD] - 2 * (len(widths) - 1)))
+    return ["  ".join(map(pad, fields, widths, range(len(widths)))).rstrip() for fields in lines]
+
+
+def pad(text: str, width: int, column: int) -> str:
+    """The text in exactly so many characters."""
+    cut = text if len(text) <= width else text[: width - 1] + "…"
+    return cut.ljust(width) if column < TEXT_COLUMNS else cut.rjust(width)
