@@ -1,0 +1,54 @@
+# syntax=docker/dockerfile:1
+#
+#   docker build --tag condmix .                                             the pipeline (the last stage below)
+#   docker run --rm --gpus all --volume "$PWD:/workspace" condmix            dvc repro on this checkout; drop --gpus all for a CPU
+#   docker run --rm --volume "$PWD:/workspace" condmix dvc exp show          any other command
+#   docker build --target mlflow .                                           the tracking server of compose.yaml
+
+# Python's own image and not nvidia/cuda: PyTorch's wheels bring the CUDA runtime, cuDNN and NCCL that they were built
+# with, so a CUDA base would hold all of it twice. The driver comes from the host, by the NVIDIA container toolkit.
+FROM python:3.11-slim AS python
+ENV PYTHONUNBUFFERED=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    MLFLOW_DISABLE_TELEMETRY=true
+# Files that a run writes to a mounted checkout belong to this user: --build-arg UID="$(id -u)" where yours is not 1000.
+ARG UID=1000
+RUN useradd --create-home --uid "$UID" condmix
+
+
+FROM python AS mlflow
+WORKDIR /server
+COPY constraints.txt .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt mlflow 'psycopg2-binary==2.9.*' 'boto3==1.*'
+USER $UID
+EXPOSE 5000
+CMD ["mlflow", "server", "--host", "0.0.0.0"]
+
+
+FROM python AS train
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    DVC_NO_ANALYTICS=true
+# git for DVC's experiments and the commit in every model card (a mounted checkout belongs to a user of the host, which
+# git would refuse), make for `make test`. Unpinned: Debian keeps only a package's newest version, a pin soon fails.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git make \
+    && rm -rf /var/lib/apt/lists/* \
+    && git config --system --add safe.directory /workspace
+
+WORKDIR /workspace
+RUN chown condmix /workspace
+# The dependencies alone first, so that only a change of these files installs them again. The install is editable:
+# it points to src/, whose other files arrive below or are mounted. pyproject.toml names README.md; an empty one will do.
+COPY --chown=condmix pyproject.toml constraints.txt ./
+COPY --chown=condmix src/condmix/__init__.py src/condmix/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    touch README.md \
+    && pip install --constraint constraints.txt --editable .
+
+COPY --chown=condmix . .
+USER $UID
+ENTRYPOINT ["docker/entrypoint.sh"]
+CMD ["dvc", "repro"]
