@@ -48,7 +48,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     touch README.md \
     && pip install --constraint constraints.txt --editable .
 
+COPY docker/entrypoint.sh /usr/local/bin/
 COPY --chown=condmix . .
 USER $UID
-ENTRYPOINT ["docker/entrypoint.sh"]
+ENTRYPOINT ["entrypoint.sh"]
 CMD ["dvc", "repro"]
