@@ -1,17 +1,9 @@
 """The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import yaml
 
-ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
+from dvc_project import Project
+
 VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
 TINY = {
     "data": {
@@ -35,56 +27,9 @@ TINY = {
 }  # fmt: skip
 
 
-class Project:
-    """A clone of this repository with a small profile, in a folder of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
-        self.environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "HOME": str(folder)}
-        files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
-        for name in filter(None, files):
-            if name != "dvc.lock" and not name.startswith("metrics/") and (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        (folder / "conf" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-        self.change(profile="tiny")
-        self.run("git", "init", "-q", "-b", "main")
-        self.commit("start")
-
-    def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message)
-
-    def change(self, **values) -> None:
-        path = self.folder / "params.yaml"
-        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values, sort_keys=False))
-
-    def ran(self, output: str) -> set[str]:
-        """Names of the stages that DVC executed."""
-        return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
-
-    def metrics(self, variant: str) -> dict:
-        return json.loads((self.folder / "metrics" / f"{variant}.json").read_text())
-
-    def runs(self) -> list:
-        code = (
-            "import json, mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
-            "e = c.get_experiment_by_name('condmix').experiment_id;"
-            "print(json.dumps([[r.data.params, r.data.tags, sorted(r.data.metrics), r.info.status,"
-            " [a.path for a in c.list_artifacts(r.info.run_id)]] for r in c.search_runs([e])]))"
-        )
-        return json.loads(self.run(sys.executable, "-c", code).stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    made = Project(tmp_path_factory.mktemp("project"))
+    made = Project(tmp_path_factory.mktemp("project"), "tiny", TINY)
     first = made.run("dvc", "repro")
     assert {f"train@{variant}" for variant in VARIANTS} <= made.ran(first.stdout)
     made.commit("reproduced")

@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "condmix"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# Code that a stage runs and need not list, since what it does shows in a dependency, or in nothing that the stage writes.
+# Code that a stage runs but need not list: what it does shows in a dependency, or in nothing that the stage writes.
 READERS = "src/condmix/datasets/"  # what they read is the prepared data set
 FUSIONS = "src/condmix/fusions/"  # their hash is part of variant.json, which the pack stage writes
 PREVIEWS = ("src/condmix/sample.py", "src/condmix/samplers/")  # only MLflow gets them
