@@ -26,10 +26,11 @@ def save_tiny_clip(folder, seed=0, **changes):
 
 
 class Colours:
-    """Plain pictures in one of three colours; a caption names the colour or the brightness. Counts its reads."""
+    """Pictures of which one half is coloured; a caption names the colour or the side."""
 
     class_names = ["red", "green", "blue"]
-    attributes = {"colour": ["red", "green", "blue"], "light": ["dark", "bright"]}
+    sides = ["left", "right"]
+    attributes = {"colour": class_names, "side": sides}
 
     def __init__(self, counts=(60, 20), seed=0):
         rng = np.random.default_rng(seed)
@@ -42,9 +43,9 @@ class Colours:
         return list(range(len(self._values[split])))
 
     def images(self, split):
-        for colour, light in self._values[split]:
+        for colour, side in self._values[split]:
             image = np.zeros((8, 8, 3), np.uint8)
-            image[..., colour] = (90, 230)[light]
+            image[:, 4 * side : 4 * side + 4, colour] = 230
             yield image
 
     def labels(self, split):
@@ -52,8 +53,8 @@ class Colours:
 
     def captions(self, split):
         return [
-            [f"a {self.class_names[colour]} picture", f"it is {self.attributes['light'][light]}"]
-            for colour, light in self._values[split]
+            [f"a {self.class_names[colour]} picture", f"it is {self.sides[side]}"]
+            for colour, side in self._values[split]
         ]
 
     def attribute_values(self, split):

@@ -49,7 +49,7 @@ def main(params: Any) -> None:
         conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model.to(device), tokenizer)
     save_clip(paths.clip, model, model_cfg, tokenizer)
     clip = load_clip(paths.clip)
-    sentence = ["A small red ring in the upper left, on grey."]
+    sentence = ["A small red ring on the left, on grey."]
     if not torch.equal(clip.tokenizer(sentence), tokenizer(sentence)):
         raise CondmixError(f"open_clip's folder format does not keep the tokenizer of {settings.model}: use another")
 
@@ -231,7 +231,7 @@ def measure_attributes(dataset: Any, clip_image: Any, clip_text: Any, test_image
     for split in ("train", "test"):
         captions = dataset.captions(split)[:MEASURED]
         texts[split] = encode_all(clip_text, [text for row in captions for text in row])
-        named[split] = torch.from_numpy(dataset.mentions(split)[:MEASURED]).flatten(0, 1)
+        named[split] = torch.tensor(dataset.mentions(split)[:MEASURED]).flatten(0, 1)
         meant[split] = values[split].repeat_interleave(len(captions[0]), dim=0)
     accuracy: dict[str, dict[str, float]] = {"zero_shot_accuracy": {}, "probe_image": {}, "probe_text": {}}
     for column, (name, words) in enumerate(dataset.attributes.items()):

@@ -19,21 +19,19 @@ def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, penalty: float = 1e-3) -> float:
     """Accuracy on test (M, D) of ridge regression from train (N, D) to one-hot labels, in closed form.
 
-    `penalty` is relative to the mean variance of the features, so that the result does not depend on their scale.
+    `penalty` is relative to the features' mean variance, so that their scale does not matter.
     """
-    weights = ridge(with_bias(train), F.one_hot(labels).double(), penalty)
-    return ((with_bias(test) @ weights).argmax(dim=-1) == truth).double().mean().item()
+    x, y = train.double(), F.one_hot(labels).double()
+    centre, share = x.mean(dim=0), y.mean(dim=0)
+    weights = ridge(x - centre, y - share, penalty)
+    guesses = (test.double() - centre) @ weights + share
+    return (guesses.argmax(dim=-1) == truth).double().mean().item()
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """W minimising |xW - y|^2 + penalty * mean diagonal of x'x * |W|^2."""
+    """W minimising |xW - y|^2 + penalty * (mean of the diagonal of x'x) * |W|^2."""
     gram = x.T @ x
     return torch.linalg.solve(gram + penalty * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype), x.T @ y)
-
-
-def with_bias(x: Tensor) -> Tensor:
-    """(N, D) -> (N, D + 1) float64 with a last column of ones."""
-    return torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.double)], dim=1)
 
 
 def recall_at_1(queries: Tensor, targets: Tensor) -> float:
