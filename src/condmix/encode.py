@@ -154,6 +154,7 @@ def train(params: Any, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[s
         warmup=round(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,
         joined=settings.joined,
+        alike=settings.alike,
         flip=params.data.flip,
     )
     captions = [[text for text in texts if text] for texts in read_captions(params.paths.captions, "train")]

@@ -29,7 +29,7 @@ ATTRIBUTES = {
     "shape": ["square", "circle", "triangle", "cross", "ring", "hourglass"],
     "colour": list(OBJECT_COLOURS),
     "size": ["small", "large"],
-    "position": ["left", "right", "top", "bottom", "centre"],
+    "position": ["upper left", "upper right", "lower left", "lower right", "centre"],
     "background": list(BACKGROUND_COLOURS),
     "texture": ["plain", "striped", "checkered"],
 }
@@ -107,14 +107,10 @@ def _tint(colour: tuple[int, int, int], dice: Dice) -> np.ndarray:
 
 
 def _ends(position: str) -> tuple[str, str]:
-    """Where the object lies along the rows and along the columns."""
-    return {
-        "left": ("middle", "low"),
-        "right": ("middle", "high"),
-        "top": ("low", "middle"),
-        "bottom": ("high", "middle"),
-        "centre": ("middle", "middle"),
-    }[position]
+    if position == "centre":
+        return "middle", "middle"
+    vertical, horizontal = position.split()
+    return {"upper": "low", "lower": "high"}[vertical], {"left": "low", "right": "high"}[horizontal]
 
 
 @cache

@@ -24,10 +24,10 @@ WORDS = {
     "purple": ["purple", "violet"],
     "small": ["small", "little", "tiny"],
     "large": ["large", "big", "huge"],
-    "left": ["on the left", "at the left edge", "on the left side"],
-    "right": ["on the right", "at the right edge", "on the right side"],
-    "top": ["at the top", "at the upper edge", "near the top"],
-    "bottom": ["at the bottom", "at the lower edge", "near the bottom"],
+    "upper left": ["in the upper left", "at the top left", "in the top left corner"],
+    "upper right": ["in the upper right", "at the top right", "in the top right corner"],
+    "lower left": ["in the lower left", "at the bottom left", "in the bottom left corner"],
+    "lower right": ["in the lower right", "at the bottom right", "in the bottom right corner"],
     "centre": ["in the centre", "in the middle", "at the centre"],
     "grey": ["grey", "gray"],
     "navy": ["navy"],
@@ -41,7 +41,7 @@ WORDS = {
 THINGS = ["object", "thing", "figure", "item"]  # where the shape is not named
 GROUNDS = ["background", "backdrop"]
 
-# {thing}: "a small red ring", {place}: "on the left", {ground}: "a striped navy backdrop"
+# {thing}: "a small red ring", {place}: "in the upper left", {ground}: "a striped navy backdrop"
 FRAMES = {
     "thing": ["{thing}", "a picture of {thing}", "there is {thing}", "this is {thing}"],
     "thing place": [
