@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from clip_helpers import TINY, Colours, colour_params
 from condmix import CondmixError, encode
 from condmix.config import plugin as real_plugin
-from condmix.contrastive import AlikeImages, Recipe, batches, draw_text, learning_rate, make_optimizer, normalise
+from condmix.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizer, normalise
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.probes import linear_probe, recall_at_1, ridge, zero_shot
 
@@ -73,7 +73,7 @@ def test_a_configuration_that_open_clip_cannot_build_is_named(world):
         world("other", model="ViT-B-23")
 
 
-RECIPE = Recipe(steps=100, batch_size=8, lr=1e-2, warmup=10, weight_decay=0.1, joined=0.5, alike=0.0, flip=False)
+RECIPE = Recipe(steps=100, batch_size=8, lr=1e-2, warmup=10, weight_decay=0.1, joined=0.5, flip=False)
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
@@ -243,18 +243,3 @@ def test_data_without_attributes_is_measured_by_classes_and_retrieval(tmp_path):
 
     result = encode.measure(dataset, Oracle(), Oracle(), ["a {} thing", "{}"])
     assert result["zero_shot_accuracy"] == {"class": 1.0} and result["recall_at_1"]["candidates"] == 3
-
-
-def test_alike_images_share_words_and_differ_in_the_rest():
-    colours, shapes = ["red", "blue", "green"], ["ring", "square", "cross", "circle"]
-    captions = [[f"a {colour} {shape}"] for colour in colours for shape in shapes for _ in range(3)]
-    alike, rng = AlikeImages(captions), np.random.default_rng(0)
-    shared = {"colour": 0, "shape": 0}
-    for _ in range(60):
-        rows = alike.draw(6, rng)
-        assert len(set(rows.tolist())) == 6
-        words = [set(captions[row][0].split()) for row in rows]
-        common = set.intersection(*words) - {"a"}
-        assert len(common) == 1  # one word leaves 9 or 12 images, two of them only 3
-        shared["colour" if common <= set(colours) else "shape"] += 1
-    assert min(shared.values()) > 10

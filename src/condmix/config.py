@@ -68,7 +68,6 @@ class Clip(Settings):
     warmup: Fraction = 0.1  # share of the steps
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     joined: Fraction = 0.5  # share of the texts that join several captions of an image
-    alike: Fraction = 0.0  # share of the batches whose images share words: hard negatives
 
 
 class Embed(Settings):

@@ -4,15 +4,11 @@ An image has several captions and a caption names only part of it, so within a b
 images than its own. The loss's optimum, the log of p(image, text) / p(image) p(text), is the same nonetheless;
 such pairs only add noise. Texts that join several captions of one image single it out, which lowers the noise
 and shows the image tower everything at once; single captions are what will be embedded later. Both are drawn.
-
-In a small random batch a few easy words tell nearly all images apart, and the rest is learned slowly. So some
-batches consist of images whose captions share several words: hard negatives, which differ in everything else.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,10 +24,7 @@ MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast; `flip` mirrors images.
-
-    `joined` is the share of texts that join several captions, `alike` that of batches whose images share words.
-    """
+    """How long and how fast; `joined` is the share of texts that join several captions, `flip` mirrors images."""
 
     steps: int
     batch_size: int
@@ -39,7 +32,6 @@ class Recipe:
     warmup: int
     weight_decay: float
     joined: float
-    alike: float
     flip: bool
 
 
@@ -65,10 +57,7 @@ def train_clip(
     model.train()
     losses = []
     progress = tqdm(total=recipe.steps * recipe.batch_size, desc="train CLIP", unit="img", unit_scale=True)
-    alike = AlikeImages(captions) if recipe.alike else None
     for step, index in zip(range(recipe.steps), batches(len(pixels), recipe.batch_size, rng), strict=False):
-        if alike and rng.random() < recipe.alike:
-            index = alike.draw(len(index), rng)
         images = normalise(torch.from_numpy(pixels[index]).to(device), model)
         if recipe.flip:
             mirrored = torch.from_numpy(rng.random(len(index)) < 0.5).to(device)
@@ -117,27 +106,6 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndar
         order = rng.permutation(count)
         for start in range(0, count - size + 1, size):
             yield order[start : start + size]
-
-
-class AlikeImages:
-    """Draws batches of images whose captions have words in common with one of them."""
-
-    def __init__(self, captions: Sequence[Sequence[str]]):
-        self._words = [sorted(set(re.findall(r"\w+", " ".join(texts).lower()))) for texts in captions]
-        rows: dict[str, list[int]] = {}
-        for row, words in enumerate(self._words):
-            for word in words:
-                rows.setdefault(word, []).append(row)
-        self._rows = {word: np.array(found) for word, found in rows.items()}
-
-    def draw(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """`size` distinct rows that share words of a random image: in random order, each that leaves enough rows."""
-        left = np.arange(len(self._words))
-        for word in rng.permutation(self._words[rng.integers(len(self._words))]):
-            narrower = np.intersect1d(left, self._rows[word], assume_unique=True)
-            if len(narrower) >= size:
-                left = narrower
-        return rng.choice(left, size, replace=False)
 
 
 def draw_text(captions: Sequence[str], joined: float, rng: np.random.Generator) -> str:

@@ -49,7 +49,7 @@ def main(params: Any) -> None:
         conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model.to(device), tokenizer)
     save_clip(paths.clip, model, model_cfg, tokenizer)
     clip = load_clip(paths.clip)
-    sentence = ["A small red ring on the left, on grey."]
+    sentence = ["A small red ring in the upper left, on grey."]
     if not torch.equal(clip.tokenizer(sentence), tokenizer(sentence)):
         raise CondmixError(f"open_clip's folder format does not keep the tokenizer of {settings.model}: use another")
 
@@ -154,7 +154,6 @@ def train(params: Any, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[s
         warmup=round(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,
         joined=settings.joined,
-        alike=settings.alike,
         flip=params.data.flip,
     )
     captions = [[text for text in texts if text] for texts in read_captions(params.paths.captions, "train")]
