@@ -20,6 +20,7 @@ class Project:
         self.folder = folder
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
         self.environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        self.environment["PYTHONPATH"] = str(folder / "src")  # not the code that is installed
         self.environment["HOME"] = str(folder.with_name(f"{folder.name}-home"))  # nobody's git or DVC settings
         folder.mkdir(parents=True, exist_ok=True)
         files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
@@ -33,6 +34,8 @@ class Project:
         self.commit("start")
 
     def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
+        if command[0] == "condmix":
+            command = (sys.executable, "-m", *command)
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done

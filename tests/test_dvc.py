@@ -129,7 +129,7 @@ def test_generate_draws_from_any_subset(project, given):
         (["--variant", "class_v1", "--image", "nothing.png"], "no picture nothing.png"),
         (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml is not a picture"),
         (["--variant", "class_v9"], "class_v9"),
-        (["--sampler", "ddmi"], 'no sampler "ddmi"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
+        (["--sampler", "ddimm"], 'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
     ],
 )
 def test_generate_says_what_is_wrong(project, given, says):
