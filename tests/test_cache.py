@@ -99,7 +99,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, vectors, monkeypatch
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("condmix.cache.os.replace", fail)
+    monkeypatch.setattr("condmix.files.os.replace", fail)
     with pytest.raises(OSError):
         write_cache(tmp_path / "c", -vectors, PRESENT, key())
     assert (tmp_path / "c").read_bytes() == old and os.listdir(tmp_path) == ["c"]

@@ -8,7 +8,6 @@ a file whose key is not the one it expects.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.files import replacing
 
 KEY = ("perspective", "split", "encoder", "preprocessing", "data", "count", "version")
 VERSION = "1"  # raise it when the same key would mean other numbers
@@ -49,13 +49,8 @@ def write_cache(path: Path, vectors: np.ndarray | Tensor, present: np.ndarray | 
         "norm_sd": f"{norms.std(correction=0) if len(norms) else 0:.6g}",
         "sha256": _digest(tensors),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as part:
         save_file(tensors, part, metadata)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_cache(path: Path, key: Mapping[str, str] | None) -> tuple[Tensor, Tensor, dict[str, str]]:

@@ -5,12 +5,12 @@ in the order of the data set's ids. No picture is decoded.
 """
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from condmix import CondmixError, config
 from condmix.datasets import SPLITS, Dataset
+from condmix.files import write_text
 
 
 def main(params) -> None:
@@ -55,8 +55,5 @@ def fill(templates: Iterable[str], class_name: str) -> list[str]:
 
 def write_captions(path: Path, captions: list[list[str]], source: str) -> None:
     """Writes one split's file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     content = {"captions": captions, "sources": [[source] * len(texts) for texts in captions]}
-    partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(content, ensure_ascii=False))

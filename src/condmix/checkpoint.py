@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.files import replacing
 
 
 def run_key(facts: Mapping[str, Any], sources: list[Path]) -> str:
@@ -45,18 +45,14 @@ class Checkpoint:
 
     def save(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
         """Write beside the old state, flush to the disk, then take its place."""
-        part = self.path.with_suffix(".part")
         try:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                part,
-                metadata={"note": json.dumps(note)},
-            )
-            with open(part, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(part, self.path)
+            with replacing(self.path) as part:
+                save_file(
+                    {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                    part,
+                    metadata={"note": json.dumps(note)},
+                )
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise CondmixError(
                 f"the checkpoint {self.path} could not be written ({error}); free some space and run again: "
                 "training goes on from the previous checkpoint"

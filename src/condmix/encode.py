@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from condmix.captionfile import read_captions
 from condmix.config import plugin, unknown
 from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, save_clip
+from condmix.files import write_json
 from condmix.probes import linear_probe, recall_at_1, zero_shot
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
@@ -60,10 +60,7 @@ def main(params: Any) -> None:
     metrics = measure(dataset, encoders["clip_image"], encoders["clip_text"], params.captions.templates)
     name = settings.model if isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.seed}
-    paths.metrics.mkdir(parents=True, exist_ok=True)
-    part = paths.metrics / f".encode.json.{os.getpid()}"
-    part.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(part, paths.metrics / "encode.json")
+    write_json(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
 
 

@@ -8,8 +8,6 @@ of the other. Axes: N pictures, P perspectives, A attributes, S image size.
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from condmix.captionfile import read_captions
 from condmix.config import Params
 from condmix.datasets import Split
 from condmix.diffusion import Schedule
+from condmix.files import write_json
 from condmix.measures import Measure, class_attribute
 from condmix.model import load_model, read_card
 from condmix.packed import Packed
@@ -211,8 +210,8 @@ def write(
     ]
     for name, pictures in {"real": split.images[: len(samples)], **shown}.items():
         np.save(folder / f"{name}.npy", np.asarray(pictures))
-    _write_json(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
-    _write_json(params.paths.metrics / f"{variant}.json", metrics)
+    write_json(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
+    write_json(params.paths.metrics / f"{variant}.json", metrics)
 
 
 def record(
@@ -254,9 +253,3 @@ def _numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
 
 def _named(asked: list[Condition], job: Job) -> np.ndarray | None:
     return next(condition.named for condition in asked if condition.name == job.condition)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)

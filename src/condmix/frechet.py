@@ -9,7 +9,6 @@ pytorch-fid's Inception network is it the FID of Heusel et al. (2017): `condmix.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.files import replacing
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,8 @@ class Statistics:
             {"mean": self.mean, "scatter": self.scatter},
             metadata={name: str(value) for name, value in {**key, "n": self.n}.items()},
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        with replacing(path) as part:
+            part.write_bytes(content)
 
     @classmethod
     def load(cls, path: Path, key: Mapping[str, object]) -> Statistics:

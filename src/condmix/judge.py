@@ -6,9 +6,7 @@ its accuracy on the test split's real pictures: no judgement of generated pictur
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.datasets import Split
+from condmix.files import write_json
 from condmix.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 
 
@@ -169,11 +168,3 @@ def batches(images: np.ndarray, targets: Tensor, size: int = 500) -> Iterator[tu
 def device() -> torch.device:
     """Where this stage computes."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write the whole file or leave what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)

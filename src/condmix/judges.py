@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from condmix import CondmixError
+from condmix.files import replacing, write_json
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CARD = "model.json"
@@ -65,8 +65,9 @@ class Judge(nn.Module):
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write the weights, and a card that holds `facts` (accuracy, n, ...) too."""
         card = {"network": self.network_name, "heads": self.heads, "image_size": self.image_size}
-        _write(folder / WEIGHTS, self._content())
-        _write_card(folder, {**card, "sha256": self.sha256, **facts})
+        with replacing(folder / WEIGHTS) as part:
+            part.write_bytes(self._content())
+        write_json(folder / CARD, {**card, "sha256": self.sha256, **facts})
 
     def _content(self) -> bytes:
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()})
@@ -91,7 +92,7 @@ class Judge(nn.Module):
 
 def save_no_judge(folder: Path, reason: str) -> None:
     """Write the card of a data set that has neither attributes nor classes."""
-    _write_card(folder, {"heads": {}, "reason": reason})
+    write_json(folder / CARD, {"heads": {}, "reason": reason})
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -206,14 +207,3 @@ class _Block(nn.Module):
 
 
 NETWORKS = {"small_cnn": SmallCnn, "resnet56": ResNet56}
-
-
-def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    _write(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)

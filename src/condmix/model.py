@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from condmix import CondmixError
 from condmix.config import plugin
+from condmix.files import replacing, write_json
 from condmix.unet import TimeEmbedding, UNet
 
 
@@ -87,14 +87,10 @@ class ConditionalModel(nn.Module):
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], card: dict) -> str:
     """Write model.safetensors and the card model.json; returns the weights' sha256, which the card holds too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "model.safetensors.part"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
-    sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
-    os.replace(part, folder / "model.safetensors")
-    part = folder / "model.json.part"
-    part.write_text(json.dumps({**card, "sha256": sha256}, indent=2) + "\n")
-    os.replace(part, folder / "model.json")
+    with replacing(folder / "model.safetensors") as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
+        sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+    write_json(folder / "model.json", {**card, "sha256": sha256})
     return sha256
 
 
@@ -123,8 +119,6 @@ def read_card(folder: Path) -> dict:
         raise CondmixError(f"no {path}: train the variant first (dvc repro train@{folder.name})") from None
     except json.JSONDecodeError as error:
         raise CondmixError(f"{path} is not valid JSON ({error}); train the variant again") from None
-
-
 
 
 def architecture_from(saved: dict) -> Architecture:

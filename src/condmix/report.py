@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 from condmix.charts import Line, line_chart
 from condmix.comparison import NONE, comparison, told, unnamed
 from condmix.details import Details
+from condmix.files import write_text
 from condmix.results import (
     Measure,
     Row,
@@ -48,7 +48,7 @@ def main(params: Any) -> None:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html").render(contents(params, metrics, variants))
-    write(params.paths.report / "index.html", page)
+    write_text(params.paths.report / "index.html", page)
 
 
 def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequence[Details]) -> dict[str, Any]:
@@ -251,14 +251,3 @@ def fact(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return ", ".join(map(fact, value)) if isinstance(value, list) else str(value)
-
-
-def write(path: Path, page: str) -> None:
-    """The page whole, or the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

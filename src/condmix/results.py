@@ -46,7 +46,7 @@ class Measure:
         return (max if self.share else min)(values) if len(values) > 1 else None
 
     def text(self, value: float) -> str:
-        """"97.3%" for a share, three significant digits for a distance."""
+        """A share as "97.3%", three significant digits for a distance."""
         return f"{value:.1%}" if self.share else significant(value)
 
     def tick(self, value: float) -> str:
@@ -179,7 +179,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def short_perspectives(names: Sequence[str]) -> str:
-    """"image + caption_1-3": what is numbered in a row is joined."""
+    """As in "image + caption_1-3": what is numbered in a row is joined."""
     runs: list[tuple[str, list[str]]] = []
     for name in names:
         stem, _, number = name.rpartition("_")

@@ -109,9 +109,7 @@ class MlflowRun(Run):
 
 
 @contextlib.contextmanager
-def track(
-    name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None
-) -> Iterator[Run]:
+def track(name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> Iterator[Run]:
     """A run of the experiment `condmix`: resumed when `run_id` is one of the store's, else new."""
     client = _client()
     if client is None:

@@ -155,9 +155,7 @@ class Trainer:
             x_t = self.schedule.add_noise(x_0, noise, t)
             output = self.network(x_t, t, vectors, mask)
             diffusion = self.params.diffusion
-            losses = loss(
-                diffusion.prediction, output.float(), x_0, noise, t, self.schedule, diffusion.min_snr_gamma
-            )
+            losses = loss(diffusion.prediction, output.float(), x_0, noise, t, self.schedule, diffusion.min_snr_gamma)
         value = losses.mean()
         self.accelerator.backward(value)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)

@@ -7,7 +7,6 @@ pickle is a program, so it is read by an unpickler that knows nothing but numpy'
 import codecs
 import gzip
 import io
-import os
 import pickle
 import struct
 import tarfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from condmix import CondmixError
+from condmix.files import replacing
 
 from ._archives import read_tar
 
@@ -148,10 +148,10 @@ def write_cifar(
 ) -> Path:
     """Writes the archive from (N, 32, 32, 3) uint8 images per split; equal input gives equal bytes."""
     path = Path(folder) / ARCHIVE
-    partial = path.with_name(path.name + ".partial")
     per_batch = -(-len(images["train"]) // len(BATCHES["train"]))
     with (
-        open(partial, "wb") as raw,
+        replacing(path) as part,
+        open(part, "wb") as raw,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
@@ -173,7 +173,6 @@ def write_cifar(
                     b"filenames": [f"{class_names[labels[split][row]]}_{row:06d}.png".encode() for row in chosen],
                 }
                 _add(archive, name, batch)
-    os.replace(partial, path)
     return path
 
 

@@ -8,7 +8,6 @@ streamed in the order of their ids and never all in memory; captions are read wi
 import contextlib
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from condmix import CondmixError
+from condmix.files import replacing
 
 from ._archives import damaged, open_zip, read_member
 from ._json_stream import array_items
@@ -137,22 +137,19 @@ def decode(payload: bytes, source: str) -> np.ndarray:
 def write_coco(folder: Path, split: str, ids: list[int], images: Iterable[np.ndarray]) -> Path:
     """Writes one split's zip of JPEGs (quality 95, full colour resolution), named by 12-digit id."""
     path = Path(folder) / f"{FOLDERS[split]}.zip"
-    partial = path.with_name(path.name + ".partial")
-    with zipfile.ZipFile(partial, "w") as archive:
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
         for picture, image in zip(ids, images, strict=True):
             jpeg = io.BytesIO()
             Image.fromarray(image).save(jpeg, "JPEG", quality=95, subsampling=0)
             archive.writestr(zipfile.ZipInfo(f"{FOLDERS[split]}/{file_name(picture)}", EPOCH), jpeg.getvalue())
-    os.replace(partial, path)
     return path
 
 
 def write_annotations(folder: Path, captions: dict[str, dict[int, list[str]]], size: int, description: str) -> Path:
     """Writes captions_{train,val}2017.json into one zip; `captions` is split -> picture id -> its captions."""
     path = Path(folder) / ANNOTATIONS
-    partial = path.with_name(path.name + ".partial")
     number = 0
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for split, folder_name in FOLDERS.items():
             images, notes = [], []
             for picture, texts in captions[split].items():
@@ -169,7 +166,6 @@ def write_annotations(folder: Path, captions: dict[str, dict[int, list[str]]], s
             entry = zipfile.ZipInfo(f"annotations/captions_{folder_name}.json", EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, json.dumps(document))
-    os.replace(partial, path)
     return path
 
 

@@ -6,7 +6,6 @@ the CIFAR-10 one, from which they are read, and as JPEGs in the COCO zips, whose
 """
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.files import write_text
 
 from . import SPLITS, Dataset
 from ._cifar_format import CifarArchive, write_cifar
@@ -134,9 +134,7 @@ def read_settings(settings: dict) -> tuple[dict[str, int], int]:
 
 def write_truth(path: Path, scenes: dict) -> None:
     """attributes.json: what the columns mean; per split the ids, values and, per caption, a 0/1 per attribute."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"attributes": ATTRIBUTES, "scenes": scenes}), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps({"attributes": ATTRIBUTES, "scenes": scenes}))
 
 
 def read_truth(path: Path) -> dict:
