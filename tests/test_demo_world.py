@@ -61,8 +61,8 @@ def test_the_world_is_the_same_on_every_machine():
         values = values_of(dice.below(COMBINATIONS))
         pixels.update(picture(values, dice))
         words.update("\n".join(describe(values, dice)[0]).encode())
-    assert pixels.hexdigest()[:16] == "df98642458dceaaa"
-    assert words.hexdigest()[:16] == "38944fe07552ad5e"
+    assert pixels.hexdigest()[:16] == "4a35ac6bd82ba68c"
+    assert words.hexdigest()[:16] == "c8361642cfbe8c1d"
 
 
 def test_a_scene_does_not_depend_on_how_many_are_drawn(archives, tmp_path):
@@ -131,15 +131,15 @@ def test_every_word_belongs_to_one_value():
 
 def test_captions_are_partial_and_cover_the_scene_together():
     for number in range(300):
-        captions, mentions = describe(values_of(17 * number), Dice(3, 0, number))
+        captions, mentions = describe(values_of(5 * number), Dice(3, 0, number))
         flags = np.array(mentions)
         assert len(set(captions)) == CAPTIONS == len(set(map(tuple, mentions)))
-        assert set(flags.sum(1)) <= {2, 3}
+        assert set(flags.sum(1)) == {3}
         assert flags[0, SHAPE] and flags.any(0).all()
 
 
 def test_articles():
-    captions = [text for number in range(300) for text in describe(values_of(18 * number), Dice(1, 0, number))[0]]
+    captions = [text for number in range(300) for text in describe(values_of(5 * number), Dice(1, 0, number))[0]]
     text = "\n".join(captions)
     assert re.search(r"\ban hourglass\b", text) and re.search(r"\ban azure\b", text)
     assert not re.search(r"\ba [aeio]|\ban [^aeioh]|\ba hour|\ban huge", text)
@@ -167,11 +167,11 @@ def test_values_stay_distinct_at_half_size():
     assert min(np.linalg.norm(np.subtract(a, b)) for a, b in pairs) > 70
 
 
-@pytest.mark.parametrize("number", range(0, COMBINATIONS, 997))
+@pytest.mark.parametrize("number", range(0, COMBINATIONS, 197))
 def test_the_picture_shows_its_attributes(number):
     values = values_of(number)
     names = [options[value] for options, value in zip(ATTRIBUTES.values(), values, strict=True)]
-    shape, colour, size, position, background, _ = names
+    shape, colour, size, position, background = names
     scene = picture(values, Dice(0, 0, number)).astype(int)
     found = np.linalg.norm(scene - OBJECT_COLOURS[colour], axis=-1) < 7.5
     coverage = silhouette(shape, DIAMETER[size]) / FINE**2
@@ -185,15 +185,6 @@ def test_the_picture_shows_its_attributes(number):
         assert [offset < 0 for offset in offsets] == [word in ("upper", "left") for word in position.split()]
     opposite = scene[tuple(-1 if offset < 0 else 0 for offset in offsets)]
     assert np.linalg.norm(opposite - BACKGROUND_COLOURS[background]) < 40
-
-
-def test_textures():
-    plain, striped, checkered = (
-        picture((0, 0, 0, 0, 0, texture), Dice(0, 0, 0)).astype(int)[16:, 16:].sum(-1) for texture in range(3)
-    )
-    assert np.ptp(plain) == 0
-    assert np.ptp(striped, axis=1).max() == 0 and np.ptp(striped, axis=0).min() == 3 * 32
-    assert np.ptp(checkered, axis=1).min() == np.ptp(checkered, axis=0).min() == 3 * 32
 
 
 @pytest.mark.parametrize("change", [{"train": 0}, {"seed": -1}, {"seed": 1.5}, {"scenes": 3}, {"test": True}])

@@ -73,7 +73,8 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage):
     module = module_of(stage)
     # The settings reach a stage as params, which DVC tracks key by key; tracking.py only records; files.py decides
     # how bytes reach the disk and not which.
-    exempt = {PACKAGE / "config.py", PACKAGE / "tracking.py", PACKAGE / "files.py"} - ({module} if stage == "check" else set())
+    exempt = {PACKAGE / name for name in ("config.py", "tracking.py", "files.py")}
+    exempt -= {module} if stage == "check" else set()
     needed = {str(file.relative_to(ROOT)) for file in (closure(module) | {module}) - exempt}
     listed = [dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")]
     missing = sorted(file for file in needed if not any(file == dep or file.startswith(f"{dep}/") for dep in listed))

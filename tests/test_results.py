@@ -115,7 +115,9 @@ def test_uncertainty_is_wilsons():
 def test_measures_are_what_the_rows_have_in_a_fixed_order():
     facts = {**image_variant(), "fid": 30.0, "fd_another": 1.0}
     keys = [measure.key for measure in measures([Row(facts)])]
-    assert keys == ["attribute_accuracy_mean", "class_accuracy", "fid", "fd_judge", "fd_another", "fd_clip"]
+    assert keys == ["attribute_accuracy_mean", "fid", "fd_judge", "fd_another", "fd_clip"]  # the class is an attribute
+    keys = [measure.key for measure in measures([Row(without(facts, "attribute_accuracy_mean"))])]
+    assert keys == ["class_accuracy", "fid", "fd_judge", "fd_another", "fd_clip"]
 
 
 def test_missing_metrics_say_what_to_run(tmp_path):

@@ -14,7 +14,7 @@ from condmix import CondmixError
 from condmix.checkpoint import Checkpoint
 from condmix.config import Train, load
 from condmix.model import load_model, read_card
-from condmix.train import Trainer, batch_indices, learning_rate, run, to_model
+from condmix.train import Trainer, batch_indices, draw_times, learning_rate, run, to_model
 
 SOURCE = Path(__file__).parents[1] / "src"
 RUN = """
@@ -196,6 +196,21 @@ def test_batches_visit_every_picture_once_an_epoch():
     drawn = torch.cat([batch_indices(seed=3, step=step, batch_size=4, count=10) for step in range(5)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
     assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+def test_times_are_spread_over_their_distribution():
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.stack([draw_times(8, 1000, None, generator) for _ in range(400)])
+    assert batches.min() >= 0 and batches.max() <= 999
+    assert ((batches // 125).sort(dim=1).values == torch.arange(8)).all()  # one in each eighth
+    assert abs(batches[:, 0].float().mean() - 62) < 8  # and uniform within it: sd 36 / sqrt(400)
+
+    mean, sd = 0.8, 1.3
+    times = torch.cat([draw_times(8, 10_000, (mean, sd), generator) for _ in range(2000)])
+    logits = torch.logit((times + 0.5) / 10_000)
+    assert abs(logits.mean() - mean) < 0.01 and abs(logits.std() - sd) < 0.01
+    within = (times < 10_000 * torch.tensor(mean).sigmoid()).float().mean()
+    assert abs(within - 0.5) < 0.005  # the median of a logit-normal is sigmoid(mean)
 
 
 def test_other_seeds_draw_other_numbers(project, untracked):

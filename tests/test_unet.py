@@ -33,7 +33,7 @@ def parameter_count(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
-def diffusers_unet(config: dict):
+def diffusers_unet(config: dict, scale_shift: bool = False):
     """diffusers' UNet2DModel with the configuration of google/ddpm-cifar10-32.
 
     But for the padding of its stride-2 convolutions: both sides by one, not the far side only.
@@ -48,11 +48,13 @@ def diffusers_unet(config: dict):
         down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
         up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
         norm_num_groups=32,
+        attn_norm_num_groups=32,
         attention_head_dim=None,
         downsample_padding=1,
         flip_sin_to_cos=False,
         freq_shift=1,
         norm_eps=1e-6,
+        resnet_time_scale_shift="scale_shift" if scale_shift else "default",
     ).eval()
 
 
@@ -66,7 +68,7 @@ def copy_weights(theirs, embedding: TimeEmbedding, unet: UNet) -> None:
         pairs = {name: getattr(resnet, name) for name in ("norm1", "conv1", "norm2", "conv2")}
         if resnet.conv_shortcut is not None:
             pairs["shortcut"] = resnet.conv_shortcut
-        shifts.append(resnet.time_emb_proj)
+        conditionings.append(resnet.time_emb_proj)
         if attention is not None:
             pairs |= {"attention.norm": attention.group_norm, "attention.out": attention.to_out[0]}
             for name in ("weight", "bias"):
@@ -81,7 +83,7 @@ def copy_weights(theirs, embedding: TimeEmbedding, unet: UNet) -> None:
         for sampler in samplers or []:
             state.update(layer(f"{prefix}.{next(index)}", sampler.conv))
 
-    state, shifts = {}, []
+    state, conditionings = {}, []
     for prefix, parts in (
         ("down", theirs.down_blocks),
         ("middle", [theirs.mid_block]),
@@ -98,7 +100,7 @@ def copy_weights(theirs, embedding: TimeEmbedding, unet: UNet) -> None:
         state.update(layer(name, module))
     state.update(layer("conv_out", theirs.conv_out))
     for name in ("weight", "bias"):
-        state[f"shifts.{name}"] = torch.cat([getattr(shift, name) for shift in shifts])
+        state[f"conditioning.{name}"] = torch.cat([getattr(linear, name) for linear in conditionings])
     unet.load_state_dict(state, strict=True)
     embedding.hidden.load_state_dict(theirs.time_embedding.linear_1.state_dict())
     embedding.out.load_state_dict(theirs.time_embedding.linear_2.state_dict())
@@ -111,11 +113,12 @@ def test_cifar10_configuration_has_the_parameters_of_ddpm():
     assert parameter_count(embedding, unet) == parameter_count(theirs) == 35_746_307
 
 
+@pytest.mark.parametrize("scale_shift", [False, True])
 @pytest.mark.parametrize("config", [CIFAR10, {**CIFAR10, "multipliers": (1, 2), "blocks": 1}])
-def test_output_equals_diffusers(config):
-    theirs = diffusers_unet(config)
+def test_output_equals_diffusers(config, scale_shift):
+    theirs = diffusers_unet(config, scale_shift)
     randomise(theirs)
-    embedding, unet = ours(config, 4 * config["channels"])
+    embedding, unet = ours(config, 4 * config["channels"], scale_shift=scale_shift)
     copy_weights(theirs, embedding, unet)
     x, t = torch.randn(2, 3, 32, 32), torch.tensor([3, 870])
     with torch.no_grad():
@@ -184,7 +187,7 @@ def test_upsample_is_nearest_neighbour_then_convolution():
 
 @pytest.mark.parametrize("channels", [3, 8, 20, 28, 36, 96, 128, 144, 192, 256, 384])
 def test_group_norm_never_isolates_a_channel(channels):
-    norm = Block(channels, channels, dropout=0.0, attention=False).norm1
+    norm = Block(channels, channels, dropout=0.0, attention=False, scale_shift=False).norm1
     assert channels % norm.num_groups == 0 and norm.num_groups <= 32
     assert norm.num_groups == 1 or channels // norm.num_groups >= 4
 

@@ -38,10 +38,14 @@ class Table:
 
 
 def comparison(rows: Sequence[Row]) -> Table:
-    """Headline shares, then accuracy per attribute, then distances; the best of each column is marked."""
+    """All that was measured; the best of each column is marked."""
+    return table(rows, all_measures(rows), judged=True)
+
+
+def all_measures(rows: Sequence[Row]) -> list[Measure]:
+    """Headline shares, then accuracy per attribute, then distances."""
     found = measures(rows)
-    columns = [*(m for m in found if m.share), *attribute_measures(rows), *(m for m in found if not m.share)]
-    return table(rows, columns, judged=True)
+    return [*(m for m in found if m.share), *attribute_measures(rows), *(m for m in found if not m.share)]
 
 
 def unnamed(rows: Sequence[Row]) -> Table | None:

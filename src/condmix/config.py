@@ -95,6 +95,7 @@ class Model(Settings):
     attention: tuple[Positive, ...]
     dropout: Fraction = 0.0
     position_map: bool = False
+    scale_shift: bool = False  # condition by scale and shift, not by a shift alone as in DDPM
 
 
 class Diffusion(Settings):
@@ -119,6 +120,7 @@ class Train(Settings):
     ema: Fraction = 0.9995
     p_uncond: Fraction = 0.1
     p_source: Fraction = 0.1
+    times: tuple[float, Annotated[float, Field(gt=0)]] | None = None  # logit-normal (mean, sd); null is uniform
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     processes: Positive = 1  # CPU processes that this stage starts itself; on GPUs launch with accelerate

@@ -47,7 +47,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Job:
-    """A set of pictures to draw: the first n test conditions at one guidance scale."""
+    """A set of pictures to draw and measure: the first n test conditions at one guidance scale."""
 
     condition: str
     guidance: float
@@ -56,7 +56,7 @@ class Job:
     @property
     def file(self) -> str:
         """Name of the array that holds its pictures, without the process's number."""
-        return f"{self.condition}-{self.guidance}-{self.n}"
+        return f"{self.condition}-{self.guidance}"
 
 
 def main(params: Params, variant: str) -> None:
@@ -72,8 +72,11 @@ def main(params: Params, variant: str) -> None:
     jobs = [Job(condition.name, params.guidance, n) for condition in asked]
     jobs += [Job(headline.name, scale, min(settings.sweep_n, n)) for scale in settings.sweep]
 
+    # A smaller set is the beginning of a larger one at the same scale, so only the largest is drawn.
+    draws = list({job.file: job for job in sorted(jobs, key=lambda job: job.n)}.values())
+
     with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
-        spawn(settings.processes, draw, params, variant, jobs, Path(folder))
+        spawn(settings.processes, draw, params, variant, draws, Path(folder))
         drawn = time.monotonic() - started
         measure = Measure(params, split)
         rows = [
@@ -104,7 +107,7 @@ def main(params: Params, variant: str) -> None:
         "judge_accuracy_n": measure.judge_n,
         **{row["condition"]: row for row in rows[1 : len(asked)]},
         "sweep": rows[len(asked) :],
-        "images_per_second_sampling": round(sum(job.n for job in jobs) / drawn, 1),
+        "images_per_second_sampling": round(sum(job.n for job in draws) / drawn, 1),
         "seconds": round(time.monotonic() - started, 1),
         "commit": git_commit(),
     }
@@ -179,10 +182,10 @@ def picture_seed(seed: int, row: int) -> int:
 def collect(folder: Path, job: Job, world: int) -> np.ndarray:
     """A job's pictures (n, S, S, 3) uint8, from what each process drew of them."""
     parts = [np.load(folder / f"{job.file}.{rank}.npy") for rank in range(world)]
-    pictures = np.empty((job.n, *parts[0].shape[1:]), np.uint8)
+    pictures = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.uint8)
     for rank, part in enumerate(parts):
         pictures[rank::world] = part
-    return pictures
+    return pictures[: job.n]
 
 
 def write(

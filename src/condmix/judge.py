@@ -148,7 +148,7 @@ def shuffled(usable: Tensor, batch_size: int, generator: torch.Generator) -> Ite
 def moved(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
     """Each picture (B, S, S, 3) moved by up to an eighth of its size, edges repeated; half mirrored if `flip`.
 
-    For classes only: positions, and the phase of a texture, would not survive it.
+    For classes only: positions would not survive it.
     """
     count, size = images.shape[:2]
     down, right = torch.randint(-(size // 8), size // 8 + 1, (2, count, 1), generator=generator)

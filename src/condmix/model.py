@@ -36,6 +36,7 @@ class Architecture:
     attention: tuple[int, ...]
     dropout: float = 0.0
     position_map: bool = False
+    scale_shift: bool = False
 
 
 class ConditionalModel(nn.Module):
@@ -68,6 +69,7 @@ class ConditionalModel(nn.Module):
             time_width=width,
             dropout=a.dropout,
             position_map=a.position_map,
+            scale_shift=a.scale_shift,
         )
 
     def embed(self, vectors: Mapping[str, Tensor]) -> Tensor:

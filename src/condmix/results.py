@@ -128,8 +128,13 @@ def oracles(metrics: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def measures(rows: Sequence[Row]) -> list[Measure]:
-    """The measures that any of the rows has, the most telling first: it is what ranks."""
+    """The measures that any of the rows has, the most telling first: it is what ranks.
+
+    Where attributes are judged, the class is one of them and has no column of its own.
+    """
     keys = {key for row in rows for key in row.facts}
+    if "attribute_accuracy_mean" in keys:
+        keys.discard("class_accuracy")
     known = [
         Measure("attribute_accuracy_mean", "all attributes", "mean attribute accuracy", share=True),
         Measure("class_accuracy", "class", "class accuracy", share=True),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from condmix.comparison import cell, judge_cells, told
-from condmix.results import Measure, Row, agreed, measures, oracles, ranked, read_metrics
+from condmix.comparison import all_measures, cell, judge_cells, told
+from condmix.results import Measure, Row, agreed, oracles, ranked, read_metrics
 
-WIDTH = 110
+WIDTH = 130
 TEXT_COLUMNS = 4  # rank, variant, fusion, told: flush left; the numbers behind them are flush right
 TOLD = 3
 # The server's job runner and its further workers cost 1.7 GB of memory and serve nothing here.
@@ -19,7 +19,7 @@ def summary(params: Any) -> str:
     """Ranked rows, oracle rows (marked *), the judge's own accuracy, and the ways to the report and the runs."""
     metrics = read_metrics(params)
     rows, oracle_rows = ranked(metrics), oracles(metrics)
-    columns = measures(rows)
+    columns = all_measures(rows + oracle_rows)
     lines = [["", "variant", "fusion", "told", *(measure.heading for measure in columns)]]
     lines += [line(row, columns) for row in rows + oracle_rows]
     judge = judge_cells(rows, columns)

@@ -180,7 +180,7 @@ class Trainer:
 
         index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
         x_0 = to_model(torch.from_numpy(self.images[index.numpy()]).to(self.device, non_blocking=True))
-        t = torch.randint(self.schedule.steps, (size,), generator=generator, device=self.device)[share]
+        t = draw_times(size, self.schedule.steps, self.settings.times, generator)[share]
         noise = torch.randn((size, *x_0.shape[1:]), generator=generator, device=self.device)[share]
         if self.params.data.flip:
             flips = torch.rand(size, generator=generator, device=self.device)[share] < 0.5
@@ -345,6 +345,22 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
 @functools.lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "epoch", epoch)))
+
+
+def draw_times(count: int, steps: int, logit_normal: tuple[float, float] | None, generator: torch.Generator) -> Tensor:
+    """Times (B,) in 0 .. steps-1: uniform, or the logistic function of a normal variable with this (mean, sd).
+
+    A mean above 0 prefers noisy times (Esser et al. 2024, arXiv:2403.03206, section 3.1), where what a condition
+    names is decided. The draws are spread evenly over the distribution, by one common random shift (Kingma et al.
+    2021, arXiv:2107.00630, appendix I.1): the loss depends so strongly on the time that independent times would
+    make up much of its variance from batch to batch. Each alone has the distribution asked for.
+    """
+    shift = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
+    places = (torch.arange(count, device=generator.device) + shift) / count
+    if logit_normal is not None:
+        mean, sd = logit_normal
+        places = torch.sigmoid(mean + sd * torch.special.ndtri(places))
+    return (places * steps).long().clamp(max=steps - 1)  # rounding may take a place to 1
 
 
 def to_model(images: Tensor) -> Tensor:

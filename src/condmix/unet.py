@@ -61,11 +61,16 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block, the conditioning added between its convolutions; attention follows if asked for."""
+    """Residual block with the conditioning between its convolutions; attention follows if asked for.
 
-    def __init__(self, in_channels: int, channels: int, dropout: float, attention: bool):
+    The conditioning shifts the feature map, as in DDPM, or with `scale_shift` scales and shifts the normalised map
+    (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.3), so that it can also choose what passes.
+    """
+
+    def __init__(self, in_channels: int, channels: int, dropout: float, attention: bool, scale_shift: bool):
         super().__init__()
-        self.channels = channels
+        self.scale_shift = scale_shift
+        self.conditioning_width = 2 * channels if scale_shift else channels
         self.norm1 = _group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.norm2 = _group_norm(channels)
@@ -74,9 +79,14 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = SelfAttention(channels) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:  # (B, C, H, W), (B, C') -> (B, C', H, W)
-        h = self.conv1(F.silu(self.norm1(x))) + shift[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:  # (B, C, H, W), (B, C' or 2C') -> (B, C', H, W)
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.scale_shift:
+            scale, shift = conditioning[:, :, None, None].chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + conditioning[:, :, None, None])
+        h = self.conv2(self.dropout(F.silu(h)))
         return self.attention(self.shortcut(x) + h)
 
 
@@ -115,6 +125,7 @@ class UNet(nn.Module):
     image_size     height and width, divisible by 2 ** (levels - 1)
     time_width     of the conditioning
     dropout        within residual blocks
+    scale_shift    condition by scale and shift after the normalisation, not by a shift before it (see Block)
     position_map   add a learned map to the first feature map: a small network has too little depth to find
                    out from its zero padding where in the picture it is
     """
@@ -130,6 +141,7 @@ class UNet(nn.Module):
         time_width: int,
         dropout: float = 0.0,
         position_map: bool = False,
+        scale_shift: bool = False,
     ):
         super().__init__()
         sizes = [image_size >> level for level in range(len(multipliers))]
@@ -146,19 +158,19 @@ class UNet(nn.Module):
         width, skips = channels, [channels]
         for level, (out, size) in enumerate(zip(widths, sizes, strict=True)):
             for _ in range(blocks):
-                self.down.append(Block(width, out, dropout, size in attention))
+                self.down.append(Block(width, out, dropout, size in attention, scale_shift))
                 width = out
                 skips.append(width)
             if level < last:
                 self.down.append(Downsample(width))
                 skips.append(width)
 
-        self.middle = nn.ModuleList([Block(width, width, dropout, True), Block(width, width, dropout, False)])
+        self.middle = nn.ModuleList(Block(width, width, dropout, attended, scale_shift) for attended in (True, False))
 
         self.up = nn.ModuleList()
         for level, (out, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
             for _ in range(blocks + 1):
-                self.up.append(Block(width + skips.pop(), out, dropout, size in attention))
+                self.up.append(Block(width + skips.pop(), out, dropout, size in attention, scale_shift))
                 width = out
             if level > 0:
                 self.up.append(Upsample(width))
@@ -166,27 +178,27 @@ class UNet(nn.Module):
         self.norm_out = _group_norm(width)
         self.conv_out = nn.Conv2d(width, in_channels, 3, padding=1)
 
-        # One matrix product makes the shifts of all blocks, in the order in which forward meets them.
-        self._shift_widths = [module.channels for module in self.modules() if isinstance(module, Block)]
-        self.shifts = nn.Linear(time_width, sum(self._shift_widths))
+        # One matrix product serves all blocks, in the order in which forward meets them.
+        self._widths = [module.conditioning_width for module in self.modules() if isinstance(module, Block)]
+        self.conditioning = nn.Linear(time_width, sum(self._widths))
         _initialise(self)
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """(B, in_channels, H, W), (B, time_width) -> (B, in_channels, H, W)."""
-        shifts = iter(self.shifts(F.silu(conditioning)).split(self._shift_widths, dim=1))
+        parts = iter(self.conditioning(F.silu(conditioning)).split(self._widths, dim=1))
         h = self.conv_in(x)
         if self.position is not None:
             h = h + self.position.to(h.dtype)
 
         skips = [h]
         for layer in self.down:
-            h = layer(h, next(shifts)) if isinstance(layer, Block) else layer(h)
+            h = layer(h, next(parts)) if isinstance(layer, Block) else layer(h)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, next(shifts))
+            h = layer(h, next(parts))
         for layer in self.up:
             if isinstance(layer, Block):
-                h = layer(torch.cat([h, skips.pop()], dim=1), next(shifts))
+                h = layer(torch.cat([h, skips.pop()], dim=1), next(parts))
             else:
                 h = layer(h)
         return self.conv_out(F.silu(self.norm_out(h)))

@@ -1,4 +1,4 @@
-"""The demo world's scenes: a number -> six attributes -> a 32x32 picture of them.
+"""The demo world's scenes: a number -> five attributes -> a 32x32 picture of them.
 
 Every choice comes from Philox's raw integers, whose stream is fixed for good (numpy's distributions may change
 between versions), and all drawing is integer arithmetic, so a scene has the same pixels on every machine.
@@ -26,12 +26,11 @@ BACKGROUND_COLOURS = {
     "pink": (222, 158, 170),
 }
 ATTRIBUTES = {
-    "shape": ["square", "circle", "triangle", "cross", "ring", "hourglass"],
+    "shape": ["square", "triangle", "cross", "ring", "hourglass"],
     "colour": list(OBJECT_COLOURS),
     "size": ["small", "large"],
     "position": ["upper left", "upper right", "lower left", "lower right", "centre"],
     "background": list(BACKGROUND_COLOURS),
-    "texture": ["plain", "striped", "checkered"],
 }
 COUNTS = tuple(map(len, ATTRIBUTES.values()))
 COMBINATIONS = int(np.prod(COUNTS))
@@ -44,8 +43,6 @@ STARTS = {
     "small": {"low": (2,), "middle": (8, 10), "high": (16,)},
     "large": {"low": (0,), "middle": (4, 6), "high": (10,)},
 }
-BAND = 4  # pixels; a texture's period is twice that
-TEXTURE_DEPTH = 16  # grey levels above and below the background's colour
 COLOUR_JITTER = 4  # grey levels, either way, per channel
 FINE = 8  # sub-pixels per pixel and axis, for smooth edges
 
@@ -88,10 +85,10 @@ def values_of(combination: int) -> tuple[int, ...]:
 
 
 def picture(values: Sequence[int], dice: Dice) -> np.ndarray:
-    """(32, 32, 3) uint8 of a scene; `dice` chooses what the attributes leave open: jitter of place, colours, phase."""
+    """(32, 32, 3) uint8 of a scene; `dice` chooses what the attributes leave open: jitter of place and colours."""
     names = [options[value] for options, value in zip(ATTRIBUTES.values(), values, strict=True)]
-    shape, colour, size, position, background, texture = names
-    scene = _tint(BACKGROUND_COLOURS[background], dice) + _texture(texture, dice.below(2))[:, :, None]
+    shape, colour, size, position, background = names
+    scene = np.tile(_tint(BACKGROUND_COLOURS[background], dice), (SIDE, SIDE, 1))
 
     vertical, horizontal = _ends(position)
     top, left = dice.pick(STARTS[size][vertical]), dice.pick(STARTS[size][horizontal])
@@ -114,16 +111,6 @@ def _ends(position: str) -> tuple[str, str]:
 
 
 @cache
-def _texture(name: str, phase: int) -> np.ndarray:
-    """(32, 32) grey levels to add to the background: horizontal bands, or squares in both directions."""
-    rows, columns = np.indices((SIDE, SIDE)) // BAND + phase
-    dark = {"plain": None, "striped": rows % 2, "checkered": (rows + columns - phase) % 2}[name]
-    if dark is None:
-        return np.zeros((SIDE, SIDE), np.int64)
-    return TEXTURE_DEPTH - 2 * TEXTURE_DEPTH * dark
-
-
-@cache
 def silhouette(shape: str, diameter: int) -> np.ndarray:
     """(diameter, diameter) int64: how many of a pixel's FINE * FINE sub-pixels the shape covers."""
     half = diameter * FINE  # in half sub-pixels, so that centres of sub-pixels are odd whole numbers
@@ -132,9 +119,8 @@ def silhouette(shape: str, diameter: int) -> np.ndarray:
     radius = x * x + y * y
     filled = {
         "square": np.ones(x.shape, bool),
-        "circle": radius < half * half,
         "triangle": 2 * abs(x) < y + half,
-        "cross": np.minimum(3 * abs(x), 3 * abs(y)) < half,
+        "cross": np.minimum(4 * abs(x), 4 * abs(y)) < half,
         "ring": (radius < half * half) & (4 * radius > half * half),
         "hourglass": abs(x) < np.maximum(abs(y), half // 6),
     }[shape]

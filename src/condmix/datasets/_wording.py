@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from ._scenes import ATTRIBUTES, Dice
 
 CAPTIONS = 5
+NAMED = 3  # attributes per caption
 NAMES = tuple(ATTRIBUTES)
 SHAPE = NAMES.index("shape")
 
 # Each word belongs to one value of one attribute only.
 WORDS = {
     "square": ["square", "box"],
-    "circle": ["circle", "disc"],
     "triangle": ["triangle", "pyramid"],
     "cross": ["cross", "plus sign"],
     "ring": ["ring", "hoop"],
@@ -34,14 +34,11 @@ WORDS = {
     "brown": ["brown", "chestnut"],
     "teal": ["teal"],
     "pink": ["pink", "rosy"],
-    "plain": ["plain", "solid"],
-    "striped": ["striped", "banded"],
-    "checkered": ["checkered", "checked"],
 }
 THINGS = ["object", "thing", "figure", "item"]  # where the shape is not named
 GROUNDS = ["background", "backdrop"]
 
-# {thing}: "a small red ring", {place}: "in the upper left", {ground}: "a striped navy backdrop"
+# {thing}: "a small red ring", {place}: "in the upper left", {ground}: "a navy backdrop"
 FRAMES = {
     "thing": ["{thing}", "a picture of {thing}", "there is {thing}", "this is {thing}"],
     "thing place": [
@@ -56,8 +53,6 @@ FRAMES = {
         "on {ground} is {thing} {place}",
         "{place} of {ground}, {thing}",
     ],
-    "place ground": ["something {place} on {ground}", "{ground} with something {place}"],
-    "ground": ["the scene has {ground}", "everything is on {ground}", "a picture with {ground}"],
 }
 
 
@@ -70,15 +65,15 @@ def describe(values: Sequence[int], dice: Dice) -> tuple[list[str], list[list[bo
 
 
 def choose_subsets(dice: Dice) -> list[frozenset[int]]:
-    """Five different sets of two or three attributes that cover all six; the first names the shape, as people do."""
+    """Five different sets of three attributes that together cover all; the first names the shape, as people do."""
     others = dice.shuffled([index for index in range(len(NAMES)) if index != SHAPE])
-    first = frozenset([SHAPE, *others[: 1 + dice.below(2)]])
-    due = [index for index in others if index not in first]  # three or four: one for each later caption
+    first = frozenset([SHAPE, *others[: NAMED - 1]])
+    due = [index for index in others if index not in first]  # one for each of the next captions
     subsets = [first]
     while len(subsets) < CAPTIONS:
         place = len(subsets) - 1
         deck = due[place : place + 1] + dice.shuffled(range(len(NAMES)))
-        subset = frozenset(list(dict.fromkeys(deck))[: 2 + dice.below(2)])
+        subset = frozenset(list(dict.fromkeys(deck))[:NAMED])
         if subset not in subsets:
             subsets.append(subset)
     return subsets
@@ -87,13 +82,12 @@ def choose_subsets(dice: Dice) -> list[frozenset[int]]:
 def caption(named: dict[str, str], dice: Dice) -> str:
     """One sentence that names exactly these values ({attribute: value})."""
     words = {name: dice.pick(WORDS[value]) for name, value in named.items()}
-    parts = {}
-    if words.keys() & {"shape", "colour", "size"}:
-        parts["thing"] = with_article(words.get("size"), words.get("colour"), words.get("shape") or dice.pick(THINGS))
+    thing = with_article(words.get("size"), words.get("colour"), words.get("shape") or dice.pick(THINGS))
+    parts = {"thing": thing}
     if "position" in words:
         parts["place"] = words["position"]
-    if words.keys() & {"background", "texture"}:
-        parts["ground"] = with_article(words.get("texture"), words.get("background"), dice.pick(GROUNDS))
+    if "background" in words:
+        parts["ground"] = with_article(words["background"], dice.pick(GROUNDS))
     return dice.pick(FRAMES[" ".join(parts)]).format(**parts)
 
 

@@ -1,7 +1,7 @@
 """The demo world: drawn scenes whose every attribute is known, in the official CIFAR-10 and COCO formats.
 
-An object of a shape (the class), colour, size and position stands on a background of a colour and texture.
-Five captions name two or three of these six attributes each. The pictures are in both archives: losslessly in
+An object of a shape (the class), colour, size and position stands on a background of one colour.
+Five captions name three of these five attributes each. The pictures are in both archives: losslessly in
 the CIFAR-10 one, from which they are read, and as JPEGs in the COCO zips, whose captions are read.
 """
 
