@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from condmix.config import plugin as real_plugin
 from condmix.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizer, normalise
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.probes import linear_probe, recall_at_1, ridge, zero_shot
+from condmix.processes import spawn
 
 
 @pytest.fixture
@@ -78,6 +82,27 @@ def test_a_configuration_that_open_clip_cannot_build_is_named(world):
 RECIPE = Recipe(steps=100, batch_size=8, lr=1e-2, warmup=10, weight_decay=0.1, joined=0.5, flip=False)
 
 
+def test_two_processes_train_the_clip_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 8, 8), np.uint8)
+    captions = [[f"picture {i}", f"number {i} of {i % 5}"] for i in range(32)]
+    recipe = replace(RECIPE, steps=5, lr=1e-3, warmup=1)
+    trained = []
+    for processes in (1, 2):
+        scratch = tmp_path / str(processes)
+        scratch.mkdir()
+        np.save(scratch / encode.PIXELS, pixels)
+        (scratch / encode.CAPTIONS).write_text(json.dumps(captions))
+        if processes == 1:
+            encode.train_member(scratch, TINY, recipe, 0)
+        else:
+            spawn(2, encode.train_member, scratch, TINY, recipe, 0)
+        trained.append(load_file(scratch / encode.TRAINED))
+        assert json.loads((scratch / encode.LOSS).read_text()) > 0
+    for name, tensor in trained[0].items():  # a tenth of a step: see the test of the fused optimizer
+        torch.testing.assert_close(tensor, trained[1][name], atol=recipe.lr / 10, rtol=0, msg=name)
+
+
 def test_the_learning_rate_rises_then_falls_to_zero():
     rates = [learning_rate(step, RECIPE) for step in range(101)]
     assert rates[:11] == pytest.approx([*np.arange(1, 11) / 10, 1]) and rates[100] == pytest.approx(0)
@@ -130,7 +155,8 @@ def test_pictures_kept_as_bytes_enter_exactly_as_preprocessed(tmp_path):
     model, _, _ = encode.new_clip(TINY)
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     pictures = [np.random.default_rng(i).integers(0, 256, (9 + i, 12, 3), dtype=np.uint8) for i in range(3)]
-    pixels = encode.shrink(iter(pictures), 3, preprocess, model, tmp_path / "pixels.npy")
+    encode.shrink(iter(pictures), 3, preprocess, model, tmp_path / "pixels.npy")
+    pixels = np.load(tmp_path / "pixels.npy")
     expected = torch.stack([preprocess(Image.fromarray(picture)) for picture in pictures])
     torch.testing.assert_close(normalise(torch.from_numpy(pixels[:]), model), expected)
 

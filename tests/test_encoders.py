@@ -10,6 +10,7 @@ from clip_helpers import TINY, save_tiny_clip
 from condmix import CondmixError
 from condmix.config import plugin, plugins
 from condmix.encoders import CONFIG, WEIGHTS, load_clip, save_clip
+from condmix.encoders.clip_text import encode_short
 
 CLASSES = ["cat", "dog", "frog"]
 RNG = np.random.default_rng(0)
@@ -25,6 +26,17 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     save_tiny_clip(folder)
     return folder
+
+
+def test_leaving_out_the_empty_places_of_a_caption_changes_nothing(folder):
+    clip = load_clip(folder)
+    tokens = clip.tokenizer(["a cat", "", "a dog"])
+    lengths = []
+    clip.model.transformer.register_forward_hook(lambda module, given, made: lengths.append(made.shape[1]))
+    with torch.no_grad():
+        short, whole = encode_short(clip.model, tokens), clip.model.encode_text(tokens)
+    torch.testing.assert_close(short, whole, atol=1e-6, rtol=1e-5)
+    assert lengths[0] < lengths[1] == tokens.shape[1]
 
 
 @pytest.mark.parametrize("name", plugins("encoders"))

@@ -68,6 +68,7 @@ class Clip(Settings):
     warmup: Fraction = 0.1  # share of the steps
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     joined: Fraction = 0.5  # share of the texts that join several captions of an image
+    processes: Positive = 1  # CPU processes that train it together
 
 
 class Embed(Settings):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -36,6 +37,7 @@ class Recipe:
 
 
 def train_clip(
+    accelerator: Accelerator,
     model: nn.Module,
     tokenizer: Callable[[Sequence[str]], Tensor],
     pixels: np.ndarray,
@@ -45,31 +47,46 @@ def train_clip(
 ) -> float:
     """Train in place on pixels (N, 3, S, S) uint8 and captions[i] of image i, none of them empty.
 
-    Same seed, same machine, same thread count: same weights. Returns the loss averaged over the last tenth.
+    Each process encodes its share of a batch and compares it with the whole batch. Same seed, machine, number of
+    processes and threads: same weights. (Batch normalisation sees a process's share only, so another number of
+    processes gives another CLIP.) Returns the loss averaged over the last tenth.
     """
     from open_clip.loss import ClipLoss
 
+    rank, world = accelerator.process_index, accelerator.num_processes
     rng = np.random.default_rng(seed)
+    model.to(accelerator.device)
     optimizer = make_optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, recipe))
-    criterion = ClipLoss()
-    device = model.logit_scale.device
+    # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
+    criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+    towers = accelerator.prepare_model(model)
+    share = min(recipe.batch_size, len(pixels)) // world
+    if share == 0:
+        raise CondmixError(
+            f"{len(pixels)} captioned pictures for a CLIP trained by {world} processes: lower clip.processes"
+        )
     model.train()
     losses = []
-    progress = tqdm(total=recipe.steps * recipe.batch_size, desc="train CLIP", unit="img", unit_scale=True)
-    for step, index in zip(range(recipe.steps), batches(len(pixels), recipe.batch_size, rng), strict=False):
-        images = normalise(torch.from_numpy(pixels[index]).to(device), model)
-        if recipe.flip:
-            mirrored = torch.from_numpy(rng.random(len(index)) < 0.5).to(device)
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    progress = tqdm(
+        total=recipe.steps * share * world, desc="train CLIP", unit="img", unit_scale=True, disable=rank > 0
+    )
+    for step, index in zip(range(recipe.steps), batches(len(pixels), share * world, rng), strict=False):
+        # every process draws for the whole batch, so that their generators stay together
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
-        image_features, text_features, scale = model(images, tokenizer(texts).to(device))
+        mirrored = rng.random(len(index)) < 0.5
+        mine = slice(rank * share, (rank + 1) * share)
+        images = normalise(torch.from_numpy(pixels[index[mine]]).to(accelerator.device), model)
+        if recipe.flip:
+            flips = torch.from_numpy(mirrored[mine]).to(accelerator.device)
+            images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        image_features, text_features, scale = towers(images, tokenizer(texts[mine]).to(accelerator.device))
         loss = criterion(image_features, text_features, scale)
-        losses.append(loss.item())
+        losses.append(accelerator.reduce(loss.detach(), "mean").item())
         if not math.isfinite(losses[-1]):
             raise CondmixError(f"the CLIP's loss became {losses[-1]} at step {step}: lower clip.lr ({recipe.lr:g})")
         optimizer.zero_grad()
-        loss.backward()
+        accelerator.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,9 +30,11 @@ from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, save_clip
 from condmix.files import write_json
 from condmix.probes import linear_probe, recall_at_1, zero_shot
+from condmix.processes import spawn
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
 BATCH = 250
+PIXELS, CAPTIONS, TRAINED, LOSS = "pixels.npy", "captions.json", "trained.safetensors", "loss.json"  # while it trains
 PROMPT = "a photo of a {}."  # Radford et al.; where the profile has class templates, these are averaged instead
 
 
@@ -44,9 +48,8 @@ def main(params: Any) -> None:
         model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, settings.weights)
         conditions = {"source": pretrained}
     else:
-        torch.manual_seed(params.seed)  # a model's first weights come from the global generator
         model, model_cfg, tokenizer = new_clip(settings.model)
-        conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model.to(device), tokenizer)
+        conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model)
     save_clip(paths.clip, model, model_cfg, tokenizer)
     clip = load_clip(paths.clip)
     sentence = ["A small red ring in the upper left, on grey."]
@@ -139,8 +142,11 @@ def check_name(name: Any) -> None:
 # Training
 
 
-def train(params: Any, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
-    """Train `model` in place on the training split's captioned pictures; returns the conditions."""
+def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
+    """Give `model` the weights that training on the training split's captioned pictures ends with.
+
+    Returns the conditions. The processes that train build the same model for themselves.
+    """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     settings = params.clip
@@ -159,24 +165,47 @@ def train(params: Any, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[s
         raise CondmixError(f"profile {params.profile} has no captions to train a CLIP on: give clip.pretrained")
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     params.paths.models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=params.paths.models, prefix=".pixels.") as scratch:
+    with tempfile.TemporaryDirectory(dir=params.paths.models, prefix=".clip.") as folder:
+        scratch = Path(folder)
         images = compress(dataset.images("train"), captioned)
-        pixels = shrink(images, sum(captioned), preprocess, model, Path(scratch) / "pixels.npy")
+        shrink(images, sum(captioned), preprocess, model, scratch / PIXELS)
+        (scratch / CAPTIONS).write_text(json.dumps(list(compress(captions, captioned))))
         start = time.monotonic()
-        loss = train_clip(model, tokenizer, pixels, list(compress(captions, captioned)), recipe, params.seed)
+        processes = 1 if torch.cuda.is_available() else settings.processes
+        if processes == 1:
+            train_member(scratch, settings.model, recipe, params.seed)
+        else:
+            spawn(processes, train_member, scratch, settings.model, recipe, params.seed)
         seconds = time.monotonic() - start
+        model.load_state_dict(load_file(scratch / TRAINED))
+        loss = json.loads((scratch / LOSS).read_text())
     return {
         "train_images": sum(captioned),
         **asdict(recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(seconds, 1),
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "loss": round(loss, 4),
     }
 
 
-def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> np.ndarray:
-    """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in a file: real data exceed memory."""
+def train_member(scratch: Path, model_settings: str | dict[str, Any], recipe: Recipe, seed: int) -> None:
+    """In each process: train on what lies in `scratch`, and leave the weights and the loss there."""
+    torch.manual_seed(seed)  # a model's first weights come from the global generator
+    model, _, tokenizer = new_clip(model_settings)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    pixels = np.load(scratch / PIXELS, mmap_mode="r")
+    captions = json.loads((scratch / CAPTIONS).read_text())
+    loss = train_clip(accelerator, model, tokenizer, pixels, captions, recipe, seed)
+    if accelerator.is_main_process:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, scratch / TRAINED)
+        (scratch / LOSS).write_text(json.dumps(loss))
+
+
+def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> None:
+    """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in an .npy file: real data exceed memory."""
     mean, std = (torch.tensor(model.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
     pixels = None
     progress = tqdm(images, "resize for CLIP", total=count, unit="img", mininterval=0.5)
@@ -186,7 +215,6 @@ def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.
         if pixels is None:
             pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *small.shape))
         pixels[row] = small
-    return pixels
 
 
 # Measuring

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from condmix.encoders import Clip, Encoder, load_clip
 
@@ -29,5 +30,32 @@ class ClipText(Encoder):
 
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
-        tokens = self.clip.tokenizer(list(batch))
-        return self.clip.model.encode_text(tokens.to(self.clip.device)).float()
+        tokens = self.clip.tokenizer(list(batch)).to(self.clip.device)
+        return encode_short(self.clip.model, tokens).float()
+
+
+def encode_short(model: nn.Module, tokens: Tensor) -> Tensor:
+    """model.encode_text(tokens) without the places that no caption of the batch reaches, most of CLIP's 77.
+
+    Exact where a causal tower reads its result at the end-of-text token, which has the highest number: what comes
+    after it is never seen. Other towers (SigLIP's, those of transformers) get the tokens as they are.
+    """
+    if getattr(model, "attn_mask", None) is None or getattr(model, "text_pool_type", None) != "argmax":
+        return model.encode_text(tokens)
+    length = int(tokens.argmax(dim=1).max()) + 1
+    shorter = {
+        "model.positional_embedding": model.positional_embedding[:length],
+        "model.attn_mask": model.attn_mask[:length, :length],
+    }
+    return functional_call(_TextTower(model), shorter, (tokens[:, :length],))
+
+
+class _TextTower(nn.Module):
+    """`encode_text` as a module's forward, which is what functional_call calls."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
