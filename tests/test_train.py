@@ -149,6 +149,7 @@ def test_the_average_is_the_exponential_one(project, untracked):
             mean.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
     for mean, average in zip(expected, trainer.average, strict=True):
         torch.testing.assert_close(average, mean)
+        assert not average.requires_grad
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(project, untracked):

@@ -164,7 +164,8 @@ class Trainer:
         self.step = step + 1
         # The average's memory grows with the run, or its first steps would hold the initial weights for long.
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
+        with torch.no_grad():  # or every step would add to a graph that is never freed
+            torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
         return value.detach(), norm
 
     def batch(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]:
