@@ -124,6 +124,28 @@ def generate(**options: object) -> None:
     click.echo(f"{options['n']} pictures in {options['out']}")
 
 
+@main.command()
+@click.option("--what", type=click.Choice(["train", "sample"]), default="train", show_default=True)
+@click.option("--size", default="9m", show_default=True, help="Parameters: quick, 9m or 36m.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Pictures per step.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Timed steps of each contender.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End the timed rounds early after so long.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: PyTorch's choice]")
+@click.option("--contenders", default="", help="Names with commas between them.  [default: all that --list shows]")
+@click.option("--compile/--no-compile", default=None, help="torch.compile in our recipe.  [default: on a GPU]")
+@click.option("--probes/--no-probes", default=True, help="Whether to measure memory and count FLOPs, in new processes.")
+@click.option("--loss", type=click.IntRange(1), help="Also compare held-out losses after so many pictures.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file.  [default: benchmarks/results/<conditions>]")
+@click.option("--list", "list_only", is_flag=True, help="List contenders and sizes, and measure nothing.")
+def bench(list_only: bool, contenders: str, **options: object) -> None:
+    """Time our training step or sampler beside other libraries', by turns (see benchmarks/README.md)."""
+    from condmix.bench.run import listing
+    from condmix.bench.run import main as run
+
+    names = [name.strip() for name in contenders.split(",") if name.strip()]
+    click.echo(listing() if list_only else run(contenders=names, **options))
+
+
 def _params():  # noqa: ANN202
     from condmix.config import load
 

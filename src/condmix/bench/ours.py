@@ -1,0 +1,60 @@
+"""Our network as the benchmark trains it and samples from it: told one perspective, which says nothing."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condmix.bench.recipe import Learner, Recipe
+from condmix.bench.setting import Size
+from condmix.model import Architecture, ConditionalModel
+from condmix.unet import Upsample
+
+
+class NearestThenConvolution(Upsample):
+    """What `Upsample` computes in one transposed convolution, in the two steps of the paper."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), self.weight, self.bias, padding=1)
+
+
+def network(size: Size) -> ConditionalModel:
+    """The conditional model whose one perspective is as wide as the time embedding: the U-Net and a null vector."""
+    width = 4 * size.channels
+    return ConditionalModel(
+        Architecture(
+            fusion="additive",
+            perspectives={"caption_1": width},
+            dim=width,
+            image_size=size.image_size,
+            channels=size.channels,
+            multipliers=size.multipliers,
+            blocks=size.blocks,
+            attention=size.attention,
+            dropout=size.dropout,
+        )
+    )
+
+
+def condition(model: ConditionalModel, count: int, device: str) -> tuple[dict[str, Tensor], Tensor]:
+    """Vectors {"caption_1": (B, D)} and mask (B, 1): the same vector for every picture.
+
+    So the fusion has its work, and the model learns no more from it than an unconditional peer does.
+    """
+    vector = torch.ones(1, model.architecture.dim, device=device)
+    return {"caption_1": vector.expand(count, -1)}, torch.ones(count, 1, dtype=torch.bool, device=device)
+
+
+def learner(size: Size, recipe: Recipe, device: str) -> Learner:
+    """Our contender, with the techniques that the recipe has."""
+    model = network(size)
+    if not recipe.fused_upsample:
+        for module in model.modules():
+            if type(module) is Upsample:
+                module.__class__ = NearestThenConvolution
+    return Learner(model, _call, recipe, device)
+
+
+def _call(model: ConditionalModel, x_t: Tensor, t: Tensor) -> Tensor:
+    return model(x_t, t, *condition(model, len(x_t), x_t.device))

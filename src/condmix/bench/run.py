@@ -1,0 +1,123 @@
+"""One run of the benchmark: settings -> measurements -> JSON file and table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from condmix import CondmixError
+from condmix.bench import gemm, record
+from condmix.bench.benchmarks import benchmark
+from condmix.bench.loss import held_out_loss, train_on
+from condmix.bench.probe import measure
+from condmix.bench.setting import BENCHMARKS, SIZES, Setting, setting_here
+from condmix.bench.timing import interleave
+from condmix.files import write_json
+
+WARMUP = {"cpu": 1, "cuda": 3}  # rounds: a GPU's first ones compile and choose kernels
+
+
+def main(
+    what: str,
+    size: str,
+    batch_size: int,
+    rounds: int,
+    seconds: float | None = None,
+    threads: int | None = None,
+    contenders: Sequence[str] = (),
+    compile: bool | None = None,
+    probes: bool = True,
+    loss: int | None = None,
+    out: Path | None = None,
+) -> str:
+    """Measure, write the JSON file, and return the table."""
+    if threads:
+        torch.set_num_threads(threads)
+    setting = setting_here(what, size, batch_size, compile)
+    if loss is not None and what != "train":
+        raise CondmixError(f"--loss compares what training learns; it has no meaning with --what {what}")
+    kind = benchmark(setting)
+    names = kind.choose(contenders)
+    path = out or record.default_path(setting)
+    _check_writable(path)
+    content = measured(setting, names, rounds, seconds or float("inf"), probes, loss)
+    write_json(path, content)
+    return f"{record.table(content, kind.baseline)}\n\nIn full: {path}"
+
+
+def listing() -> str:
+    """The benchmarks and their contenders on this machine, and the sizes."""
+    lines = []
+    for what, step in BENCHMARKS.items():
+        lines += [f"--what {what}: {step}"]
+        lines += [f"  {name:<24} {about}" for name, about in benchmark(setting_here(what, "9m", 64)).about.items()]
+    return "\n".join([*lines, f"--size {', '.join(SIZES)}"])
+
+
+def measured(
+    setting: Setting, names: Sequence[str], rounds: int, budget: float, probes: bool, pictures: int | None
+) -> dict[str, Any]:
+    """The record of contenders that `choose` has passed.
+
+    `budget` is in seconds, of the timed part. With `pictures`, training goes on to that many, and losses are compared.
+    """
+    contenders = benchmark(setting)
+    contenders.check(names)
+    conditions = record.conditions(setting) | contenders.conditions()
+    found = {}
+    if probes:  # before anything is built: two contenders at once might not fit
+        for name in names:
+            _say(f"memory and FLOPs of {name}")
+            found[name] = measure(setting, name, torch.get_num_threads())
+
+    built = {name: contenders.build(name) for name in names}
+    dtypes = {name: one.dtype for name, one in built.items()}
+    kinds = {gemm.arithmetic(setting.device, dtype) for dtype in dtypes.values()} | {"fp32"}
+    work = {name: one.step for name, one in built.items()}
+    products = {f"gemm {kind}": one for kind, one in gemm.gemm_work(setting.device, kinds).items()}
+    warmup = WARMUP[setting.device]
+    taken = interleave(work | products, contenders.draw, rounds, warmup, budget, say=_say)
+    done = len(taken[names[0]])
+
+    losses, seen = {}, None
+    if pictures is not None:
+        batches = max(warmup + done, -(-pictures // setting.batch_size))
+        train_on(built, contenders.draw, warmup + done, batches, _say)
+        losses = {name: held_out_loss(one, setting) for name, one in built.items()}
+        seen = batches * setting.batch_size
+    return {
+        "device": record.device_name(setting),
+        "conditions": conditions,
+        "rounds": done,
+        "warmup": warmup,
+        "pictures_seen": seen,
+        "about": {name: contenders.about[name] for name in names},
+        **record.evaluate(
+            setting,
+            contenders.baseline,
+            {name: taken[name] for name in names},
+            {name.removeprefix("gemm "): taken[name] for name in products},
+            dtypes,
+            found,
+            losses,
+        ),
+    }
+
+
+def _check_writable(path: Path) -> None:
+    """Rather now than after an hour of measurements."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CondmixError(f"--out {path}: cannot make the folder {path.parent} ({error.strerror})") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise CondmixError(f"--out {path} is not a file that can be written")
+
+
+def _say(sentence: str) -> None:
+    print(f"condmix bench: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,63 @@
+"""Contenders by turns, A B C A B C ...: what a shared machine does to one round, it does to all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median, quantiles
+from typing import TypeVar
+
+import torch
+
+Input = TypeVar("Input")
+
+
+def interleave(
+    work: Mapping[str, Callable[[Input], object]],
+    draw: Callable[[int], Input],
+    rounds: int,
+    warmup: int = 1,
+    budget: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, list[float]]:
+    """Seconds of every piece of work in every round.
+
+    draw(number) makes the input of round `number`, the same for all and not timed. Rounds end early when `budget`
+    seconds are spent, warm-up included, but never inside a round or before the first timed one.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    started = clock()
+    for number in range(warmup + rounds):
+        given = draw(number)
+        for name, one in work.items():
+            _wait()
+            before = clock()
+            one(given)
+            _wait()
+            if number >= warmup:
+                seconds[name].append(clock() - before)
+        done = number + 1 - warmup
+        say(f"round {done} of {rounds}" if done > 0 else f"warm-up {number + 1} of {warmup}")
+        if done > 0 and clock() - started >= budget:
+            break
+    return seconds
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """The interquartile range as a share of the median; 0 for a single round."""
+    if len(seconds) < 2:
+        return 0.0
+    low, _, high = quantiles(seconds, n=4, method="inclusive")
+    return (high - low) / median(seconds)
+
+
+def ratio(seconds: Sequence[float], baseline: Sequence[float]) -> float:
+    """The median over rounds of this contender's time over the baseline's in the same round."""
+    return median(mine / other for mine, other in zip(seconds, baseline, strict=True))
+
+
+def _wait() -> None:
+    """A GPU works on after a call returns."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
