@@ -185,7 +185,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("condmix.checkpoint.os.fsync", full)
+        monkeypatch.setattr("condmix.files.os.fsync", full)
         with pytest.raises(CondmixError, match="No space left.*goes on from the previous"):
             checkpoint.save({"a": torch.zeros(3)}, {"step": 2})
     tensors, note = checkpoint.load()
