@@ -10,6 +10,7 @@
 FROM python:3.11-slim AS python
 ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_CACHE_DIR=/var/cache/pip \
     MLFLOW_DISABLE_TELEMETRY=true
 # Files that a run writes to a mounted checkout belong to this user: --build-arg UID="$(id -u)" where yours is not 1000.
 ARG UID=1000
@@ -19,7 +20,7 @@ RUN useradd --create-home --uid "$UID" condmix
 FROM python AS mlflow
 WORKDIR /server
 COPY constraints.txt .
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     pip install --constraint constraints.txt mlflow 'psycopg2-binary==2.9.*' 'boto3==1.*'
 USER $UID
 EXPOSE 5000
@@ -44,7 +45,7 @@ RUN chown condmix /workspace
 # it points to src/, whose other files arrive below or are mounted. pyproject.toml names README.md; an empty one will do.
 COPY --chown=condmix pyproject.toml constraints.txt ./
 COPY --chown=condmix src/condmix/__init__.py src/condmix/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     touch README.md \
     && pip install --constraint constraints.txt --editable .
 

@@ -94,3 +94,12 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return params
+
+
+@pytest.fixture
+def one_thread():
+    """Sums are rounded differently on other numbers of threads; for tests that compare bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

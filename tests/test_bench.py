@@ -25,17 +25,11 @@ from condmix.bench.training import TECHNIQUES, Training, contenders
 from condmix.cli import main
 from condmix.diffusion import Schedule, loss
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = Size(32, (1, 2), 1, (4,), dropout=0.0, peer_dim=32, image_size=8)
 RECIPE = Recipe(bf16=False, compile=False)
 PEERS = {"diffusers": "diffusers", "lucidrains": "denoising_diffusion_pytorch"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -54,9 +54,7 @@ def diffusers_samples(name: str, schedule: Schedule, network: Network, x_T: Tens
     """
     diffusers = pytest.importorskip("diffusers")
     at_step = {key: options.pop(key) for key in ("eta", "generator") if key in options}
-    scheduler = getattr(diffusers, name)(
-        prediction_type=DIFFUSERS_PREDICTION[network.prediction_type], **options
-    )
+    scheduler = getattr(diffusers, name)(prediction_type=DIFFUSERS_PREDICTION[network.prediction_type], **options)
     scheduler.alphas_cumprod = schedule.alpha_bar
     scheduler.set_timesteps(steps)
     if name == "DPMSolverMultistepScheduler":
@@ -103,9 +101,7 @@ def test_ddpm_equals_diffusers(schedule, network, x_T, steps, spacing, variance)
     noise = Noise64(len(x_T))
     x_0 = ddpm(unclipped(network), x_T, schedule, steps, noise, variance=variance, spacing=spacing)
     generator = Noise64(len(x_T)).generator
-    expected = diffusers_samples(
-        "DDPMScheduler", schedule, network, x_T, steps, generator=generator, **options
-    )
+    expected = diffusers_samples("DDPMScheduler", schedule, network, x_T, steps, generator=generator, **options)
     torch.testing.assert_close(x_0, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -115,9 +111,7 @@ def test_ddim_equals_diffusers(schedule, network, x_T, steps, spacing, eta):
     options = {"timestep_spacing": spacing, "clip_sample": False, "eta": eta}
     x_0 = ddim(unclipped(network), x_T, schedule, steps, Noise64(len(x_T)), eta=eta, spacing=spacing)
     generator = Noise64(len(x_T)).generator
-    expected = diffusers_samples(
-        "DDIMScheduler", schedule, network, x_T, steps, generator=generator, **options
-    )
+    expected = diffusers_samples("DDIMScheduler", schedule, network, x_T, steps, generator=generator, **options)
     torch.testing.assert_close(x_0, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -173,9 +167,7 @@ def test_dpmpp_2m_needs_fewer_steps_than_ddim(schedule):
     assert max(ode_error(dpmpp_2m, schedule, 1000), ode_error(ddim, schedule, 1000)) < 0.005
 
 
-def spread(
-    sampler, schedule: Schedule, steps: int, deviation: float, **options
-) -> tuple[Tensor, list[Tensor]]:
+def spread(sampler, schedule: Schedule, steps: int, deviation: float, **options) -> tuple[Tensor, list[Tensor]]:
     """Exact standard deviation of a sampler's pictures, and of its x_t at every step, for N(0, deviation^2).
 
     A Gaussian's denoiser is linear, so a picture is a weighted sum of independent normal draws. Sample i of
@@ -234,9 +226,7 @@ def test_a_picture_depends_on_its_seed_alone(sampler):
     def sample(seeds):
         noise = SampleNoise(seeds, SHAPE)
         # elementwise, so that the batch size cannot change the order of a sum
-        return sampler(
-            lambda x, t: torch.tanh(x.sin() + t.view(-1, 1, 1, 1) / 999), noise(), schedule, 10, noise
-        )
+        return sampler(lambda x, t: torch.tanh(x.sin() + t.view(-1, 1, 1, 1) / 999), noise(), schedule, 10, noise)
 
     seeds = [5, 0, 17, 2**31 + 5, 3, 11, 2, 8]
     pictures = sample(seeds)

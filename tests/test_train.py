@@ -16,6 +16,8 @@ from condmix.config import Train, load
 from condmix.model import load_model, read_card
 from condmix.train import Trainer, batch_indices, draw_times, learning_rate, run, to_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SOURCE = Path(__file__).parents[1] / "src"
 RUN = """
 import sys, time
@@ -34,15 +36,6 @@ train.Trainer.advance = slow
 if __name__ == "__main__":
     train.main(load(Path(".")), "experiment")
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums are rounded differently on other numbers of threads; these tests compare bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -47,11 +47,11 @@ def probe(setting: Setting, name: str) -> dict[str, Any]:
     """
     flop_per_picture(replace(setting, size=SMALLEST), name)  # libraries load parts of themselves in the first step
     contenders = benchmark(setting)
-    before = _memory_now(setting.device)
+    before = _memory(setting.device, peak=False)
     contender = contenders.build(name)
     for number in range(2):
         contender.step(contenders.draw(number))
-    peak = _memory_peak(setting.device)
+    peak = _memory(setting.device, peak=True)
     parameters = contender.parameters
     del contender
     return {
@@ -71,20 +71,12 @@ def flop_per_picture(setting: Setting, name: str) -> int:
     return counter.get_total_flops() // COUNTED
 
 
-def _memory_now(device: str) -> float:
-    """MiB: of the GPU, what tensors take; of a process, what is resident."""
+def _memory(device: str, peak: bool) -> float:
+    """MiB, now or at the peak: of the GPU, what tensors take; of a process, what is resident."""
     if device == "cuda":
-        return torch.cuda.memory_allocated() / 2**20
+        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
     if STATUS.exists():
-        return _status("VmRSS")
-    return _maximum()
-
-
-def _memory_peak(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    if STATUS.exists():
-        return _status("VmHWM")
+        return _status("VmHWM" if peak else "VmRSS")
     return _maximum()
 
 
