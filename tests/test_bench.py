@@ -168,7 +168,7 @@ def test_the_sizes_are_those_of_the_profile_and_the_literature():
         name: conf["train"][name] for name in ("lr", "weight_decay", "clip_norm", "ema")
     }
     assert (conf["diffusion"]["schedule"], conf["diffusion"]["prediction"]) == ("cosine", "v")
-    assert conf["train"]["times"] is None  # uniform
+    assert conf["train"]["logit_normal_times"] is None  # uniform
     for name, millions in (("quick", 1.0), ("9m", 8.95), ("36m", 35.75)):
         setting = Setting("train", name, 1, "cpu", bf16=False, compile=False)
         assert Training(setting).parameters("ours") / 1e6 == pytest.approx(millions, rel=0.01)

@@ -121,7 +121,7 @@ class Train(Settings):
     ema: Fraction = 0.9995
     p_uncond: Fraction = 0.1
     p_source: Fraction = 0.1
-    times: tuple[float, Annotated[float, Field(gt=0)]] | None = None  # logit-normal (mean, sd); null is uniform
+    logit_normal_times: tuple[float, Annotated[float, Field(gt=0)]] | None = None  # (mean, sd); null: uniform
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     processes: Positive = 1  # CPU processes that this stage starts itself; on GPUs launch with accelerate

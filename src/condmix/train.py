@@ -181,7 +181,7 @@ class Trainer:
 
         index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
         x_0 = to_model(torch.from_numpy(self.images[index.numpy()]).to(self.device, non_blocking=True))
-        t = draw_times(size, self.schedule.steps, self.settings.times, generator)[share]
+        t = draw_times(size, self.schedule.steps, self.settings.logit_normal_times, generator)[share]
         noise = torch.randn((size, *x_0.shape[1:]), generator=generator, device=self.device)[share]
         if self.params.data.flip:
             flips = torch.rand(size, generator=generator, device=self.device)[share] < 0.5

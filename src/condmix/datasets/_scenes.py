@@ -15,18 +15,16 @@ OBJECT_COLOURS = {
     "green": (60, 205, 62),
     "blue": (44, 92, 244),
     "yellow": (255, 222, 40),
-    "white": (248, 248, 248),
     "purple": (168, 48, 214),
 }
 BACKGROUND_COLOURS = {
     "grey": (124, 124, 124),
     "navy": (26, 34, 84),
     "brown": (104, 68, 36),
-    "teal": (20, 108, 112),
     "pink": (222, 158, 170),
 }
 ATTRIBUTES = {
-    "shape": ["square", "triangle", "cross", "ring", "hourglass"],
+    "shape": ["square", "triangle", "ring", "hourglass"],
     "colour": list(OBJECT_COLOURS),
     "size": ["small", "large"],
     "position": ["upper left", "upper right", "lower left", "lower right", "centre"],
@@ -120,7 +118,6 @@ def silhouette(shape: str, diameter: int) -> np.ndarray:
     filled = {
         "square": np.ones(x.shape, bool),
         "triangle": 2 * abs(x) < y + half,
-        "cross": np.minimum(4 * abs(x), 4 * abs(y)) < half,
         "ring": (radius < half * half) & (4 * radius > half * half),
         "hourglass": abs(x) < np.maximum(abs(y), half // 6),
     }[shape]

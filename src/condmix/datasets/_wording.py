@@ -13,14 +13,12 @@ SHAPE = NAMES.index("shape")
 WORDS = {
     "square": ["square", "box"],
     "triangle": ["triangle", "pyramid"],
-    "cross": ["cross", "plus sign"],
     "ring": ["ring", "hoop"],
     "hourglass": ["hourglass", "sandglass"],
     "red": ["red", "scarlet"],
     "green": ["green", "emerald"],
     "blue": ["blue", "azure"],
     "yellow": ["yellow", "golden"],
-    "white": ["white", "snowy"],
     "purple": ["purple", "violet"],
     "small": ["small", "little", "tiny"],
     "large": ["large", "big", "huge"],
@@ -32,7 +30,6 @@ WORDS = {
     "grey": ["grey", "gray"],
     "navy": ["navy"],
     "brown": ["brown", "chestnut"],
-    "teal": ["teal"],
     "pink": ["pink", "rosy"],
 }
 THINGS = ["object", "thing", "figure", "item"]  # where the shape is not named
