@@ -61,8 +61,8 @@ def test_the_world_is_the_same_on_every_machine():
         values = values_of(dice.below(COMBINATIONS))
         pixels.update(picture(values, dice))
         words.update("\n".join(describe(values, dice)[0]).encode())
-    assert pixels.hexdigest()[:16] == "4a35ac6bd82ba68c"
-    assert words.hexdigest()[:16] == "c8361642cfbe8c1d"
+    assert pixels.hexdigest()[:16] == "9c26b123c2cbffe4"
+    assert words.hexdigest()[:16] == "ed84806f53ff049f"
 
 
 def test_a_scene_does_not_depend_on_how_many_are_drawn(archives, tmp_path):
@@ -131,7 +131,7 @@ def test_every_word_belongs_to_one_value():
 
 def test_captions_are_partial_and_cover_the_scene_together():
     for number in range(300):
-        captions, mentions = describe(values_of(5 * number), Dice(3, 0, number))
+        captions, mentions = describe(values_of(2 * number), Dice(3, 0, number))
         flags = np.array(mentions)
         assert len(set(captions)) == CAPTIONS == len(set(map(tuple, mentions)))
         assert set(flags.sum(1)) == {3}
@@ -139,7 +139,7 @@ def test_captions_are_partial_and_cover_the_scene_together():
 
 
 def test_articles():
-    captions = [text for number in range(300) for text in describe(values_of(5 * number), Dice(1, 0, number))[0]]
+    captions = [text for number in range(300) for text in describe(values_of(2 * number), Dice(1, 0, number))[0]]
     text = "\n".join(captions)
     assert re.search(r"\ban hourglass\b", text) and re.search(r"\ban azure\b", text)
     assert not re.search(r"\ba [aeio]|\ban [^aeioh]|\ba hour|\ban huge", text)
