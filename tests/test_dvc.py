@@ -1,5 +1,6 @@
 """The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
 
+import numpy as np
 import pytest
 
 from dvc_project import Project
@@ -51,6 +52,17 @@ def test_every_output_of_the_contract_is_there(project):
     assert all(variant in page for variant in VARIANTS)
 
 
+def test_processes_of_a_launcher_draw_the_same_pictures(project):
+    details = project.folder / "metrics/details/experiment/captions.npy"
+    one, metrics = np.load(details).astype(int), project.metrics("experiment")
+    launcher = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    project.run(*launcher, "-m", "condmix", "evaluate", "experiment")
+    assert abs(np.load(details).astype(int) - one).max() <= 1  # a batch of another size rounds otherwise
+    assert project.metrics("experiment")["fd_judge"] == pytest.approx(metrics["fd_judge"], rel=0.01)
+    assert not (project.folder / "data/tiny/drawn/experiment").exists()
+    project.run("dvc", "checkout", "--force")
+
+
 def test_a_second_repro_runs_nothing(project):
     done = project.run("dvc", "repro")
     assert project.ran(done.stdout) == set()
@@ -96,7 +108,7 @@ def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(pr
 
 def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
     done = project.run("dvc", "exp", "run", "-S", "fusion=addtive", fails=True)
-    assert 'no fusion "addtive"; found: additive, concat, mean; did you mean "additive"?' in done.stderr + done.stdout
+    assert 'no fusion "addtive"; found: additive, attention, concat, gated, mean; did you mean "additive"?' in done.stderr + done.stdout
     assert project.ran(done.stdout) == {"check"}
     project.run("git", "checkout", "-q", ".")
 

@@ -109,3 +109,31 @@ def test_mean_averages_what_is_present_in_any_order(views):
     expected = only_those(time, pair, torch.ones(B, 2, dtype=torch.bool))
     torch.testing.assert_close(module(time, views, mask), expected)
     torch.testing.assert_close(module(time, views, EVERYTHING), module(time, views.flip(1), EVERYTHING))
+
+
+def test_gates_choose_between_sources(views):
+    """With a gate of one source forced open and all others shut, that source's features are what is added."""
+    module, time = make("gated")
+    with torch.no_grad():
+        module.gate.weight.zero_()
+        bias = torch.full((P, module.time_width), -40.0)
+        bias[1] = 40.0
+        module.gate.bias.copy_(bias.flatten())
+    unit = views[:, 1] / views[:, 1].norm(dim=-1, keepdim=True) * D**0.5
+    torch.testing.assert_close(module(time, views, EVERYTHING), time + module.dense[1](unit).tanh())
+
+
+def test_attention_pools_like_torchs_layer_in_any_order(views):
+    module, time = make("attention")
+    layer = torch.nn.MultiheadAttention(D, module.heads, batch_first=True)
+    with torch.no_grad():
+        layer.in_proj_weight.copy_(torch.cat([torch.eye(D), module.key_value.weight]))
+        layer.in_proj_bias.copy_(torch.cat([torch.zeros(D), module.key_value.bias]))
+        layer.out_proj.weight.copy_(torch.eye(D))
+        layer.out_proj.bias.zero_()
+    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
+    mask = torch.tensor([[True, False, True], [True, True, True]] * B)[:B]
+    pooled = layer(module.query.expand(B, 1, D), unit, unit, key_padding_mask=~mask)[0][:, 0]
+    torch.testing.assert_close(module(time, views, mask), time + module.dense(pooled))
+    swapped = [2, 1, 0]  # both rows of the mask read the same from behind
+    torch.testing.assert_close(module(time, views[:, swapped], mask), module(time, views, mask))

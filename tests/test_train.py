@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from condmix import CondmixError
@@ -101,6 +102,35 @@ def test_two_processes_train_like_one(project, untracked):
     two = load_file(project.root / "models/experiment/model.safetensors")
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-3)
+    assert read_card(project.root / "models/experiment")["processes"] == 2
+
+
+def test_micro_batches_leave_the_same_gradient(project, untracked):
+    project = project.model_copy(update={"model": project.model.model_copy(update={"dropout": 0.0})})
+    whole, split = make(project), make(change(project, micro_batch=5))
+    assert project.train.batch_size % 5  # the last part is smaller
+    values = [trainer.backward(trainer.batch(0)) for trainer in (whole, split)]
+    torch.testing.assert_close(values[1], values[0])
+    for one, other in zip(whole.model.parameters(), split.model.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_processes_of_a_launcher_train_like_one(project, untracked):
+    """torchrun, which accelerate launch calls too; with micro-batches, whose gradients are exchanged once."""
+    path = project.root / "conf" / "tiny.yaml"
+    conf = yaml.safe_load(path.read_text())
+    conf["train"]["micro_batch"] = 3
+    conf["model"]["dropout"] = 0.0
+    path.write_text(yaml.safe_dump(conf))
+    run(load(project.root), "experiment")
+    one = load_file(project.root / "models/experiment/model.safetensors")
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(project.root)}
+    stage = ["-m", "condmix", "train", "experiment"]
+    subprocess.run([*command, *stage], cwd=project.root, env=environment, check=True, timeout=300)
+    for name, tensor in load_file(project.root / "models/experiment/model.safetensors").items():
+        torch.testing.assert_close(tensor, one[name], atol=2e-4, rtol=1e-3)
     assert read_card(project.root / "models/experiment")["processes"] == 2
 
 

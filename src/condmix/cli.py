@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def check() -> None:
 def _add_stage(name: str, text: str) -> None:
     @main.command(name, help=text, short_help=text)
     def stage() -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return  # one process does this stage's work, however many a launcher started
         importlib.import_module(f"condmix.{name}").main(_params())
 
 

@@ -112,7 +112,8 @@ class Train(Settings):
     """Budget and optimiser; `images` counts pictures seen, so that batch sizes compare."""
 
     images: Positive
-    batch_size: Positive
+    batch_size: Positive  # of an optimiser step, over all processes
+    micro_batch: Positive | None = None  # pictures that a process takes at once; null: its whole share
     lr: Annotated[float, Field(gt=0)]
     warmup: Fraction = 0.02  # share of the steps
     decay: Fraction = 0.4  # share of the steps over which lr falls to zero at the end
@@ -155,6 +156,7 @@ class Paths:
         self.captions = data / "captions"
         self.embeddings = data / "embeddings"
         self._packed = data / "packed"
+        self._drawn = data / "drawn"
         self.models = root / "models"
         self.clip = self.models / "clip"
         self.judge = self.models / "judge"
@@ -170,6 +172,10 @@ class Paths:
     def model(self, variant: str) -> Path:
         """Folder of a trained variant."""
         return self.models / variant
+
+    def drawn(self, variant: str) -> Path:
+        """Folder in which the processes of an evaluation leave their pictures for the one that measures them."""
+        return self._drawn / variant
 
     def details(self, variant: str) -> Path:
         """Folder of a variant's evaluation in full: rows, sweep, sample pictures."""

@@ -8,7 +8,7 @@ of the other. Axes: N pictures, P perspectives, A attributes, S image size.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed
+from accelerate import PartialState
 from tqdm import tqdm
 
 from condmix.captionfile import read_captions
@@ -28,7 +28,7 @@ from condmix.files import write_json
 from condmix.measures import Measure, class_attribute
 from condmix.model import load_model, read_card
 from condmix.packed import Packed
-from condmix.processes import spawn
+from condmix.processes import is_main, together
 from condmix.sample import Sampling, grid, sample_batches
 from condmix.seeds import derive
 from condmix.tracking import find_run, git_commit, track
@@ -75,19 +75,20 @@ def main(params: Params, variant: str) -> None:
     # A smaller set is the beginning of a larger one at the same scale, so only the largest is drawn.
     draws = list({job.file: job for job in sorted(jobs, key=lambda job: job.n)}.values())
 
-    with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
-        spawn(settings.processes, draw, params, variant, draws, Path(folder))
-        drawn = time.monotonic() - started
-        measure = Measure(params, split)
-        rows = [
-            measure(collect(Path(folder), job, settings.processes), _named(asked, job))
-            | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
-            for job in tqdm(jobs, desc=f"judge {variant}", unit="set")
-        ]
-        shown = {
-            condition.name: collect(Path(folder), job, settings.processes)[:SHOWN]
-            for condition, job in zip(asked, jobs, strict=False)
-        }
+    folder = params.paths.drawn(variant)
+    folder.mkdir(parents=True, exist_ok=True)
+    world = together(settings.processes, draw, params, variant, draws, folder)
+    if not is_main():
+        return
+    drawn = time.monotonic() - started
+    measure = Measure(params, split)
+    rows = [
+        measure(collect(folder, job, world), _named(asked, job))
+        | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
+        for job in tqdm(jobs, desc=f"judge {variant}", unit="set")
+    ]
+    shown = {condition.name: collect(folder, job, world)[:SHOWN] for condition, job in zip(asked, jobs, strict=False)}
+    shutil.rmtree(folder)
 
     card = read_card(params.paths.model(variant))
     metrics = {
@@ -147,9 +148,9 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[
 
 def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     """In each process: draw every job's share of pictures and leave them in `folder`."""
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    state = PartialState(cpu=not torch.cuda.is_available())
+    rank, world, device = state.process_index, state.num_processes, state.device
     model, card = load_model(params.paths.model(variant))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     packed = Packed.load(params.paths.packed(variant), "test")
     settings = params.evaluate

@@ -1,7 +1,7 @@
-"""Several CPU processes for one function, under torch.distributed (gloo) with a file as the meeting point.
+"""Several processes for one function: those of `accelerate launch` or `torchrun`, or CPU processes of our own.
 
 Tiny networks leave a second thread idle most of the time: two processes of one thread train them 1.4 times
-faster than one of two. On GPUs and on several machines, start condmix with `accelerate launch` or `torchrun`.
+faster than one of two. Those meet under torch.distributed (gloo) by a file. GPUs and machines need a launcher.
 """
 
 from __future__ import annotations
@@ -15,9 +15,30 @@ from typing import Any
 
 import torch
 import torch.distributed
+from accelerate import PartialState
 from torch.multiprocessing import ProcessExitedException
 
 from condmix import CondmixError
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes results."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def together(processes: int, function: Callable[..., None], *arguments: Any) -> int:
+    """Call function(*arguments) in each process of a group and return, when all are done, how many they are.
+
+    The group is the launcher's, all of whose processes must make this call. Without a launcher it is `processes`
+    new ones, or on a GPU this process alone.
+    """
+    if "WORLD_SIZE" not in os.environ and processes > 1 and not torch.cuda.is_available():
+        spawn(processes, function, *arguments)
+        return processes
+    state = PartialState(cpu=not torch.cuda.is_available())
+    function(*arguments)
+    state.wait_for_everyone()
+    return state.num_processes
 
 
 def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import csv
 import functools
 import math
-import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from condmix.diffusion import Schedule, loss
 from condmix.guidance import drop_sources
 from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
-from condmix.processes import spawn
+from condmix.processes import together
 from condmix.sample import Sampling, sample_grid
 from condmix.seeds import derive
 from condmix.tracking import Run, environment, project_root, track
@@ -43,11 +43,7 @@ LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
 
 def main(params: settings.Params, variant: str) -> None:
     """Train `variant` and write its model, card and loss curve; resumes where a killed run stopped."""
-    processes = params.train.processes
-    if processes == 1 or "WORLD_SIZE" in os.environ or torch.cuda.is_available():
-        run(params, variant)  # one process, or one of those that accelerate or torchrun started
-        return
-    spawn(processes, run, params, variant)
+    together(params.train.processes, run, params, variant)
 
 
 def run(params: settings.Params, variant: str) -> None:
@@ -150,14 +146,7 @@ class Trainer:
         """Optimiser step number `step`; returns its loss and gradient norm, on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps, self.settings)
-        x_0, vectors, mask, t, noise = self.batch(step)
-        with self.accelerator.autocast():
-            x_t = self.schedule.add_noise(x_0, noise, t)
-            output = self.network(x_t, t, vectors, mask)
-            diffusion = self.params.diffusion
-            losses = loss(diffusion.prediction, output.float(), x_0, noise, t, self.schedule, diffusion.min_snr_gamma)
-        value = losses.mean()
-        self.accelerator.backward(value)
+        value = self.backward(self.batch(step))
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -166,7 +155,37 @@ class Trainer:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():  # or every step would add to a graph that is never freed
             torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
-        return value.detach(), norm
+        return value, norm
+
+    def backward(self, batch: tuple[Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]) -> Tensor:
+        """Leave the gradient of this process's share of a batch, averaged over processes; returns its mean loss.
+
+        The share goes through the network in parts of `train.micro_batch`, whose gradients add up to the same.
+        """
+        x_0, vectors, mask, t, noise = batch
+        diffusion, count = self.params.diffusion, len(x_0)
+        total = torch.zeros((), device=self.device)
+        for part in parts(count, self.settings.micro_batch):
+            # processes exchange gradients once, with those of the last part
+            alone = part.stop < count
+            with self.accelerator.no_sync(self.network) if alone else nullcontext():
+                with self.accelerator.autocast():
+                    x_t = self.schedule.add_noise(x_0[part], noise[part], t[part])
+                    views = {name: rows[part] for name, rows in vectors.items()}
+                    output = self.network(x_t, t[part], views, mask[part]).float()
+                    losses = loss(
+                        diffusion.prediction,
+                        output,
+                        x_0[part],
+                        noise[part],
+                        t[part],
+                        self.schedule,
+                        diffusion.min_snr_gamma,
+                    )
+                value = losses.sum() / count
+                self.accelerator.backward(value)
+            total += value.detach()
+        return total
 
     def batch(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]:
         """This process's share of batch number `step`.
@@ -346,6 +365,12 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
 @functools.lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "epoch", epoch)))
+
+
+def parts(count: int, size: int | None) -> list[slice]:
+    """Slices of at most `size` rows (None: one slice) that together are 0 .. count-1."""
+    size = size or count
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def draw_times(count: int, steps: int, logit_normal: tuple[float, float] | None, generator: torch.Generator) -> Tensor:
