@@ -5,8 +5,6 @@
 #   docker run --rm --volume "$PWD:/workspace" condmix dvc exp show          any other command
 #   docker build --target mlflow .                                           the tracking server of compose.yaml
 
-# Python's own image and not nvidia/cuda: PyTorch's wheels bring the CUDA runtime, cuDNN and NCCL that they were built
-# with, so a CUDA base would hold all of it twice. The driver comes from the host, by the NVIDIA container toolkit.
 FROM python:3.11-slim AS python
 ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -27,17 +25,30 @@ EXPOSE 5000
 CMD ["mlflow", "server", "--host", "0.0.0.0"]
 
 
-FROM python AS train
+# NVIDIA's "base" and not its "runtime" flavour: both have the CUDA runtime and the settings by which the container
+# toolkit knows which driver is needed, but PyTorch's wheels bring the libraries (cuDNN, cuBLAS, NCCL) they were built
+# with, which "runtime" would hold a second time.
+FROM nvidia/cuda:13.1.1-base-ubuntu24.04 AS train
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    DVC_NO_ANALYTICS=true
+    PYTHONUNBUFFERED=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_CACHE_DIR=/var/cache/pip \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    DVC_NO_ANALYTICS=true \
+    PATH=/opt/venv/bin:$PATH
 # git for DVC's experiments and the commit in every model card (a mounted checkout belongs to a user of the host, which
-# git would refuse), make for `make test`. Unpinned: Debian keeps only a package's newest version, a pin soon fails.
+# git would refuse), make for `make test`. Unpinned: the archive keeps only a package's newest version, a pin soon fails.
+# Ubuntu's image has a user of its own with UID 1000.
+ARG UID=1000
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git make \
+    && apt-get install --yes --no-install-recommends git make python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
-    && git config --system --add safe.directory /workspace
+    && git config --system --add safe.directory /workspace \
+    && python3 -m venv /opt/venv \
+    && userdel --remove ubuntu \
+    && useradd --create-home --uid "$UID" condmix
 
 WORKDIR /workspace
 RUN chown condmix /workspace
