@@ -45,7 +45,11 @@ def test_params_are_frozen(project):
 @pytest.mark.parametrize(
     ("keys", "value", "says"),
     [
-        (("fusion",), "addtive", ["params.yaml", '"addtive"', "additive, attention, concat, gated, mean", 'did you mean "additive"']),
+        (
+            ("fusion",),
+            "addtive",
+            ["params.yaml", '"addtive"', "additive, attention, concat, film, gated, mean", 'did you mean "additive"'],
+        ),
         (("fusion",), {"name": "additive"}, ["params.yaml", "fusion", "string"]),
         (("profile",), "demoo", ['no profile "demoo"', "demo"]),
         (("perspectives",), ["caption_1", "captoin_2"], ['"captoin_2"', 'did you mean "caption_2"']),
@@ -112,5 +116,8 @@ def test_every_plugin_file_defines_what_its_name_says(kind):
 
 
 def test_an_unknown_plugin_lists_those_that_exist():
-    with pytest.raises(CondmixError, match='no fusion "concatt"; found: additive, attention, concat, gated, mean; did you mean "concat"'):
+    with pytest.raises(
+        CondmixError,
+        match='no fusion "concatt"; found: additive, attention, concat, film, gated, mean; did you mean "concat"',
+    ):
         plugin("fusions", "concatt")

@@ -137,3 +137,11 @@ def test_attention_pools_like_torchs_layer_in_any_order(views):
     torch.testing.assert_close(module(time, views, mask), time + module.dense(pooled))
     swapped = [2, 1, 0]  # both rows of the mask read the same from behind
     torch.testing.assert_close(module(time, views[:, swapped], mask), module(time, views, mask))
+
+
+def test_film_scales_the_normalised_time_and_shifts_it(views):
+    module, time = make("film")
+    unit = (views / views.norm(dim=-1, keepdim=True) * D**0.5).reshape(B, P * D)
+    scale, shift = (unit @ module.dense.weight.T + module.dense.bias).chunk(2, dim=1)
+    normal = (time - time.mean(1, keepdim=True)) / (time.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(module(time, views, EVERYTHING), time + scale * normal + shift)
