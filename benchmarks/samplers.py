@@ -1,0 +1,75 @@
+"""What a sampler's steps cost and bring: time and distances of the same conditions and seeds, sampler by sampler.
+
+    PYTHONPATH=src python benchmarks/samplers.py --variant experiment --n 200 --rounds 1
+
+Needs a trained variant (dvc repro). The first row, 1,000 steps of DDPM's ancestral sampling, is what the others are
+compared with; it takes nearly all the time. `evaluate.processes` draw together, as in the evaluate stage.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import click
+import torch
+
+from condmix.captionfile import read_captions
+from condmix.config import load
+from condmix.datasets import Split
+from condmix.evaluate import Job, collect, conditions, draw
+from condmix.measures import Measure
+from condmix.packed import Packed
+from condmix.processes import together
+
+CONTENDERS = [("ddpm", 1000), ("ddim", 50), ("ddim", 20), ("dpmpp_2m", 20), ("dpmpp_2m", 10)]
+
+
+@click.command()
+@click.option("--variant", default="experiment", show_default=True)
+@click.option("--n", default=200, show_default=True, help="Held-out conditions, one picture each.")
+@click.option("--rounds", default=1, show_default=True)
+def main(variant: str, n: int, rounds: int) -> None:
+    params = load()
+    split = Split.load(params.paths.dataset, "test")
+    packed = Packed.load(params.paths.packed(variant), "test")
+    asked = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
+    job = Job(asked.name, params.guidance, n)
+    measure = Measure(params, split)
+    seconds, found = {one: [] for one in CONTENDERS}, {}
+    load_before = os.getloadavg()[0]
+    for _ in range(rounds):
+        for sampler, steps in CONTENDERS:
+            settings = params.evaluate.model_copy(update={"sampler": sampler, "steps": steps})
+            with tempfile.TemporaryDirectory() as folder:
+                started = time.perf_counter()
+                world = together(
+                    settings.processes,
+                    draw,
+                    params.model_copy(update={"evaluate": settings}),
+                    variant,
+                    [job],
+                    Path(folder),
+                )
+                seconds[sampler, steps].append(time.perf_counter() - started)
+                found[sampler, steps] = measure(collect(Path(folder), job, world), asked.named)
+    print(
+        f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, seed {params.seed}; distances to "
+        f"{len(split.images):,} test pictures; {params.evaluate.processes} processes, {rounds} rounds; seconds include "
+        f"the processes' start; torch {torch.__version__}, load before {load_before:.2f}\n"
+    )
+    distances = [name for name in found[CONTENDERS[0]] if name.startswith("fd_") or name == "fid"]
+    print(f"| sampler | steps | seconds | speed-up | {' | '.join(distances)} | attributes right |")
+    print("|---" * (5 + len(distances)) + "|")
+    slowest = seconds[CONTENDERS[0]]
+    for one in CONTENDERS:
+        ratio = median(a / b for a, b in zip(slowest, seconds[one], strict=True))
+        values = " | ".join(f"{found[one][name]:.2f}" for name in distances)
+        right = found[one].get("attribute_accuracy_mean")
+        shown = "" if right is None else f"{100 * right:.1f}%"
+        print(f"| {one[0]} | {one[1]:,} | {median(seconds[one]):.1f} | {ratio:.1f} | {values} | {shown} |")
+
+
+if __name__ == "__main__":
+    main()
