@@ -8,16 +8,33 @@ from condmix.config import plugin, plugins
 B, P, D, T = 5, 3, 16, 24
 
 
-def make(name: str, perspectives: int = P):
+class Outputs(torch.nn.Module):
+    """A fusion whose conditioning and tokens, if it has any, are one row of numbers per sample."""
+
+    def __init__(self, fusion):
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, time, views, mask):
+        conditioning, tokens = self.fusion(time, views, mask)
+        assert (tokens is not None) == self.fusion.has_tokens
+        return conditioning if tokens is None else torch.cat([conditioning, tokens.flatten(1)], dim=1)
+
+
+def make(name: str, kinds=("caption",) * P):
     torch.manual_seed(0)
     cls = plugin("fusions", name)
     width = cls.time_width_for(D, T)
-    return cls(perspectives, D, width), torch.randn(B, width)
+    module = cls(kinds, D, width)
+    if module.shares_weights:
+        torch.nn.init.normal_(module.kind)  # zeros at first
+    return module, torch.randn(B, width)
 
 
 @pytest.fixture(params=plugins("fusions"))
 def fusion(request):
-    return make(request.param)
+    module, time = make(request.param)
+    return Outputs(module), time
 
 
 @pytest.fixture
@@ -28,15 +45,17 @@ def views():
 EVERYTHING = torch.ones(B, P, dtype=torch.bool)
 
 
-def test_output_has_the_width_of_the_time_embedding(fusion, views):
+def test_conditioning_has_the_width_of_the_time_embedding(fusion, views):
     module, time = fusion
-    assert module(time, views, EVERYTHING).shape == time.shape
+    conditioning, tokens = module.fusion(time, views, EVERYTHING)
+    assert conditioning.shape == time.shape
+    assert tokens is None or (tokens.shape[0], tokens.shape[2]) == (B, D)
 
 
 def test_time_is_added(fusion, views):
     """Conditioning is time plus something that the views decide: the U-Net always knows t."""
     module, time = fusion
-    difference = module(time + 1.5, views, EVERYTHING) - module(time, views, EVERYTHING)
+    difference = module.fusion(time + 1.5, views, EVERYTHING)[0] - module.fusion(time, views, EVERYTHING)[0]
     torch.testing.assert_close(difference, torch.full_like(time, 1.5))
 
 
@@ -76,7 +95,7 @@ def test_rows_do_not_mix(fusion, views):
 def test_nulls_are_learned(fusion, views):
     module, time = fusion
     module(time, views, torch.zeros(B, P, dtype=torch.bool)).square().sum().backward()
-    assert (module.null.grad.flatten(1).norm(dim=1) > 0).all()
+    assert (module.fusion.null.grad.flatten(1).norm(dim=1) > 0).all()
 
 
 def test_views_of_another_width_are_refused(fusion):
@@ -89,7 +108,7 @@ def test_concat_is_one_dense_layer_over_the_concatenation(views):
     module, time = make("concat")
     unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
     by_hand = time + unit.reshape(B, P * D) @ module.dense.weight.T + module.dense.bias
-    torch.testing.assert_close(module(time, views, EVERYTHING), by_hand)
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], by_hand)
 
 
 def test_additive_has_no_weights_but_its_nulls_and_takes_the_encoders_width(views):
@@ -97,18 +116,18 @@ def test_additive_has_no_weights_but_its_nulls_and_takes_the_encoders_width(view
     assert [name for name, _ in module.named_parameters()] == ["null"]
     assert module.time_width == D
     unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
-    torch.testing.assert_close(module(time, views, EVERYTHING), time + unit.sum(1))
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], time + unit.sum(1))
 
 
 def test_mean_averages_what_is_present_in_any_order(views):
     module, time = make("mean")
     mask = torch.tensor([[True, False, True]] * B)
-    only_those = make("mean", perspectives=2)[0]
+    only_those = make("mean", kinds=("caption",) * 2)[0]
     only_those.load_state_dict(module.state_dict() | {"null": module.null[[0, 2]]})
     pair = views[:, [0, 2]]
-    expected = only_those(time, pair, torch.ones(B, 2, dtype=torch.bool))
-    torch.testing.assert_close(module(time, views, mask), expected)
-    torch.testing.assert_close(module(time, views, EVERYTHING), module(time, views.flip(1), EVERYTHING))
+    expected = only_those(time, pair, torch.ones(B, 2, dtype=torch.bool))[0]
+    torch.testing.assert_close(module(time, views, mask)[0], expected)
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], module(time, views.flip(1), EVERYTHING)[0])
 
 
 def test_gates_choose_between_sources(views):
@@ -120,7 +139,7 @@ def test_gates_choose_between_sources(views):
         bias[1] = 40.0
         module.gate.bias.copy_(bias.flatten())
     unit = views[:, 1] / views[:, 1].norm(dim=-1, keepdim=True) * D**0.5
-    torch.testing.assert_close(module(time, views, EVERYTHING), time + module.dense[1](unit).tanh())
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], time + module.dense[1](unit).tanh())
 
 
 def test_attention_pools_like_torchs_layer_in_any_order(views):
@@ -131,12 +150,12 @@ def test_attention_pools_like_torchs_layer_in_any_order(views):
         layer.in_proj_bias.copy_(torch.cat([torch.zeros(D), module.key_value.bias]))
         layer.out_proj.weight.copy_(torch.eye(D))
         layer.out_proj.bias.zero_()
-    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
+    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5 + module.kind
     mask = torch.tensor([[True, False, True], [True, True, True]] * B)[:B]
     pooled = layer(module.query.expand(B, 1, D), unit, unit, key_padding_mask=~mask)[0][:, 0]
-    torch.testing.assert_close(module(time, views, mask), time + module.dense(pooled))
+    torch.testing.assert_close(module(time, views, mask)[0], time + module.dense(pooled))
     swapped = [2, 1, 0]  # both rows of the mask read the same from behind
-    torch.testing.assert_close(module(time, views[:, swapped], mask), module(time, views, mask))
+    torch.testing.assert_close(module(time, views[:, swapped], mask)[0], module(time, views, mask)[0])
 
 
 def test_film_scales_the_normalised_time_and_shifts_it(views):
@@ -144,4 +163,27 @@ def test_film_scales_the_normalised_time_and_shifts_it(views):
     unit = (views / views.norm(dim=-1, keepdim=True) * D**0.5).reshape(B, P * D)
     scale, shift = (unit @ module.dense.weight.T + module.dense.bias).chunk(2, dim=1)
     normal = (time - time.mean(1, keepdim=True)) / (time.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    torch.testing.assert_close(module(time, views, EVERYTHING), time + scale * normal + shift)
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], time + scale * normal + shift)
+
+
+def test_cross_attention_hands_the_views_over_as_tokens(views):
+    module, time = make("cross_attention")
+    mask = torch.tensor([[True, False, True]] * B)
+    conditioning, tokens = module(time, views, mask)
+    assert torch.equal(conditioning, time)
+    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
+    torch.testing.assert_close(tokens[:, [0, 2]], (unit + module.kind)[:, [0, 2]])
+    torch.testing.assert_close(tokens[:, 1], (module.null[1] + module.kind[0]).expand(B, D))
+
+
+@pytest.mark.parametrize("name", ["attention", "cross_attention"])
+def test_sources_of_another_kind_are_told_apart_where_weights_are_shared(name, views):
+    module, time = make(name, kinds=("caption", "image", "caption"))
+    assert len(module.kind) == 2 and module.kind_of == [0, 1, 0]
+    same = views[:, :1].expand(B, P, D)
+    tokens = module.tokens(same + module.kind[module.kind_of])
+    if tokens is not None:
+        assert torch.equal(tokens[:, 0], tokens[:, 2]) and not torch.equal(tokens[:, 0], tokens[:, 1])
+    swapped = views[:, [1, 0, 2]]
+    outputs = Outputs(module)
+    assert not torch.allclose(outputs(time, views, EVERYTHING), outputs(time, swapped, EVERYTHING))

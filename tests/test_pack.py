@@ -11,6 +11,7 @@ from condmix import CondmixError, pack
 from condmix.cache import cache_key, read_cache, write_cache
 from condmix.config import VARIANTS
 from condmix.packed import Packed
+from condmix.perspectives import another
 from condmix.variants import REFERENCES, resolve
 
 COUNTS = {"train": 8, "test": 5}
@@ -57,6 +58,29 @@ def test_a_variant_gets_its_perspectives_in_its_order(params, variant):
         "dim": 6,
         "encoder": "clip A",
     }
+
+
+def test_controls_read_the_captions_they_are_named_after(params):
+    names = ("caption_1", "caption_1_again", "caption_2_of_another", "caption_any")
+    params.perspectives = names
+    pack.main(params, "experiment")
+    train, test = (Packed.load(params.paths.packed("experiment"), split) for split in COUNTS)
+    first, second = (read_cache(cache(params, "train", name), None) for name in ("caption_1", "caption_2"))
+    assert torch.equal(train.vectors["caption_1_again"], first[0])
+    others = another(COUNTS["train"])
+    assert torch.equal(train.vectors["caption_2_of_another"], second[0][others])
+    assert torch.equal(train.present[:, 2], second[1][others])
+    assert torch.equal(test.vectors["caption_any"], test.vectors["caption_1"]) and not test.choices
+    assert torch.equal(train.present[:, 3], first[1] | second[1])
+
+    both = train.choices["caption_any"].all(1).nonzero()[:, 0]
+    for draw, expected in ((0.0, first), (0.49, first), (0.5, second), (0.99, second)):
+        drawn, _ = train.batch(both, draws=torch.full((len(both),), draw))
+        assert torch.equal(drawn["caption_any"], expected[0][both].float())
+    only_second = (~first[1] & second[1]).nonzero()[:, 0]
+    assert len(only_second)
+    drawn, mask = train.batch(only_second, draws=torch.zeros(len(only_second)))
+    assert torch.equal(drawn["caption_any"], second[0][only_second].float()) and mask[:, 3].all()
 
 
 def test_reference_variants_are_the_report_s():

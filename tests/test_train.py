@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
 from condmix.checkpoint import Checkpoint
@@ -132,6 +133,19 @@ def test_processes_of_a_launcher_train_like_one(project, untracked):
     for name, tensor in load_file(project.root / "models/experiment/model.safetensors").items():
         torch.testing.assert_close(tensor, one[name], atol=2e-4, rtol=1e-3)
     assert read_card(project.root / "models/experiment")["processes"] == 2
+
+
+def test_a_caption_of_several_is_drawn_anew_in_every_step(project, untracked):
+    folder = project.paths.packed("experiment")
+    train = load_file(folder / "train.safetensors")
+    captions = torch.arange(1.0, 6.0)[None, :, None].expand(48, 5, 16)  # caption k holds nothing but k
+    train |= {"caption_1": captions.half().contiguous(), "caption_1.present": torch.ones(48, 5, dtype=torch.bool)}
+    save_file(train, folder / "train.safetensors")
+    trainer = Trainer(project, "experiment", Accelerator(cpu=True))
+    drawn = torch.cat([trainer.batch(step)[1]["caption_1"][:, 0] for step in range(100)])
+    counts = torch.stack([(drawn == k).sum() for k in range(1, 6)])
+    assert counts.sum() == 800 and (counts - 160).abs().max() < 60
+    assert torch.equal(trainer.batch(3)[1]["caption_1"], trainer.batch(3)[1]["caption_1"])
 
 
 def test_the_card_rebuilds_the_model(project, untracked):

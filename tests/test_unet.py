@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from condmix import CondmixError
-from condmix.unet import Block, Downsample, TimeEmbedding, UNet, Upsample
+from condmix.unet import Block, CrossAttention, Downsample, TimeEmbedding, UNet, Upsample
 
 CIFAR10 = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (16,), "image_size": 32}
 SMALL = {"channels": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": (8,), "image_size": 16}
@@ -190,6 +190,33 @@ def test_group_norm_never_isolates_a_channel(channels):
     norm = Block(channels, channels, dropout=0.0, attention=False, scale_shift=False).norm1
     assert channels % norm.num_groups == 0 and norm.num_groups <= 32
     assert norm.num_groups == 1 or channels // norm.num_groups >= 4
+
+
+def test_cross_attention_is_torchs_multihead_attention_from_places_to_tokens():
+    layer = CrossAttention(16, token_width=6)
+    randomise(layer)
+    theirs = nn.MultiheadAttention(16, layer.heads, kdim=6, vdim=6, batch_first=True)
+    key, value = layer.key_value.weight.chunk(2)
+    with torch.no_grad():
+        for mine, yours in ((layer.query.weight, "q"), (key, "k"), (value, "v")):
+            getattr(theirs, f"{yours}_proj_weight").copy_(mine)
+        theirs.in_proj_bias.copy_(torch.cat([layer.query.bias, layer.key_value.bias]))
+        theirs.out_proj.load_state_dict(layer.out.state_dict())
+    x, tokens = torch.randn(2, 16, 4, 4), torch.randn(2, 3, 6)
+    places = layer.norm(x).flatten(2).transpose(1, 2)
+    attended = theirs(places, tokens, tokens)[0].transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(layer(x, tokens), x + attended, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_reach_every_attention_and_have_no_order():
+    _, unet = ours(SMALL, 64, token_width=6)
+    assert sum(isinstance(module, CrossAttention) for module in unet.modules()) == 1 + 2 + 1  # down, up, middle
+    x, conditioning, tokens = torch.randn(2, 3, 16, 16), torch.randn(2, 64), torch.randn(2, 3, 6)
+    assert unet(x, conditioning, tokens).eq(0).all()  # like any fresh network
+    randomise(unet)
+    output = unet(x, conditioning, tokens)
+    assert not torch.allclose(output, unet(x, conditioning, tokens + 1))
+    torch.testing.assert_close(output, unet(x, conditioning, tokens.flip(1)), atol=1e-5, rtol=1e-4)
 
 
 def test_dropout_is_for_training_only():

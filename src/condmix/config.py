@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,9 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from condmix import CondmixError
+from condmix.perspectives import known as known_perspectives
 
 VARIANTS = ("class_v1", "class_v2", "caption", "experiment")
-PERSPECTIVE = re.compile(r"class|image|caption_[1-9]\d*")
 
 Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -68,6 +67,7 @@ class Clip(Settings):
     warmup: Fraction = 0.1  # share of the steps
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     joined: Fraction = 0.5  # share of the texts that join several captions of an image
+    seed: Annotated[int, Field(ge=0)] = 0  # its own, so that another seed of the experiment is told the same vectors
     processes: Positive = 1  # CPU processes that train it together
 
 
@@ -85,6 +85,7 @@ class Judge(Settings):
     steps: Positive = 600
     batch_size: Positive = 128
     lr: Annotated[float, Field(gt=0)] = 2e-3
+    seed: Annotated[int, Field(ge=0)] = 0  # its own, so that every experiment has the same judge
 
 
 class Model(Settings):
@@ -97,6 +98,7 @@ class Model(Settings):
     dropout: Fraction = 0.0
     position_map: bool = False
     scale_shift: bool = False  # condition by scale and shift, not by a shift alone as in DDPM
+    match_parameters: Positive | None = None  # widen the conditioning until the model has so many, to compare fusions
 
 
 class Diffusion(Settings):
@@ -275,7 +277,7 @@ def _check_names(params: Params) -> None:
     ]:
         if name not in plugins(kind):
             raise CondmixError(unknown(kind.removesuffix("s"), name, plugins(kind), where))
-    known = ["class", "image", *(f"caption_{k + 1}" for k in range(params.embed.captions))]
+    known = known_perspectives(params.embed.captions)
     for name in params.perspectives:
         if name not in known:
             raise CondmixError(unknown("perspective", name, known, "params.yaml"))

@@ -62,7 +62,7 @@ def main(params: Any) -> None:
     }
     metrics = measure(dataset, encoders["clip_image"], encoders["clip_text"], params.captions.templates)
     name = settings.model if isinstance(settings.model, str) else "custom"
-    metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.seed}
+    metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
     write_json(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
 
@@ -173,9 +173,9 @@ def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
         start = time.monotonic()
         processes = 1 if torch.cuda.is_available() else settings.processes
         if processes == 1:
-            train_member(scratch, settings.model, recipe, params.seed)
+            train_member(scratch, settings.model, recipe, params.clip.seed)
         else:
-            spawn(processes, train_member, scratch, settings.model, recipe, params.seed)
+            spawn(processes, train_member, scratch, settings.model, recipe, params.clip.seed)
         seconds = time.monotonic() - start
         model.load_state_dict(load_file(scratch / TRAINED))
         loss = json.loads((scratch / LOSS).read_text())

@@ -28,6 +28,7 @@ from condmix.files import write_json
 from condmix.measures import Measure, class_attribute
 from condmix.model import load_model, read_card
 from condmix.packed import Packed
+from condmix.perspectives import parse
 from condmix.processes import is_main, together
 from condmix.sample import Sampling, grid, sample_batches
 from condmix.seeds import derive
@@ -120,7 +121,8 @@ def main(params: Params, variant: str) -> None:
 def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[Condition]:
     """The ways of asking a variant. The first gives its headline figures: an oracle only where words are lacking."""
     names = list(packed.vectors)
-    slots = [int(name.partition("_")[2]) - 1 for name in names if name.startswith("caption_")]
+    told = [perspective for perspective in map(parse, names) if perspective.kind == "caption"]
+    slots = list(dict.fromkeys(perspective.caption for perspective in told if not perspective.of_another))
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if "class" in names else None
 
     def texts(chosen: list[int]) -> list[list[str]]:

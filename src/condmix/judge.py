@@ -41,9 +41,9 @@ def main(params: Any) -> None:
     if settings.weights:
         judge = pretrained(Path(settings.weights), heads, size_of(train)).to(device())
     else:
-        torch.manual_seed(params.seed)  # for the new network's weights; the order of the data has its own generator
+        torch.manual_seed(params.judge.seed)  # the new network's weights; the data's order has its own generator
         judge = Judge("small_cnn", heads, size_of(train)).to(device())
-        generator = torch.Generator().manual_seed(params.seed)
+        generator = torch.Generator().manual_seed(params.judge.seed)
         augment = None if train.attribute_names else partial(moved, flip=params.data.flip, generator=generator)
         order = shuffled((targets >= 0).any(dim=1), settings.batch_size, generator)
         fit(judge, train.images, targets, order, settings.steps, settings.lr, augment)
@@ -52,7 +52,7 @@ def main(params: Any) -> None:
         "accuracy": accuracy(judge, batches(test.images, targets_of(test))),
         "n": len(test.images),
         "split": "test",
-        "seed": params.seed,
+        "seed": params.judge.seed,
         "network": judge.network_name,
         "steps": 0 if settings.weights else settings.steps,
         "seconds": round(time.monotonic() - started, 1),

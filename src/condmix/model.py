@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from condmix import CondmixError
 from condmix.config import plugin
 from condmix.files import replacing, write_json
+from condmix.perspectives import parse
 from condmix.unet import TimeEmbedding, UNet
 
 
@@ -37,6 +39,7 @@ class Architecture:
     dropout: float = 0.0
     position_map: bool = False
     scale_shift: bool = False
+    match_parameters: int | None = None
 
 
 class ConditionalModel(nn.Module):
@@ -44,6 +47,9 @@ class ConditionalModel(nn.Module):
 
     A perspective whose vectors have the encoder's width D enters as it is. Others pass a learned linear
     map without bias; for `class`, whose vectors are one-hot, that map is the learned class table.
+
+    With `match_parameters` a residual network between fusion and U-Net is as wide as it takes to reach that many
+    parameters (less than one of its hidden units may lack), so that fusions compare at equal size.
     """
 
     def __init__(self, architecture: Architecture):
@@ -58,7 +64,7 @@ class ConditionalModel(nn.Module):
             }
         )
         self.time = TimeEmbedding(a.channels, width)
-        self.fusion = fusion(len(a.perspectives), a.dim, width)
+        self.fusion = fusion([parse(name).kind for name in a.perspectives], a.dim, width)
         self.unet = UNet(
             in_channels=3,
             channels=a.channels,
@@ -70,7 +76,20 @@ class ConditionalModel(nn.Module):
             dropout=a.dropout,
             position_map=a.position_map,
             scale_shift=a.scale_shift,
+            token_width=a.dim if fusion.has_tokens else None,
         )
+        self.widening = nn.Identity() if a.match_parameters is None else self._widening(width, a.match_parameters)
+
+    def _widening(self, width: int, parameters: int) -> Widening:
+        own = sum(parameter.numel() for parameter in self.parameters())
+        hidden = (parameters - own) // Widening.parameters_per_unit(width)
+        if hidden < 1:
+            raise CondmixError(
+                f"model.match_parameters is {parameters:,}, but with fusion {self.architecture.fusion} of "
+                f"{' + '.join(self.architecture.perspectives)} the model has {own:,} already; ask for at least "
+                f"{own + Widening.parameters_per_unit(width):,}"
+            )
+        return Widening(width, hidden)
 
     def embed(self, vectors: Mapping[str, Tensor]) -> Tensor:
         """Vectors {perspective: (B, d_p)} -> views (B, P, D), in the model's order."""
@@ -84,7 +103,26 @@ class ConditionalModel(nn.Module):
         """
         if not isinstance(views, Tensor):
             views = self.embed(views)
-        return self.unet(x_t, self.fusion(self.time(t), views, mask))
+        conditioning, tokens = self.fusion(self.time(t), views, mask)
+        return self.unet(x_t, self.widening(conditioning), tokens)
+
+
+class Widening(nn.Module):
+    """c + W_2 silu(W_1 c + b), at first the identity: parameters for a comparison at equal size, and nothing else."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    @staticmethod
+    def parameters_per_unit(width: int) -> int:
+        """Parameters of one hidden unit: `width` weights in, as many out, and a bias."""
+        return 2 * width + 1
+
+    def forward(self, conditioning: Tensor) -> Tensor:  # (B, T) -> (B, T)
+        return conditioning + self.out(F.silu(self.hidden(conditioning)))
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], card: dict) -> str:

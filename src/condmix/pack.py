@@ -13,12 +13,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
 from condmix.cache import read_cache, read_metadata
 from condmix.config import plugins, unknown
+from condmix.perspectives import another, parse
 from condmix.variants import Variant, resolve
 
 SPLITS = ("train", "test")
@@ -46,7 +48,7 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
     """CondmixError where the embeddings lack a perspective that the variant reads."""
     present = sorted(path.stem for path in (embeddings / SPLITS[0]).glob("[!.]*.safetensors"))
     for name in variant.perspectives:
-        if name not in present:
+        if parse(name).source not in present:
             raise CondmixError(
                 f'profile {profile} has no perspective "{name}" (variant {variant.name} needs it); '
                 f"it has: {', '.join(present) or 'none (run dvc repro embed)'}"
@@ -56,33 +58,52 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
 def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
     """{"p": (N, d_p) fp16, "p.present": (N,) bool} per perspective p.
 
+    In training, `caption_any` has all K captions, (N, K, d_p) and (N, K), of which each step draws one.
     The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
     left out where the data have no caption at all.
     """
-    sources = {name: name for name in variant.perspectives}
-    if split == "test" and "image" in sources and (folder / f"{PROMPT}.safetensors").exists():
-        sources["prompt"] = PROMPT
     tensors = {}
-    for name, perspective in sources.items():
-        expected = {"perspective": perspective, "split": split}
-        tensors[name], tensors[f"{name}.present"], _ = read_cache(folder / f"{perspective}.safetensors", expected)
-    counts = {name: len(tensors[name]) for name in sources}
+    for perspective in map(parse, variant.perspectives):
+        if perspective.any and split == "train":
+            vectors, present = zip(*(_read(folder, source, split) for source in _captions(folder)), strict=True)
+            found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
+        else:
+            found = _read(folder, perspective.source, split)
+        if perspective.of_another:
+            others = torch.from_numpy(another(len(found[0])))
+            found = tuple(tensor[others] for tensor in found)
+        tensors[perspective.name], tensors[f"{perspective.name}.present"] = found
+    if split == "test" and "image" in variant.perspectives and (folder / f"{PROMPT}.safetensors").exists():
+        tensors["prompt"], tensors["prompt.present"] = _read(folder, PROMPT, split)
+    counts = {name: len(rows) for name, rows in tensors.items() if not name.endswith(".present")}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise CondmixError(f"the {split} embeddings count different images ({found}): dvc repro embed")
     return tensors
 
 
+def _read(folder: Path, source: str, split: str) -> tuple[Tensor, Tensor]:
+    return read_cache(folder / f"{source}.safetensors", {"perspective": source, "split": split})[:2]
+
+
+def _captions(folder: Path) -> list[str]:
+    names = [path.stem for path in folder.glob("caption_*.safetensors")]
+    return sorted(names, key=lambda name: int(name.removeprefix("caption_")))
+
+
 def describe(variant: Variant, folder: Path) -> dict[str, Any]:
     """The card: what the variant is, the CLIP's width D and identity, and the hash of the fusion's code."""
-    metadata = {name: read_metadata(folder / f"{name}.safetensors") for name in ("image", *variant.perspectives)}
+    image = read_metadata(folder / "image.safetensors")
+    dims = {
+        name: int(read_metadata(folder / f"{parse(name).source}.safetensors")["dim"]) for name in variant.perspectives
+    }
     return {
         "variant": variant.name,
         "fusion": variant.fusion,
         "fusion_sha256": fusion_sha256(variant.fusion),
-        "perspectives": [{"name": name, "dim": int(metadata[name]["dim"])} for name in variant.perspectives],
-        "dim": int(metadata["image"]["dim"]),
-        "encoder": metadata["image"]["encoder"],
+        "perspectives": [{"name": name, "dim": dim} for name, dim in dims.items()],
+        "dim": int(image["dim"]),
+        "encoder": image["encoder"],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,17 @@ from condmix import CondmixError
 
 @dataclass
 class Packed:
-    """One split: `vectors` {perspective: (N, d_p) float16} and `present` (N, P) bool, P in the variant's order."""
+    """One split: `vectors` {perspective: (N, d_p) float16} and `present` (N, P) bool, P in the variant's order.
+
+    A perspective whose vectors are (N, K, d_p) has K to choose from, those that `choices` (N, K) says.
+    """
 
     variant: dict
     vectors: dict[str, Tensor]
     present: Tensor
     sha256: str  # of the file
     prompt: tuple[Tensor, Tensor] | None = None  # text vectors (N, D) for the image's place, present (N,)
+    choices: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, split: str) -> Packed:
@@ -37,19 +41,35 @@ class Packed:
         except (SafetensorError, json.JSONDecodeError) as error:
             raise CondmixError(f"{path} is damaged ({error}); run dvc repro -f pack@{folder.name}") from None
         names = [perspective["name"] for perspective in variant["perspectives"]]
-        present = torch.stack([tensors[f"{name}.present"] for name in names], dim=1)
+        vectors = {name: tensors[name] for name in names}
+        choices = {name: tensors[f"{name}.present"] for name in names if vectors[name].dim() == 3}
+        having = [choices[name].any(1) if name in choices else tensors[f"{name}.present"] for name in names]
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         prompt = (tensors["prompt"], tensors["prompt.present"]) if "prompt" in tensors else None
-        return cls(variant, {name: tensors[name] for name in names}, present, sha256, prompt)
+        return cls(variant, vectors, torch.stack(having, dim=1), sha256, prompt, choices)
 
     def __len__(self) -> int:
         return len(self.present)
 
-    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Tensor]:
-        """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`."""
-        vectors = {name: rows[index].to(device).float() for name, rows in self.vectors.items()}
+    def batch(
+        self, index: Tensor, device: torch.device | str = "cpu", draws: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`.
+
+        Where there is a choice, `draws` (B,) in [0, 1) makes it, each caption that a row has being as likely.
+        """
+        vectors = {
+            name: (self._chosen(name, index, draws) if name in self.choices else rows[index]).to(device).float()
+            for name, rows in self.vectors.items()
+        }
         return vectors, self.present[index].to(device)
+
+    def _chosen(self, name: str, index: Tensor, draws: Tensor) -> Tensor:
+        having = self.choices[name][index]
+        nth = (draws.to(having.device) * having.sum(1)).long()  # of those that the row has
+        column = having.int().argsort(dim=1, descending=True, stable=True)[torch.arange(len(index)), nth]
+        return self.vectors[name][index, column]
 
     def prompted(self) -> Packed:
         """The same split with the text vectors in the image's place."""

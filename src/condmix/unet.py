@@ -4,10 +4,10 @@ Ho et al. 2020 (arXiv:2006.11239), appendix B. Its CIFAR-10 configuration, 35,74
 `UNet(3, 128, (1, 2, 2, 2), blocks=2, attention=(16,), image_size=32, time_width=512, dropout=0.1)` with
 `TimeEmbedding(128, 512)`. The two are separate modules so that a fusion can stand between them:
 
-    conditioning = fusion(time_embedding(t), views, mask)
-    output = unet(x, conditioning)
+    conditioning, tokens = fusion(time_embedding(t), views, mask)
+    output = unet(x, conditioning, tokens)
 
-Axes: B batch, C channels, H height, W width, T time width, N = H * W places.
+Axes: B batch, C channels, H height, W width, T time width, N = H * W places, M tokens, D their width.
 
 The network runs fastest in `channels_last` (`model.to(memory_format=torch.channels_last)`): every operation
 here keeps that layout, and attention's (B, N, C) is then a view.
@@ -60,14 +60,40 @@ class SelfAttention(nn.Module):
         return x + attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
+class CrossAttention(nn.Module):
+    """Attention from all places of a feature map to a set of tokens, with its residual (Rombach et al. 2022)."""
+
+    def __init__(self, channels: int, token_width: int):
+        super().__init__()
+        self.heads = next(heads for heads in range(8, 0, -1) if channels % heads == 0)
+        self.norm = _group_norm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(token_width, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:  # (B, C, H, W), (B, M, D) -> (B, C, H, W)
+        def split(rows: Tensor) -> Tensor:  # (B, N, C) -> (B, heads, N, C / heads)
+            return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        places = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        attended = F.scaled_dot_product_attention(split(self.query(places)), split(key), split(value))
+        return x + self.out(attended.transpose(1, 2).flatten(2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
 class Block(nn.Module):
     """Residual block with the conditioning between its convolutions; attention follows if asked for.
+
+    With attention and a `token_width` D, cross-attention to tokens of that width follows too.
 
     The conditioning shifts the feature map, as in DDPM, or with `scale_shift` scales and shifts the normalised map
     (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.3), so that it can also choose what passes.
     """
 
-    def __init__(self, in_channels: int, channels: int, dropout: float, attention: bool, scale_shift: bool):
+    def __init__(
+        self, in_channels: int, channels: int, dropout: float, attention: bool, scale_shift: bool,
+        token_width: int | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.scale_shift = scale_shift
         self.conditioning_width = 2 * channels if scale_shift else channels
@@ -78,8 +104,10 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = SelfAttention(channels) if attention else nn.Identity()
+        self.cross_attention = CrossAttention(channels, token_width) if attention and token_width else None
 
-    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:  # (B, C, H, W), (B, C' or 2C') -> (B, C', H, W)
+    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B, C' or 2C'), maybe (B, M, D) -> (B, C', H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         if self.scale_shift:
             scale, shift = conditioning[:, :, None, None].chunk(2, dim=1)
@@ -87,7 +115,8 @@ class Block(nn.Module):
         else:
             h = self.norm2(h + conditioning[:, :, None, None])
         h = self.conv2(self.dropout(F.silu(h)))
-        return self.attention(self.shortcut(x) + h)
+        h = self.attention(self.shortcut(x) + h)
+        return h if self.cross_attention is None else self.cross_attention(h, tokens)
 
 
 class Downsample(nn.Conv2d):
@@ -128,6 +157,7 @@ class UNet(nn.Module):
     scale_shift    condition by scale and shift after the normalisation, not by a shift before it (see Block)
     position_map   add a learned map to the first feature map: a small network has too little depth to find
                    out from its zero padding where in the picture it is
+    token_width    D of the tokens that each attention is followed by cross-attention to; None: there are none
     """
 
     def __init__(
@@ -142,6 +172,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         position_map: bool = False,
         scale_shift: bool = False,
+        token_width: int | None = None,
     ):
         super().__init__()
         sizes = [image_size >> level for level in range(len(multipliers))]
@@ -158,19 +189,21 @@ class UNet(nn.Module):
         width, skips = channels, [channels]
         for level, (out, size) in enumerate(zip(widths, sizes, strict=True)):
             for _ in range(blocks):
-                self.down.append(Block(width, out, dropout, size in attention, scale_shift))
+                self.down.append(Block(width, out, dropout, size in attention, scale_shift, token_width))
                 width = out
                 skips.append(width)
             if level < last:
                 self.down.append(Downsample(width))
                 skips.append(width)
 
-        self.middle = nn.ModuleList(Block(width, width, dropout, attended, scale_shift) for attended in (True, False))
+        self.middle = nn.ModuleList(
+            Block(width, width, dropout, attended, scale_shift, token_width) for attended in (True, False)
+        )
 
         self.up = nn.ModuleList()
         for level, (out, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
             for _ in range(blocks + 1):
-                self.up.append(Block(width + skips.pop(), out, dropout, size in attention, scale_shift))
+                self.up.append(Block(width + skips.pop(), out, dropout, size in attention, scale_shift, token_width))
                 width = out
             if level > 0:
                 self.up.append(Upsample(width))
@@ -183,8 +216,8 @@ class UNet(nn.Module):
         self.conditioning = nn.Linear(time_width, sum(self._widths))
         _initialise(self)
 
-    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        """(B, in_channels, H, W), (B, time_width) -> (B, in_channels, H, W)."""
+    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """(B, in_channels, H, W), (B, time_width), maybe (B, M, token_width) -> (B, in_channels, H, W)."""
         parts = iter(self.conditioning(F.silu(conditioning)).split(self._widths, dim=1))
         h = self.conv_in(x)
         if self.position is not None:
@@ -192,13 +225,13 @@ class UNet(nn.Module):
 
         skips = [h]
         for layer in self.down:
-            h = layer(h, next(parts)) if isinstance(layer, Block) else layer(h)
+            h = layer(h, next(parts), tokens) if isinstance(layer, Block) else layer(h)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, next(parts))
+            h = layer(h, next(parts), tokens)
         for layer in self.up:
             if isinstance(layer, Block):
-                h = layer(torch.cat([h, skips.pop()], dim=1), next(parts))
+                h = layer(torch.cat([h, skips.pop()], dim=1), next(parts), tokens)
             else:
                 h = layer(h)
         return self.conv_out(F.silu(self.norm_out(h)))
@@ -222,7 +255,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
     for layer in module.modules():
-        last = {Block: "conv2", SelfAttention: "out", UNet: "conv_out"}.get(type(layer))
+        last = {Block: "conv2", SelfAttention: "out", CrossAttention: "out", UNet: "conv_out"}.get(type(layer))
         if last:
             nn.init.zeros_(getattr(layer, last).weight)
 

@@ -7,6 +7,8 @@ not depend on the views' order. When none is present, their nulls are pooled ins
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,8 +21,10 @@ MOST_HEADS = 8
 class Attention(Fusion):
     """Keys and values are linear maps of the views, shared by all sources; the query is a parameter."""
 
-    def __init__(self, perspectives: int, dim: int, time_width: int):
-        super().__init__(perspectives, dim, time_width)
+    shares_weights = True
+
+    def __init__(self, kinds: Sequence[str], dim: int, time_width: int):
+        super().__init__(kinds, dim, time_width)
         self.heads = next(heads for heads in range(MOST_HEADS, 0, -1) if dim % heads == 0)
         self.query = nn.Parameter(torch.randn(dim))
         self.key_value = nn.Linear(dim, 2 * dim)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from condmix.fusions import Fusion
@@ -10,9 +12,9 @@ from condmix.fusions import Fusion
 class Concat(Fusion):
     """Each slot has weights of its own, so the order of the perspectives matters."""
 
-    def __init__(self, perspectives: int, dim: int, time_width: int):
-        super().__init__(perspectives, dim, time_width)
-        self.dense = nn.Linear(perspectives * dim, time_width)
+    def __init__(self, kinds: Sequence[str], dim: int, time_width: int):
+        super().__init__(kinds, dim, time_width)
+        self.dense = nn.Linear(len(kinds) * dim, time_width)
 
     def fuse(self, time: Tensor, views: Tensor, mask: Tensor) -> Tensor:
         return time + self.dense(views.flatten(1))

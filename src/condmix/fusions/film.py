@@ -6,6 +6,8 @@ a residual: where `concat` says the same at every time, here the views also deci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,9 +17,9 @@ from condmix.fusions import Fusion
 class Film(Fusion):
     """Each slot has weights of its own, so the order of the perspectives matters."""
 
-    def __init__(self, perspectives: int, dim: int, time_width: int):
-        super().__init__(perspectives, dim, time_width)
-        self.dense = nn.Linear(perspectives * dim, 2 * time_width)
+    def __init__(self, kinds: Sequence[str], dim: int, time_width: int):
+        super().__init__(kinds, dim, time_width)
+        self.dense = nn.Linear(len(kinds) * dim, 2 * time_width)
 
     def fuse(self, time: Tensor, views: Tensor, mask: Tensor) -> Tensor:
         scale, shift = self.dense(views.flatten(1)).chunk(2, dim=1)

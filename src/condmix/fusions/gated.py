@@ -6,6 +6,8 @@ feature, the views together decide how much of which source passes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +17,10 @@ from condmix.fusions import Fusion
 class Gated(Fusion):
     """Sources have weights of their own, so the order of the perspectives matters."""
 
-    def __init__(self, perspectives: int, dim: int, time_width: int):
-        super().__init__(perspectives, dim, time_width)
-        self.dense = nn.ModuleList(nn.Linear(dim, time_width) for _ in range(perspectives))
-        self.gate = nn.Linear(perspectives * dim, perspectives * time_width)
+    def __init__(self, kinds: Sequence[str], dim: int, time_width: int):
+        super().__init__(kinds, dim, time_width)
+        self.dense = nn.ModuleList(nn.Linear(dim, time_width) for _ in kinds)
+        self.gate = nn.Linear(len(kinds) * dim, len(kinds) * time_width)
 
     def fuse(self, time: Tensor, views: Tensor, mask: Tensor) -> Tensor:
         features = torch.stack([layer(view) for layer, view in zip(self.dense, views.unbind(1), strict=True)], dim=1)

@@ -6,6 +6,8 @@ not dilute it; when all are, their nulls are averaged instead, which makes the u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from condmix.fusions import Fusion
@@ -14,8 +16,8 @@ from condmix.fusions import Fusion
 class Mean(Fusion):
     """One dense layer is shared by all sources: the result does not depend on their order."""
 
-    def __init__(self, perspectives: int, dim: int, time_width: int):
-        super().__init__(perspectives, dim, time_width)
+    def __init__(self, kinds: Sequence[str], dim: int, time_width: int):
+        super().__init__(kinds, dim, time_width)
         self.dense = nn.Linear(dim, time_width)
 
     def fuse(self, time: Tensor, views: Tensor, mask: Tensor) -> Tensor:

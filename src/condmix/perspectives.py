@@ -1,0 +1,77 @@
+"""The names of perspectives, and what each puts into one slot of a picture's views.
+
+    class           its class
+    image           the picture itself
+    caption_k       its k-th caption
+    caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
+
+Controls show that what helps is being told more, and not having a second slot:
+
+    caption_k_again         the k-th caption, as a slot beside another that holds it already
+    caption_k_of_another    the k-th caption of some other picture, always the same one
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+NAME = re.compile(r"(?P<kind>class|image|caption)(_(?P<number>[1-9]\d*|any)(_(?P<control>again|of_another))?)?")
+
+
+@dataclass(frozen=True)
+class Perspective:
+    """A name, taken apart. `number` is k of the k-th caption, None where it is not one particular caption."""
+
+    name: str
+    kind: str  # "class", "image" or "caption": perspectives of one kind lie in the same space
+    number: int | None = None
+    any: bool = False
+    of_another: bool = False
+
+    @property
+    def source(self) -> str:
+        """The embedding cache that it reads; of `caption_any` the one that it reads in evaluation."""
+        if self.kind != "caption":
+            return self.kind
+        return f"caption_{1 if self.any else self.number}"
+
+    @property
+    def caption(self) -> int | None:
+        """Index from 0 of the caption that it stands for in evaluation, None where there is none."""
+        return int(self.source.removeprefix("caption_")) - 1 if self.kind == "caption" else None
+
+
+def parse(name: str) -> Perspective | None:
+    """The perspective of this name, None where no perspective can have it."""
+    found = NAME.fullmatch(name)
+    if found is None or (found["kind"] == "caption") != (found["number"] is not None):
+        return None
+    drawn = found["number"] == "any"
+    if drawn and found["control"]:
+        return None
+    number = None if drawn or found["number"] is None else int(found["number"])
+    return Perspective(name, found["kind"], number, drawn, found["control"] == "of_another")
+
+
+def known(captions: int) -> list[str]:
+    """Every name that a profile with so many captions per picture has."""
+    numbers = range(1, captions + 1)
+    return [
+        "class",
+        "image",
+        *(f"caption_{k}" for k in numbers),
+        "caption_any",
+        *(f"caption_{k}_{control}" for control in ("again", "of_another") for k in numbers),
+    ]
+
+
+def another(count: int) -> Any:
+    """For each of `count` pictures the number of another one (count,), each picture being another's exactly once."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(count)
+    other = np.empty(count, np.int64)
+    other[order] = np.roll(order, 1)
+    return other

@@ -1,0 +1,63 @@
+"""The conditional model: what joins maps, time, fusion and U-Net."""
+
+import pytest
+import torch
+
+from condmix import CondmixError
+from condmix.config import plugins
+from condmix.model import Architecture, ConditionalModel
+
+SMALL = {"dim": 12, "image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
+PERSPECTIVES = {"caption_1": 12, "caption_2": 12}
+
+
+def model(fusion: str, perspectives=PERSPECTIVES, **settings) -> ConditionalModel:
+    torch.manual_seed(0)
+    return ConditionalModel(Architecture(fusion, perspectives, **SMALL, **settings))
+
+
+def size(module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    x, views = torch.randn(3, 3, 8, 8, generator=generator), torch.randn(3, 2, 12, generator=generator)
+    return x, torch.tensor([0, 400, 999]), views, torch.ones(3, 2, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("fusion", plugins("fusions"))
+def test_views_reach_the_prediction_through_every_fusion(fusion, inputs):
+    x, t, views, mask = inputs
+    net = model(fusion)
+    with torch.no_grad():
+        for parameter in net.parameters():  # those that start at zero too
+            parameter.normal_(std=0.2)
+        nothing = net(x, t, views, torch.zeros_like(mask))
+        for p in range(2):
+            changed = views.clone()
+            changed[:, p] = -changed[:, p]
+            assert not torch.allclose(net(x, t, views, mask), net(x, t, changed, mask))
+            assert torch.equal(net(x, t, changed, torch.zeros_like(mask)), nothing)
+
+
+@pytest.mark.parametrize("fusion", plugins("fusions"))
+def test_sizes_match_to_less_than_one_hidden_unit(fusion):
+    target = 60_000
+    width = model(fusion).fusion.time_width
+    assert 0 <= target - size(model(fusion, match_parameters=target)) < 2 * width + 1
+
+
+def test_a_widened_model_starts_as_the_same_model(inputs):
+    plain, wide = model("concat"), model("concat", match_parameters=60_000)
+    with torch.no_grad():
+        plain.unet.conv_out.weight.normal_()
+    missing = wide.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("widening.") for name in missing)
+    assert torch.equal(wide(*inputs), plain(*inputs)) and plain(*inputs).any()
+
+
+def test_a_size_that_is_passed_already_is_refused():
+    with pytest.raises(CondmixError, match="match_parameters is 1,000, but with fusion concat of caption_1"):
+        model("concat", match_parameters=1_000)

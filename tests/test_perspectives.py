@@ -1,0 +1,28 @@
+"""What a perspective's name says."""
+
+import numpy as np
+import pytest
+
+from condmix.perspectives import another, known, parse
+
+
+def test_every_known_name_is_read_and_reads_a_cache():
+    for name in known(3):
+        assert parse(name).name == name
+        assert parse(name).source in {"class", "image", "caption_1", "caption_2", "caption_3"}
+    assert (parse("caption_any").source, parse("caption_2_of_another").source) == ("caption_1", "caption_2")
+    assert (parse("caption_3_again").caption, parse("caption_any").caption, parse("image").caption) == (2, 0, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["caption", "caption_0", "class_1", "image_again", "caption_any_again", "caption_1_twice", "Caption_1", ""]
+)
+def test_other_names_are_none(name):
+    assert parse(name) is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 1000])
+def test_another_is_never_the_picture_itself_and_uses_each_once(count):
+    other = another(count)
+    assert (other != np.arange(count)).all() and sorted(other) == list(range(count))
+    assert (other == another(count)).all()
