@@ -29,7 +29,7 @@ def world(tmp_path, monkeypatch):
 
     def run(name="run", seed=0, **clip):
         params = colour_params(tmp_path / name, **clip)
-        params.seed = seed
+        params.clip.seed = seed
         params.paths.captions.mkdir(parents=True)
         captions = [["", *texts] for texts in Colours().captions("train")]
         captions[7] = []  # pictures without captions and empty captions are left out

@@ -9,8 +9,6 @@ import torch
 from condmix import CondmixError
 from condmix.frechet import Statistics, frechet_distance
 
-KEY = {"features": "judge:12ab", "data": "34cd", "split": "test", "n": 50}
-
 
 def features(n: int, width: int, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -126,28 +124,3 @@ def test_too_few_pictures_and_other_widths_are_refused():
         frechet_distance(Statistics.of(features(9, 4, seed=12)), Statistics.of(features(9, 5, seed=13)))
     with pytest.raises(CondmixError, match="no pictures"):
         Statistics.of_batches([])
-
-
-def test_saved_statistics_come_back_and_leave_no_other_file(tmp_path):
-    statistics = Statistics.of(features(50, 6, seed=14))
-    statistics.save(tmp_path / "cache" / "test.safetensors", KEY)
-    again = Statistics.load(tmp_path / "cache" / "test.safetensors", KEY)
-    assert again.n == 50
-    assert torch.equal(again.mean, statistics.mean) and torch.equal(again.scatter, statistics.scatter)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["test.safetensors"]
-
-
-@pytest.mark.parametrize(("name", "other"), [("features", "clip"), ("split", "train"), ("n", 49)])
-def test_statistics_of_something_else_are_refused(tmp_path, name, other):
-    path = tmp_path / "test.safetensors"
-    Statistics.of(features(50, 6, seed=14)).save(path, KEY)
-    with pytest.raises(CondmixError, match=f"{name} {KEY[name]}, but {name} {other} was asked for"):
-        Statistics.load(path, KEY | {name: other})
-
-
-def test_a_damaged_or_absent_cache_is_refused(tmp_path):
-    with pytest.raises(CondmixError, match="holds no feature statistics"):
-        Statistics.load(tmp_path / "absent.safetensors", KEY)
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(CondmixError, match="holds no feature statistics"):
-        Statistics.load(tmp_path / "cut.safetensors", KEY)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from condmix import CondmixError
 from condmix.diffusion import Schedule
-from condmix.guidance import denoiser, drop_sources, guided
+from condmix.guidance import composed, denoiser, equal_weights, guided, within
 
 B, P, D = 4, 3, 5
 
@@ -86,6 +87,123 @@ def test_a_half_precision_model_is_guided_in_the_pictures_precision(inputs):
     torch.testing.assert_close(output, uncond + 3 * (cond - uncond), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", [torch.tensor([2.0, -0.5, 1.5]), torch.linspace(-1, 4, B * P).view(B, P)])
+@pytest.mark.parametrize("away", [False, True])
+def test_composed_guidance_is_that_of_separate_calls_in_one_pass(inputs, weights, away):
+    x, t, views, mask = (part[:3] for part in inputs)  # the samples that have a source
+    weights = weights if weights.dim() == 1 else weights[:3]
+    negative = (views.flip(2), mask.flip(1)) if away else None
+    model = Model()
+    output = composed(model, views, mask, weights, negative)(x, t)
+    assert model.batches == [3 * (P + 1)]
+    for b in range(3):
+        here = slice(b, b + 1)
+        nobody = (views[here], torch.zeros(1, P, dtype=torch.bool))
+        start = model(x[here], t[here], *((part[here] for part in negative) if away else nobody))
+        expected = start.clone()
+        for source in range(P):
+            if mask[b, source]:
+                only = torch.arange(P)[None] == source
+                weight = weights.expand(3, P)[b, source]
+                expected += weight * (model(x[here], t[here], views[here], only) - start)
+        torch.testing.assert_close(output[here], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_composed_guidance_predicts_the_noise_of_a_product_of_experts():
+    """Pictures are N(0, 1), which source i multiplies by exp(m_i x): with weights the product is N(sum w_i m_i, 1)."""
+    schedule = Schedule("cosine")
+
+    def noise_of(mean, x, t):
+        signal = schedule.alpha_bar[t].sqrt().float()[:, None]
+        return (1 - signal**2).sqrt() * (x - signal * mean)
+
+    def model(x, t, views, mask):
+        return noise_of((views * mask[..., None]).sum((1, 2))[:, None], x, t)
+
+    x, t = torch.randn(3, 7, generator=torch.Generator().manual_seed(1)), torch.tensor([100, 500, 900])
+    means, both = torch.tensor([[1.0, -2.0], [0.5, 3.0], [4.0, 1.0]]), torch.ones(3, 2, dtype=torch.bool)
+    weights = torch.tensor([2.0, 0.25])
+    output = composed(model, means[..., None], both, weights)(x, t)
+    torch.testing.assert_close(output, noise_of((weights * means).sum(1, keepdim=True), x, t), atol=1e-5, rtol=1e-5)
+    # sources that are independent: to ask for both at once is to ask for each with all of s
+    joint = guided(model, means[..., None], both, 3.0)(x, t)
+    each = composed(model, means[..., None], both, torch.tensor([3.0, 3.0]))(x, t)
+    torch.testing.assert_close(joint, each, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0, 1, 3.0, -0.5])
+def test_composed_guidance_of_one_source_is_joint_guidance(inputs, scale):
+    x, t, views, mask = inputs
+    # in a batch with other samples, the third has one source
+    output = composed(Model(), views, mask, equal_weights(mask, scale))(x, t)
+    torch.testing.assert_close(output[2], predictions(Model(), inputs, scale)[2], atol=1e-6, rtol=1e-6)
+    # in a batch where nobody has another, to the bit and without passes for those that nobody has
+    model, only = Model(), mask & torch.tensor([False, False, True])
+    output = composed(model, views, only, equal_weights(only, scale))(x, t)
+    assert model.batches == [2 * B]
+    assert torch.equal(output, guided(Model(), views, only, scale)(x, t))
+
+
+def test_sources_share_the_scale_among_those_that_are_there(inputs):
+    *_, mask = inputs
+    third = [[1.0, 1.0, 1.0], [1.5, 0.0, 1.5], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]
+    torch.testing.assert_close(equal_weights(mask, 3.0), torch.tensor(third))
+
+
+def test_composed_guidance_without_any_source_is_unconditional(inputs):
+    x, t, views, mask = inputs
+    model, nothing = Model(), torch.zeros_like(mask)
+    uncond = predictions(Model(), inputs, 0)
+    assert torch.equal(composed(model, views, nothing, torch.ones(P))(x, t), uncond)
+    assert model.batches == [B]
+    assert torch.equal(composed(model, views, mask, torch.ones(P))(x, t)[3], uncond[3])
+    with pytest.raises(CondmixError, match="some pictures have no source"):
+        composed(model, views, mask, torch.ones(P), (views, mask))
+
+
+def test_a_negative_condition_takes_the_unconditional_ones_place(inputs):
+    x, t, views, mask = inputs
+    negative = views.flip(0), mask.flip(0)
+    model = Model()
+    away, cond = model(x, t, *negative), model(x, t, views, mask)
+    for scale, expected in ((0, away), (1, cond), (3.0, away + 3 * (cond - away))):
+        output = guided(model, views, mask, scale, negative)(x, t)
+        torch.testing.assert_close(output, expected, atol=1e-5 if scale == 3 else 0, rtol=0)
+    # a negative condition that says nothing is the unconditional one
+    silent = guided(model, views, mask, 3.0, (views.flip(0), torch.zeros_like(mask)))(x, t)
+    assert torch.equal(silent, predictions(Model(), inputs, 3.0))
+
+
+def test_guidance_outside_its_interval_is_the_conditional_model_in_one_pass(inputs):
+    x, _, views, mask = inputs
+    model = Model()
+    predict = within((0.2, 0.8), 1000, guided(model, views, mask, 3.0), guided(model, views, mask, 1))
+    for time, scale in ((0, 1), (199, 1), (200, 3.0), (799, 3.0), (800, 1), (999, 1)):
+        model.batches.clear()
+        t = torch.full((B,), time)
+        output = predict(x, t)
+        assert model.batches == [B if scale == 1 else 2 * B]
+        assert torch.equal(output, guided(Model(), views, mask, scale)(x, t))
+    with pytest.raises(ValueError):
+        predict(x, torch.tensor([0, 0, 0, 500]))
+
+
+def test_an_interval_of_noise_levels_is_one_of_times():
+    """The mapping that `within` states for the cosine schedule, at an interval of noise levels."""
+    schedule = Schedule("cosine")
+    sigma = schedule.snr(torch.arange(schedule.steps)).rsqrt()
+    assert (sigma.diff() > 0).all()
+    levels = torch.tensor([0.2, 0.5, 1.0, 3.0], dtype=torch.float64)
+    shares = torch.searchsorted(sigma, levels) / schedule.steps
+    torch.testing.assert_close(shares, (levels.atan() * 2 / torch.pi).float(), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("interval", [(-0.1, 0.5), (0.5, 0.5), (0.8, 0.2), (0.2, 1.1), (float("nan"), 1.0)])
+def test_an_interval_that_is_none_is_refused(interval):
+    with pytest.raises(CondmixError, match="0 <= low < high <= 1"):
+        within(interval, 1000, None, None)
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v", "x0"])
 def test_denoiser_finds_the_picture_and_clips_it(prediction_type):
     schedule, t = Schedule("cosine"), torch.tensor([10, 500])
@@ -98,41 +216,3 @@ def test_denoiser_finds_the_picture_and_clips_it(prediction_type):
     assert x_0.abs().max() > 1
     torch.testing.assert_close(free(x_t, t), x_0, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(clipped(x_t, t), x_0.clamp(-1, 1), atol=1e-4, rtol=1e-4)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def test_sources_drop_as_often_as_they_should():
-    n, p_uncond, p_source = 100_000, 0.15, 0.3
-    kept = drop_sources(torch.ones(n, 2, dtype=torch.bool), p_uncond, p_source, generator())
-    both, first, second = kept.all(1), kept[:, 0] & ~kept[:, 1], kept[:, 1] & ~kept[:, 0]
-    shares = torch.stack([both, first, second, ~kept.any(1)]).double().mean(1)
-    stay = 1 - p_uncond
-    expected = [stay * 0.7**2, stay * 0.7 * 0.3, stay * 0.3 * 0.7, p_uncond + stay * 0.3**2]
-    torch.testing.assert_close(shares, torch.tensor(expected).double(), atol=0.006, rtol=0)
-
-
-def test_dropping_is_certain_at_0_and_1():
-    mask = torch.rand(1000, P, generator=generator()) < 0.7
-    assert torch.equal(drop_sources(mask, 0, 0, generator()), mask)
-    assert not drop_sources(mask, 1, 0, generator()).any()
-    assert not drop_sources(mask, 0, 1, generator()).any()
-
-
-def test_what_is_absent_stays_absent_and_the_given_mask_is_kept():
-    mask = torch.rand(1000, P, generator=generator()) < 0.5
-    before = mask.clone()
-    kept = drop_sources(mask, 0.1, 0.3, generator())
-    assert not (kept & ~mask).any()
-    assert torch.equal(mask, before)
-
-
-def test_dropping_follows_the_generator_and_draws_by_shape_alone():
-    mask = torch.ones(64, P, dtype=torch.bool)
-    one, other = generator(1), generator(1)
-    assert torch.equal(drop_sources(mask, 0.2, 0.2, one), drop_sources(mask, 0.2, 0.2, other))
-    drop_sources(mask, 0.0, 0.0, one)
-    drop_sources(~mask, 0.9, 0.9, other)
-    assert torch.equal(one.get_state(), other.get_state())

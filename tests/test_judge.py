@@ -49,12 +49,11 @@ def write_dataset(folder: Path, *, attributes: bool = False, classes: bool = Fal
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def parameters(root: Path, *, seed: int = 0, **settings) -> SimpleNamespace:
+def parameters(root: Path, **settings) -> SimpleNamespace:
     return SimpleNamespace(
         profile="squares",
-        seed=seed,
         data=SimpleNamespace(flip=True),
-        judge=SimpleNamespace(**{"weights": None, "steps": 24, "batch_size": 64, "lr": 3e-3} | settings),
+        judge=SimpleNamespace(**{"weights": None, "steps": 24, "batch_size": 64, "lr": 3e-3, "seed": 0} | settings),
         paths=SimpleNamespace(dataset=root / "dataset", judge=root / "judge", metrics=root / "metrics"),
     )
 

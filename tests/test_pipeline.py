@@ -13,7 +13,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Code that a stage runs but need not list: what it does shows in a dependency, or in nothing that the stage writes.
 READERS = "src/condmix/datasets/"  # what they read is the prepared data set
 FUSIONS = "src/condmix/fusions/"  # their hash is part of variant.json, which the pack stage writes
-PREVIEWS = ("src/condmix/sample.py", "src/condmix/samplers/")  # only MLflow gets them
+PREVIEWS = ("src/condmix/guidance.py", "src/condmix/sample.py", "src/condmix/samplers/")  # only MLflow gets them
 KNOWN_OTHERWISE = {
     "encode": (READERS,),
     "embed": (READERS,),

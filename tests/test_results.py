@@ -63,7 +63,7 @@ def test_best_marks_the_best_cell_of_each_column():
     rows = ranked([captions_variant("caption", 0.8), captions_variant("experiment", 0.9)])
     table = comparison(rows)
     best = {table.headings[i] for i, cell in enumerate(table.lines[0][2]) if cell.best}
-    assert best == {"all attributes", "shape", "colour", "fd_judge", "fd_clip"}  # fd_clip is a tie
+    assert best == {"named attributes", "shape", "colour", "fd_judge", "fd_clip"}  # fd_clip is a tie
     assert [cell.best for cell in table.lines[1][2]] == [heading == "fd_clip" for heading in table.headings]
     assert not any(cell.best for _, _, cells in comparison(rows[:1]).lines for cell in cells)
 

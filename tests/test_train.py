@@ -16,7 +16,7 @@ from condmix import CondmixError
 from condmix.checkpoint import Checkpoint
 from condmix.config import Train, load
 from condmix.model import load_model, read_card
-from condmix.train import Trainer, batch_indices, draw_times, learning_rate, run, to_model
+from condmix.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -234,6 +234,44 @@ def test_batches_visit_every_picture_once_an_epoch():
     drawn = torch.cat([batch_indices(seed=3, step=step, batch_size=4, count=10) for step in range(5)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
     assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_dropping_is_certain_at_0_and_1():
+    mask = torch.rand(1000, 3, generator=generator()) < 0.7
+    assert torch.equal(drop_sources(mask, 0, 0, generator()), mask)
+    assert not drop_sources(mask, 1, 0, generator()).any()
+    assert not drop_sources(mask, 0, 1, generator()).any()
+
+
+def test_what_is_absent_stays_absent_and_the_given_mask_is_kept():
+    mask = torch.rand(1000, 3, generator=generator()) < 0.5
+    before = mask.clone()
+    kept = drop_sources(mask, 0.1, 0.3, generator())
+    assert not (kept & ~mask).any()
+    assert torch.equal(mask, before)
+
+
+def test_dropping_follows_the_generator_and_draws_by_shape_alone():
+    mask = torch.ones(64, 3, dtype=torch.bool)
+    one, other = generator(1), generator(1)
+    assert torch.equal(drop_sources(mask, 0.2, 0.2, one), drop_sources(mask, 0.2, 0.2, other))
+    drop_sources(mask, 0.0, 0.0, one)
+    drop_sources(~mask, 0.9, 0.9, other)
+    assert torch.equal(one.get_state(), other.get_state())
+
+
+def test_sources_drop_as_often_as_they_should():
+    n, p_uncond, p_source = 100_000, 0.15, 0.3
+    kept = drop_sources(torch.ones(n, 2, dtype=torch.bool), p_uncond, p_source, generator())
+    both, first, second = kept.all(1), kept[:, 0] & ~kept[:, 1], kept[:, 1] & ~kept[:, 0]
+    shares = torch.stack([both, first, second, ~kept.any(1)]).double().mean(1)
+    stay = 1 - p_uncond
+    expected = [stay * 0.7**2, stay * 0.7 * 0.3, stay * 0.3 * 0.7, p_uncond + stay * 0.3**2]
+    torch.testing.assert_close(shares, torch.tensor(expected).double(), atol=0.006, rtol=0)
 
 
 def test_times_are_spread_over_their_distribution():

@@ -13,8 +13,12 @@ from html import escape
 WIDTH, HEIGHT = 440, 300  # user units; narrow, so that text stays legible when scaled to a phone
 LEFT, RIGHT, TOP, BOTTOM = 60, 14, 30, 46
 MARKERS = ("M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "M-3.2-3.2h6.4v6.4h-6.4z", "M0-4.4l4.3 7.4h-8.6z",
-           "M0-4.6l4.6 4.6l-4.6 4.6l-4.6-4.6z")  # fmt: skip
-STYLES = 4  # lines that look different; the page's CSS has .line-0 ... .line-3
+           "M0-4.6l4.6 4.6l-4.6 4.6l-4.6-4.6z", "M0 4.4l4.3-7.4h-8.6z",
+           "M-1.4-4.4h2.8v3h3v2.8h-3v3h-2.8v-3h-3v-2.8h3z", "M-4-4h8l-8 8h8z",
+           "M-4.4 0l2.2-3.8h4.4l2.2 3.8l-2.2 3.8h-4.4z")  # fmt: skip
+STYLES = 8  # lines that look different; report.css has .line-0 ... .line-3, evidence.css the others
+LEGEND_ROW = 18
+LETTER = 6.2  # width of a letter of the legend, about
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,15 @@ def line_chart(
     points = [point for line in lines for point in line.points]
     x = axis([p[0] for p in points], LEFT, WIDTH - RIGHT, rounded=False)
     y = axis([p[1] for p in points], HEIGHT - BOTTOM, TOP, log=log_y)
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    above = LEGEND_ROW * (-(-len(lines) // _legend_place(lines)[1]) - 1)  # what a legend of several rows needs more
+    box = f"0 {-above} {WIDTH} {HEIGHT + above}"
+    parts = [f'<svg class="chart" viewBox="{box}" role="img" aria-label="{escape(label)}">']
     parts += _frame(x, y, x_label, y_label, format_x, format_y)
     if mark_x is not None and x.low <= mark_x <= x.high:
         parts.append(f'<path class="mark" d="M{x(mark_x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
     for line in lines:
         parts += _line(line, x, y, markers, format_x, format_y)
-    parts += _legend(lines, markers)
+    parts += _legend(lines, markers, 12 - above)
     return "\n".join([*parts, "</svg>"])
 
 
@@ -145,15 +151,24 @@ def _line(line: Line, x: Axis, y: Axis, markers: bool, format_x: Callable, forma
     return parts
 
 
-def _legend(lines: Sequence[Line], markers: bool) -> list[str]:
-    width = (WIDTH - LEFT - RIGHT) / max(4, len(lines))
+def _legend_place(lines: Sequence[Line]) -> tuple[int, int]:
+    """(left end, columns) of the legend: one row above the frame, or where that is too narrow, rows as wide as all."""
+    widest = 27 + LETTER * max(len(line.name) for line in lines)
+    if len(lines) <= min(4, (WIDTH - LEFT - RIGHT) // widest):
+        return LEFT, 4
+    return RIGHT, max(1, int((WIDTH - 2 * RIGHT) // widest))
+
+
+def _legend(lines: Sequence[Line], markers: bool, top: float) -> list[str]:
+    left, columns = _legend_place(lines)
     parts = []
     for place, line in enumerate(lines):
-        style, at = line.style % STYLES, LEFT + place * width
+        row, column = divmod(place, columns)
+        style, at, y = line.style % STYLES, left + column * (WIDTH - left - RIGHT) / columns, top + row * LEGEND_ROW
         dashed = "" if markers else " dashed"
-        parts.append(f'<path class="line line-{style}{dashed}" d="M{at:.1f} 12h20"/>')
+        parts.append(f'<path class="line line-{style}{dashed}" d="M{at:.1f} {y}h20"/>')
         if markers:
-            moved = f'transform="translate({at + 10:.1f} 12)"'
+            moved = f'transform="translate({at + 10:.1f} {y})"'
             parts.append(f'<path class="marker line-{style}" {moved} d="{MARKERS[style]}"/>')
-        parts.append(f'<text x="{at + 25:.1f}" y="12" dy=".35em">{escape(line.name)}</text>')
+        parts.append(f'<text x="{at + 25:.1f}" y="{y}" dy=".35em">{escape(line.name)}</text>')
     return parts

@@ -112,7 +112,11 @@ def summary() -> None:
 @click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
 @click.option("--class", "class_name", help="A class name.")
+@click.option("--negative", "negatives", multiple=True, help="A caption to steer away from; several, like --caption.")
 @click.option("--guidance", type=float, help="Guidance scale s; s = 1 is the plain conditional model.")
+@click.option("--composed", is_flag=True, help="Guide by each source alone, with s shared among those given.")
+@click.option("--weight", "weights", multiple=True, help="NAME=NUMBER: a source's own scale; implies --composed.")
+@click.option("--interval", type=float, nargs=2, help="Guide at these shares of the diffusion time; 1 is pure noise.")
 @click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
@@ -147,6 +151,45 @@ def bench(list_only: bool, contenders: str, **options: object) -> None:
 
     names = [name.strip() for name in contenders.split(",") if name.strip()]
     click.echo(listing() if list_only else run(contenders=names, **options))
+
+
+@main.group()
+def experiments() -> None:
+    """Run a grid of experiments over several seeds, and write the page that compares them."""
+
+
+_grid = click.option("--grid", "name", default="demo", show_default=True, help="Which conf/experiments/<grid>.yaml.")
+
+
+@experiments.command()
+@_grid
+def plan(name: str) -> None:
+    """List the grid's runs, which are done, and what the others will cost."""
+    from condmix.experiments import read_grid, table
+
+    root = Path.cwd()
+    click.echo(table(root, read_grid(root, name)))
+
+
+@experiments.command()
+@_grid
+@click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+def run(name: str, jobs: int) -> None:
+    """Run what is missing; interrupted, the same command goes on where it was."""
+    from condmix.experiments import Runner, read_grid
+
+    root = Path.cwd()
+    Runner(root, read_grid(root, name), jobs).run()
+
+
+@experiments.command("report")
+@_grid
+def experiments_report(name: str) -> None:
+    """Write metrics/experiments/<grid>/ from the finished runs."""
+    from condmix.experiments import read_grid, report
+
+    root = Path.cwd()
+    click.echo(report(root, read_grid(root, name)) / "index.html")
 
 
 def _params():  # noqa: ANN202

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from condmix import CondmixError
 from condmix.perspectives import known as known_perspectives
@@ -132,6 +132,12 @@ class Train(Settings):
     log_every: Positive = 50
 
 
+def _resamples(count: int) -> int:
+    if count and count < 40:
+        raise ValueError("a 95% interval needs at least 40 resamples; 0 leaves it out")
+    return count
+
+
 class Evaluate(Settings):
     """What is sampled and measured for each variant."""
 
@@ -142,7 +148,11 @@ class Evaluate(Settings):
     sweep: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
     sweep_n: Positive = 100
     processes: Positive = 1
+    composed: bool = False  # guide every source by itself, with weights s / K
+    interval: tuple[Fraction, Fraction] | None = None  # shares of the diffusion time between which guidance acts
+    resamples: Annotated[int, AfterValidator(_resamples)] = 200  # bootstrap of the distances' intervals; 0: none
     features: tuple[Literal["inception", "judge", "clip"], ...] = ("judge", "clip")
+    scorer: str | None = None  # folder of a CLIP that conditions nothing, to score captions that were not told
     inception_weights: str | None = None
 
 

@@ -3,7 +3,9 @@
 Every picture is drawn for the conditions of one test picture. A variant that sees the picture itself is asked in
 two ways: by the held-out picture's own CLIP vector, an oracle that is told the answer, and by the CLIP text vector
 of a caption in the image's place (train on images, ask with words). Rows of the one kind don't compare with rows
-of the other. Axes: N pictures, P perspectives, A attributes, S image size.
+of the other. The first way is asked again with changes: at other guidance scales, without each of several
+perspectives, under another picture's conditions (what is right then is right by chance), and several times under
+one condition. Axes: N pictures, P perspectives, A attributes, S image size.
 """
 
 from __future__ import annotations
@@ -20,21 +22,24 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from condmix import CondmixError
+from condmix.caption_score import CaptionScore, not_told
 from condmix.captionfile import read_captions
 from condmix.config import Params
 from condmix.datasets import Split
 from condmix.diffusion import Schedule
-from condmix.files import write_json
+from condmix.files import replacing, write_json
 from condmix.measures import Measure, class_attribute
 from condmix.model import load_model, read_card
 from condmix.packed import Packed
-from condmix.perspectives import parse
+from condmix.perspectives import another, parse
 from condmix.processes import is_main, together
 from condmix.sample import Sampling, grid, sample_batches
 from condmix.seeds import derive
 from condmix.tracking import find_run, git_commit, track
 
 SHOWN = 24  # scenes whose pictures the report shows
+REPEATS = 4  # pictures of one condition, for the diversity
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,33 @@ class Condition:
 
 @dataclass(frozen=True)
 class Job:
-    """A set of pictures to draw and measure: the first n test conditions at one guidance scale."""
+    """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
+
+    `change` is "" or one thing that is done to them: "without <perspective>", "shuffled" (each has another
+    picture's), "repeated" (n / REPEATS conditions, REPEATS pictures of each).
+    """
 
     condition: str
     guidance: float
     n: int
+    change: str = ""
 
     @property
     def file(self) -> str:
         """Name of the array that holds its pictures, without the process's number."""
-        return f"{self.condition}-{self.guidance}"
+        return f"{self.condition}-{self.guidance}-{self.change}"
+
+    def rows(self, count: int) -> np.ndarray:
+        """Which of `count` test pictures each of the n pictures is told of (n,)."""
+        if self.change == "repeated":
+            return np.arange(self.n) // REPEATS
+        return another(count)[: self.n] if self.change == "shuffled" else np.arange(self.n)
+
+    def seeds(self, seed: int) -> list[int]:
+        """One seed per picture; but for repeated conditions those of `picture_seed`."""
+        if self.change == "repeated":
+            return [derive(seed, "repeated", i) for i in range(self.n)]
+        return [picture_seed(seed, i) for i in range(self.n)]
 
 
 def main(params: Params, variant: str) -> None:
@@ -70,11 +92,17 @@ def main(params: Params, variant: str) -> None:
     settings = params.evaluate
     n = min(settings.n, len(packed))
     headline = asked[0]
+    few = min(settings.sweep_n, n)
     jobs = [Job(condition.name, params.guidance, n) for condition in asked]
-    jobs += [Job(headline.name, scale, min(settings.sweep_n, n)) for scale in settings.sweep]
+    sweep = [Job(headline.name, scale, few) for scale in settings.sweep]
+    shuffled = Job(headline.name, params.guidance, few, "shuffled")
+    repeated = Job(headline.name, params.guidance, max(1, few // REPEATS) * REPEATS, "repeated")
+    left_out = list(packed.vectors) if len(packed.vectors) > 1 else []
+    without = {name: Job(headline.name, params.guidance, few, f"without {name}") for name in left_out}
 
     # A smaller set is the beginning of a larger one at the same scale, so only the largest is drawn.
-    draws = list({job.file: job for job in sorted(jobs, key=lambda job: job.n)}.values())
+    everything = [*jobs, *sweep, shuffled, repeated, *without.values()]
+    draws = list({job.file: job for job in sorted(everything, key=lambda job: job.n)}.values())
 
     folder = params.paths.drawn(variant)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,11 +111,28 @@ def main(params: Params, variant: str) -> None:
         return
     drawn = time.monotonic() - started
     measure = Measure(params, split)
-    rows = [
-        measure(collect(folder, job, world), _named(asked, job))
-        | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
-        for job in tqdm(jobs, desc=f"judge {variant}", unit="set")
-    ]
+    bar = tqdm(total=len(everything), desc=f"judge {variant}", unit="set")
+
+    def row(job: Job) -> dict[str, Any]:
+        bar.update()
+        found = measure(collect(folder, job, world), _named(asked, job))
+        return found | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
+
+    rows, swept = [row(job) for job in jobs], [row(job) for job in sweep]
+    pictures = collect(folder, jobs[0], world)
+    right = measure.right(pictures)
+    closely = measure.closely(pictures)
+    if right is not None:
+        closely |= measure.by_caption(right)
+    if settings.scorer:
+        closely |= held_out_score(params, variant, pictures, headline, captions, split)
+    changed = {
+        "shuffled": row(shuffled),
+        "without": {name: row(job) for name, job in without.items()},
+        "diversity": measure.diversity(collect(folder, repeated, world), REPEATS),
+        "diversity_n": {"conditions": repeated.n // REPEATS, "pictures_each": REPEATS},
+    }
+    bar.close()
     shown = {condition.name: collect(folder, job, world)[:SHOWN] for condition, job in zip(asked, jobs, strict=False)}
     shutil.rmtree(folder)
 
@@ -98,8 +143,11 @@ def main(params: Params, variant: str) -> None:
         "fusion": card["fusion"],
         "perspectives": card["perspectives"].split("+"),
         **rows[0],
+        **closely,
         "sampler": settings.sampler,
         "steps": settings.steps,
+        "composed": settings.composed,
+        "interval": settings.interval,
         "seed": params.seed,
         "split": "test",
         "reference": measure.reference,
@@ -107,14 +155,17 @@ def main(params: Params, variant: str) -> None:
         "ema": card["train.ema"],
         "judge_accuracy": measure.judge_accuracy,
         "judge_accuracy_n": measure.judge_n,
-        **{row["condition"]: row for row in rows[1 : len(asked)]},
-        "sweep": rows[len(asked) :],
+        **{row["condition"]: row for row in rows[1:]},
+        **changed,
+        "sweep": swept,
+        "best_guidance": best_guidance(swept),
         "images_per_second_sampling": round(sum(job.n for job in draws) / drawn, 1),
         "seconds": round(time.monotonic() - started, 1),
         "commit": git_commit(),
     }
     metrics = {key: value for key, value in metrics.items() if value is not None}
     write(params, variant, metrics, card, headline, captions, split, shown)
+    write_pictures(params, variant, measure.names(), right, headline, split, n)
     record(params, variant, metrics, card, shown)
 
 
@@ -162,12 +213,17 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         settings.sampler,
         settings.steps,
         params.guidance,
+        composed=settings.composed,
+        interval=settings.interval,
     )
     bar = tqdm(total=sum(job.n for job in jobs), desc=f"sample {variant}", unit="img", disable=rank > 0)
     for job in jobs:
-        rows = torch.arange(rank, job.n, world)
-        vectors, mask = (packed.prompted() if job.condition == "prompt" else packed).batch(rows, device)
-        seeds = [picture_seed(params.seed, int(row)) for row in rows]
+        told = packed.prompted() if job.condition == "prompt" else packed
+        rows = torch.from_numpy(job.rows(len(told))[rank::world])
+        vectors, mask = told.batch(rows, device)
+        if job.change.startswith("without "):
+            mask[:, list(packed.vectors).index(job.change.removeprefix("without "))] = False
+        seeds = job.seeds(params.seed)[rank::world]
         parts = []
         at = replace(sampling, guidance=job.guidance)
         for batch in sample_batches(model, at, vectors, mask, seeds, settings.batch_size):
@@ -189,6 +245,71 @@ def collect(folder: Path, job: Job, world: int) -> np.ndarray:
     for rank, part in enumerate(parts):
         pictures[rank::world] = part
     return pictures[: job.n]
+
+
+def held_out_score(
+    params: Params, variant: str, pictures: np.ndarray, headline: Condition, captions: list[list[str]], split: Split
+) -> dict[str, Any]:
+    """Agreement with the captions that did not condition the pictures; of real pictures, and of other ones', beside."""
+    n = len(pictures)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    card = read_card(params.paths.model(variant))
+    score = CaptionScore(Path(params.evaluate.scorer), card["encoder"], params.evaluate.batch_size, device)
+    held_out = not_told(captions[:n], headline.texts[:n])
+    if not any(held_out):
+        raise CondmixError(
+            f"evaluate.scorer: {variant} was told every caption of the {n} test pictures, so none is left "
+            "to score it by; leave evaluate.scorer empty"
+        )
+    others = [held_out[i] for i in another(n)]
+    return {
+        "held_out_captions": {
+            "score": round(score(pictures, held_out), 4),
+            "of_real_pictures": round(score(np.asarray(split.images[:n]), held_out), 4),
+            "of_others": round(score(pictures, others), 4),
+            "captions": sum(map(len, held_out)),
+            "scorer": score.id,
+        }
+    }
+
+
+def best_guidance(sweep: list[dict[str, Any]]) -> dict[str, float]:
+    """The scale of the sweep at which each measure is best: shares at their largest, distances at their smallest."""
+    best = {}
+    for name in sweep[0] if sweep else ():
+        sign = {"fd": -1, "fid": -1, "attribute": 1, "class": 1, "scene": 1}.get(name.partition("_")[0])
+        if sign and isinstance(sweep[0][name], float):
+            best[name] = max(sweep, key=lambda row, name=name, sign=sign: sign * row[name])["guidance"]
+    return best
+
+
+def write_pictures(
+    params: Params,
+    variant: str,
+    names: list[str],
+    right: np.ndarray | None,
+    headline: Condition,
+    split: Split,
+    n: int,
+) -> None:
+    """metrics/details/<variant>/pictures.npz: the headline figures picture by picture, for paired comparisons.
+
+    ids (n,), right (n, A), named (n, A), mentions (n, K, A) of the picture's K captions, attribute_names (A,).
+    """
+    nothing = np.zeros((n, 0), bool)
+    known = right is not None
+    mentions = split.mentions[:n] if known and split.mentions is not None else np.zeros((n, 0, len(names)), bool)
+    arrays = {
+        "ids": split.ids[:n],
+        "right": right if known else nothing,
+        "named": headline.named[:n]
+        if known and headline.named is not None
+        else np.zeros_like(right if known else nothing),
+        "mentions": mentions,
+        "attribute_names": np.array(names if known else [], dtype=str),
+    }
+    with replacing(params.paths.details(variant) / "pictures.npz") as part, open(part, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def write(

@@ -9,15 +9,13 @@ pytorch-fid's Inception network is it the FID of Heusel et al. (2017): `condmix.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.files import replacing
 
 
 @dataclass(frozen=True)
@@ -70,38 +68,6 @@ class Statistics:
         if self.n < 2:
             raise CondmixError(f"a covariance needs at least 2 pictures, got {self.n}")
         return self.scatter / (self.n - 1)
-
-    def save(self, path: Path, key: Mapping[str, object]) -> None:
-        """Write safetensors; `key` says what the statistics are of (features, data, split, n)."""
-        from safetensors.torch import save
-
-        content = save(
-            {"mean": self.mean, "scatter": self.scatter},
-            metadata={name: str(value) for name, value in {**key, "n": self.n}.items()},
-        )
-        with replacing(path) as part:
-            part.write_bytes(content)
-
-    @classmethod
-    def load(cls, path: Path, key: Mapping[str, object]) -> Statistics:
-        """Read what `save` wrote; refuse a damaged file and statistics that were saved under another key."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                saved = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in ("mean", "scatter")}
-        except (OSError, SafetensorError) as error:
-            raise CondmixError(
-                f"{path} holds no feature statistics ({error}); delete it to compute them anew"
-            ) from None
-        for name, value in key.items():
-            if saved.get(name) != str(value):
-                raise CondmixError(
-                    f"{path} holds statistics with {name} {saved.get(name)}, but {name} "
-                    f"{value} was asked for; delete it to compute them anew"
-                )
-        return cls(int(saved["n"]), **tensors)
 
 
 def frechet_distance(first: Statistics, second: Statistics) -> float:

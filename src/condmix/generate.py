@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from condmix import CondmixError
 from condmix.config import Params, plugin, plugins, unknown
 from condmix.diffusion import Schedule
 from condmix.model import load_model
-from condmix.sample import Sampling, grid, sample_batches
+from condmix.sample import Condition, Sampling, grid, sample_batches
 
 
 def main(
@@ -25,7 +26,11 @@ def main(
     image: Path | None = None,
     prompt: str | None = None,
     class_name: str | None = None,
+    negatives: Sequence[str] = (),
     guidance: float | None = None,
+    composed: bool = False,
+    weights: Sequence[str] = (),
+    interval: tuple[float, float] | None = None,
     sampler: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -37,12 +42,15 @@ def main(
 
     What is not given is absent: its source's learned null stands in. With nothing given the pictures are
     unconditional. `prompt` puts words in the image's place (a model trained on images, asked with words).
+    `negatives` are captions to be steered away from; `weights` are written NAME=NUMBER, one per perspective.
+    What the settings of guidance mean is said in condmix.sample.Sampling.
     """
     if sampler is not None and sampler not in plugins("samplers"):
         raise CondmixError(unknown("sampler", sampler, plugins("samplers")))
     model, card = load_model(params.paths.model(variant))
     given = _given(model.architecture.perspectives, captions, image, prompt, class_name, variant)
-    vectors, mask = encode(given, card, params.paths.clip)
+    unwanted = _negative(model.architecture.perspectives, negatives, variant)
+    weight_of = _weights(weights, model.architecture.perspectives, given)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -52,10 +60,22 @@ def main(
         sampler or params.evaluate.sampler,
         steps or params.evaluate.steps,
         params.guidance if guidance is None else guidance,
+        weight_of or None,
+        composed,
+        interval,
     )
-    repeated = {name: vector.expand(n, -1).to(device) for name, vector in vectors.items()}
+
+    def repeated(content: dict[str, Any]) -> Condition:
+        vectors, mask = encode(content, card, params.paths.clip)
+        return {name: row.expand(n, -1).to(device) for name, row in vectors.items()}, mask.expand(n, -1).to(device)
+
     batches = sample_batches(
-        model, sampling, repeated, mask.expand(n, -1).to(device), range(seed, seed + n), params.evaluate.batch_size
+        model,
+        sampling,
+        *repeated(given),
+        range(seed, seed + n),
+        params.evaluate.batch_size,
+        repeated(unwanted) if unwanted else None,
     )
     pictures = torch.cat([batch.cpu() for batch in batches])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +106,7 @@ def _class_number(name: str, class_names: list[str]) -> int:
 
 
 def _given(
-    perspectives: Sequence[str],
+    perspectives: Collection[str],
     captions: Sequence[str],
     image: Path | None,
     prompt: str | None,
@@ -97,9 +117,7 @@ def _given(
     if image is not None and prompt is not None:
         raise CondmixError("--image and --prompt stand in the same place; give one of them")
     given: dict[str, tuple[str, Any]] = {}
-    slots = sorted(
-        (name for name in perspectives if name.startswith("caption_")), key=lambda name: int(name.partition("_")[2])
-    )
+    slots = _caption_slots(perspectives)
     if len(captions) > len(slots):
         raise CondmixError(
             f"{len(captions)} captions were given, but {variant} sees {len(slots)} "
@@ -119,6 +137,44 @@ def _given(
             raise CondmixError(f"{option}: {variant} does not see {name}; its perspectives are {seen}")
         given[name] = (encoder, content)
     return given
+
+
+def _negative(perspectives: Collection[str], captions: Sequence[str], variant: str) -> dict[str, tuple[str, str]]:
+    """{perspective: (encoder, caption)}: in the slots for captions or, where there are none, in the image's place."""
+    places = _caption_slots(perspectives) or [name for name in perspectives if name == "image"]
+    if len(captions) > len(places):
+        raise CondmixError(
+            f"--negative was given {len(captions)} times, but {variant} has room for {len(places)} of them "
+            f"(its perspectives are {', '.join(perspectives)})"
+        )
+    return {name: ("clip_text", caption) for name, caption in zip(places, captions, strict=False)}
+
+
+def _caption_slots(perspectives: Collection[str]) -> list[str]:
+    """The perspectives that captions fill: numbered ones by number, then the others in the model's order."""
+    slots = [name for name in perspectives if name.startswith("caption_")]
+    numbered = [name for name in slots if name.removeprefix("caption_").isdecimal()]
+    numbered.sort(key=lambda name: int(name.removeprefix("caption_")))
+    return numbered + [name for name in slots if name not in numbered]
+
+
+def _weights(texts: Sequence[str], perspectives: Collection[str], given: Mapping[str, Any]) -> dict[str, float]:
+    """{perspective: weight} from NAME=NUMBER; refuses a weight that has nothing to weigh."""
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight):
+            raise CondmixError(f'--weight takes NAME=NUMBER, as in {next(iter(perspectives))}=2; "{text}" was given')
+        if name in perspectives and name not in given:
+            raise CondmixError(f"--weight {text}: no {name} was given, so there is nothing to weigh")
+        if name in weights:
+            raise CondmixError(f"--weight was given twice for {name}; give it one weight")
+        weights[name] = weight
+    return weights
 
 
 def _read(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures drawn for the first n test conditions -> Fréchet distances, attribute and class accuracy.
+"""Pictures drawn for the first n test conditions -> distances, attribute and class accuracy, diversity, copying.
 
 Axes: N pictures of the split, n of them drawn, A attributes, S image size, F features.
 """
@@ -6,16 +6,20 @@ Axes: N pictures of the split, n of them drawn, A attributes, S image size, F fe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from condmix import CondmixError
+from condmix import CondmixError, distances
 from condmix.config import Params
 from condmix.datasets import Split, load_meta
-from condmix.features import extractors, metric_name
+from condmix.features import Features, extractors, metric_name
+from condmix.files import replacing
 from condmix.frechet import Statistics, frechet_distance
 from condmix.judges import Judge, read_card
 
@@ -32,10 +36,10 @@ def class_attribute(split: Split) -> int:
 
 
 class Measure:
-    """Everything that is measured on a set of pictures drawn for the first n test conditions."""
+    """Everything that is measured on pictures drawn for the first n test conditions."""
 
     def __init__(self, params: Params, split: Split):
-        self.split, self.batch_size = split, params.evaluate.batch_size
+        self.split, self.params, self.batch_size = split, params, params.evaluate.batch_size
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.judge = Judge.load(params.paths.judge, device)
         card = read_card(params.paths.judge)
@@ -44,60 +48,131 @@ class Measure:
             params.evaluate.features, self.judge, params.paths.clip, params.evaluate.inception_weights, device
         )
         self.reference = {"split": "test", "n": len(split.images)}
-        self._statistics = {
-            network.name: reference_statistics(network, split, params, self.batch_size) for network in self.networks
-        }
+        self._real = {network.name: reference_features(network, split, params) for network in self.networks}
+        self._statistics = {name: Statistics.of(real) for name, real in self._real.items()}
 
     def __call__(self, pictures: np.ndarray, named: np.ndarray | None) -> dict[str, Any]:
-        """Measurements of pictures (n, S, S, 3) uint8, whose conditions name the attributes `named` (n, A)."""
+        """Distances, and what the judge sees, of pictures (n, S, S, 3) uint8 whose conditions name `named` (N, A)."""
         found: dict[str, Any] = {}
         for network in self.networks:
             statistics = Statistics.of_batches(features(network, pictures, self.batch_size))
             distance = frechet_distance(statistics, self._statistics[network.name])
             found[metric_name(network.name)] = round(distance, 4)
-        if self.judge is not None:
-            found |= self.judged(pictures, named)
+        right = self.right(pictures)
+        return found if right is None else found | self.judged(right, named)
+
+    def closely(self, pictures: np.ndarray) -> dict[str, Any]:
+        """What only the headline pictures are asked: intervals, further distances, and whether they are copies."""
+        found: dict[str, Any] = {}
+        for network in self.networks:
+            name, real = network.name, self._real[network.name]
+            drawn = torch.cat(list(features(network, pictures, self.batch_size)))
+            if self.params.evaluate.resamples:
+                ends = distances.frechet_interval(
+                    drawn, self._statistics[name], self.params.seed, self.params.evaluate.resamples
+                )
+                found[f"{metric_name(name)}_interval"] = [round(end, 4) for end in ends]
+            found["kid" if name == "inception" else f"kid_{name}"] = round(distances.kernel_distance(real, drawn), 6)
+            precision, recall = distances.precision_recall(real, drawn)
+            found |= {f"precision_{name}": round(precision, 4), f"recall_{name}": round(recall, 4)}
+            if name == "clip":
+                found["mmd_clip"] = round(distances.gaussian_mmd(real, drawn), 4)
+        training = Split.load(self.params.paths.dataset, "train").images
+        real = self.split.images[: len(pictures)]
+        found["nearest_training"] = {
+            "of": "root mean square difference of pixels, in 0..1",
+            "median": round(float(distances.nearest(pictures, training).median()), 4),
+            "median_of_real": round(float(distances.nearest(real, training).median()), 4),
+        }
+        return found
+
+    def diversity(self, pictures: np.ndarray, per_condition: int) -> dict[str, float]:
+        """Mean distance between pictures (C M, S, S, 3) of one condition, M = `per_condition` neighbours each."""
+        found = {}
+        for network in self.networks:
+            drawn = torch.cat(list(features(network, pictures, self.batch_size)))
+            found[network.name] = round(distances.diversity(drawn.unflatten(0, (-1, per_condition))), 4)
         return found
 
     @torch.no_grad()
-    def judged(self, pictures: np.ndarray, named: np.ndarray | None) -> dict[str, Any]:
-        """How often the judge sees what was asked for: per attribute, and for the class."""
+    def right(self, pictures: np.ndarray) -> np.ndarray | None:
+        """(n, A) bool: does the judge see the real picture's value of each attribute? The class is one (n, 1) if no
+        attributes are known; None without a judge."""
+        if self.judge is None:
+            return None
         batches = [self.judge(part) for part in _batches(pictures, self.batch_size)]
-        seen = {name: torch.cat([b[name].argmax(1) for b in batches]).cpu().numpy() for name in self.judge.heads}
-        labels = self.split.labels
+        names = self.names()
+        seen = np.stack([torch.cat([b[name].argmax(1) for b in batches]).cpu().numpy() for name in names], axis=1)
+        known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
+        return seen == known[: len(pictures)]
+
+    def names(self) -> list[str]:
+        """What the columns of `right` are."""
+        return ["class"] if self.split.attributes is None else list(self.split.attribute_names)
+
+    def judged(self, right: np.ndarray, named: np.ndarray | None) -> dict[str, Any]:
+        """How often the judge sees what was asked for, and the whole scene: per attribute, and for the class."""
         if self.split.attributes is None:
-            known = labels[: len(pictures)] >= 0
-            return {"class_accuracy": _share((seen["class"] == labels[: len(pictures)])[known])}
-        right = {
-            name: seen[name] == self.split.attributes[: len(pictures), column]
-            for column, name in enumerate(self.split.attribute_names)
-        }
-        told = {name: named[: len(pictures), column] for column, name in enumerate(right)}
-        accuracy = {name: _share(right[name][told[name]]) for name in right if told[name].any()}
+            known = self.split.labels[: len(right)] >= 0
+            return {"class_accuracy": _share(right[known, 0])}
+        told = named[: len(right)]
+        accuracy = _per_attribute(right, told, self.names())
         return {
+            "scene_accuracy": _share(right),
             "attribute_accuracy": accuracy,
             "attribute_accuracy_mean": round(float(np.mean(list(accuracy.values()))), 4),
-            "attribute_n": {name: int(told[name].sum()) for name in accuracy},
-            "attribute_accuracy_unnamed": {
-                name: _share(right[name][~told[name]]) for name in right if not told[name].all()
+            "attribute_n": {name: int(told[:, i].sum()) for i, name in enumerate(self.names()) if name in accuracy},
+            "attribute_accuracy_unnamed": _per_attribute(right, ~told, self.names()),
+            "class_accuracy": _share(right[:, class_attribute(self.split)]),
+        }
+
+    def by_caption(self, right: np.ndarray) -> dict[str, Any]:
+        """Accuracy per attribute by which of the picture's first two captions names it, whatever was told.
+
+        The groups are the same for every variant, so that they show what each caption brought.
+        """
+        if self.split.mentions is None or self.split.mentions.shape[1] < 2:
+            return {}
+        first, second = self.split.mentions[: len(right), 0], self.split.mentions[: len(right), 1]
+        groups = {
+            "caption_1 only": first & ~second,
+            "caption_2 only": second & ~first,
+            "both": first & second,
+            "neither": ~first & ~second,
+        }
+        return {
+            "attribute_accuracy_by_caption": {
+                group: _per_attribute(right, chosen, self.names()) | {"all": _share(right[chosen])}
+                for group, chosen in groups.items()
+                if chosen.any()
             },
-            "class_accuracy": _share(right[list(right)[class_attribute(self.split)]]),
+            "attribute_n_by_caption": {group: int(chosen.sum()) for group, chosen in groups.items() if chosen.any()},
         }
 
 
-def reference_statistics(network: Any, split: Split, params: Params, batch_size: int) -> Statistics:
-    """Feature statistics of the whole test split, computed once per feature network and data."""
-    sha256 = load_meta(params.paths.dataset)["splits"]["test"]["images_sha256"]
-    key = {"features": network.id, "data": sha256, "split": "test", "n": len(split.images)}
+def reference_features(network: Features, split: Split, params: Params) -> Tensor:
+    """Features (N, F) of the whole test split, computed once per feature network and data."""
+    key = {
+        "features": network.id,
+        "data": load_meta(params.paths.dataset)["splits"]["test"]["images_sha256"],
+        "n": str(len(split.images)),
+    }
     path = params.paths.statistics / f"{network.name}.safetensors"
-    if path.exists():
-        try:
-            return Statistics.load(path, key)
-        except CondmixError:  # of other data or another network; it is a cache, so it is made again
-            path.unlink()
-    statistics = Statistics.of_batches(features(network, split.images, batch_size))
-    statistics.save(path, key)
-    return statistics
+    found = _cached(path, key)
+    if found is None:
+        found = torch.cat(list(features(network, split.images, params.evaluate.batch_size))).float().cpu()
+        with replacing(path) as part:
+            save_file({"features": found.contiguous()}, part, metadata=key)
+    return found
+
+
+def _cached(path: Path, key: dict[str, str]) -> Tensor | None:
+    """What was saved under this very key; anything else is made again, as it is a cache."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor("features") if file.metadata() == key else None
+    except (OSError, SafetensorError):
+        return None
 
 
 @torch.no_grad()
@@ -114,3 +189,8 @@ def _batches(pictures: np.ndarray, batch_size: int) -> Iterator[Tensor]:
 
 def _share(right: np.ndarray) -> float:
     return round(float(right.mean()), 4)
+
+
+def _per_attribute(right: np.ndarray, chosen: np.ndarray, names: list[str]) -> dict[str, float]:
+    """Share of the chosen (n, A) that are right (n, A), for each attribute of which any is chosen."""
+    return {name: _share(right[chosen[:, i], i]) for i, name in enumerate(names) if chosen[:, i].any()}

@@ -136,12 +136,14 @@ def measures(rows: Sequence[Row]) -> list[Measure]:
     if "attribute_accuracy_mean" in keys:
         keys.discard("class_accuracy")
     known = [
-        Measure("attribute_accuracy_mean", "all attributes", "mean attribute accuracy", share=True),
+        Measure("scene_accuracy", "scene", "accuracy of the whole scene", share=True),
+        Measure("attribute_accuracy_mean", "named attributes", "mean accuracy of named attributes", share=True),
         Measure("class_accuracy", "class", "class accuracy", share=True),
         Measure("fid", "FID", "FID", share=False),
         Measure("fd_judge", "fd_judge", "fd_judge", share=False),
     ]
-    others = sorted(key for key in keys if key.startswith("fd_") and key != "fd_judge")
+    distances = {key for key in keys if key.startswith("fd_") and not key.endswith("_interval")}
+    others = sorted(distances - {"fd_judge"})
     known += [Measure(key, key, key, share=False) for key in others]
     return [measure for measure in known if measure.key in keys]
 

@@ -10,18 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from condmix import CondmixError
 from condmix.config import plugin
 from condmix.diffusion import Schedule
-from condmix.guidance import denoiser, guided
+from condmix.guidance import Predict, composed, denoiser, equal_weights, guided, within
 from condmix.model import ConditionalModel
 from condmix.samplers import SampleNoise
+
+Condition = tuple[Mapping[str, Tensor], Tensor]  # vectors {perspective: (B, d_p)} and mask (B, P)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn: the model's forward process and the sampler's settings.
+    """How pictures are drawn: the model's forward process, the sampler's settings, and guidance.
 
-    `guidance` is s in uncond + s (cond - uncond); s = 1 is the plain conditional model.
+    `guidance` is s in uncond + s (cond - uncond); s = 1 is the plain conditional model. With `composed`, every
+    source is asked by itself and weighs s / K in a picture that has K of them; `weights` {perspective: w} gives
+    the named ones other weights, and implies `composed`. `interval` (low, high) guides only while the share t / T
+    of the diffusion time is within it, 1 being pure noise; elsewhere s = 1, with all sources as one condition.
+    Formulas and sources are in condmix.guidance.
     """
 
     schedule: Schedule
@@ -29,20 +36,29 @@ class Sampling:
     sampler: str
     steps: int
     guidance: float
+    weights: Mapping[str, float] | None = None
+    composed: bool = False
+    interval: tuple[float, float] | None = None
 
 
 @torch.no_grad()
 def sample(
-    model: ConditionalModel, sampling: Sampling, vectors: Mapping[str, Tensor], mask: Tensor, seeds: Sequence[int]
+    model: ConditionalModel,
+    sampling: Sampling,
+    vectors: Mapping[str, Tensor],
+    mask: Tensor,
+    seeds: Sequence[int],
+    negative: Condition | None = None,
 ) -> Tensor:
     """Pictures (B, S, S, 3) uint8 for vectors {perspective: (B, d_p)} and mask (B, P).
 
-    Picture i depends on its condition and seeds[i] alone, not on its batch.
+    `negative` is a condition of the same shapes, from which guidance leads away; joint guidance at s = 1 ignores it.
+    Picture i depends on its conditions and seeds[i] alone, not on its batch.
     """
     size = model.architecture.image_size
     device = mask.device
     noise = SampleNoise(seeds, (3, size, size), device=device)
-    predict = guided(model, model.embed(vectors), mask, sampling.guidance)
+    predict = _predict(model, sampling, vectors, mask, negative)
     denoise = denoiser(predict, sampling.schedule.to(device), sampling.prediction)
     x_T = noise().contiguous(memory_format=torch.channels_last)
     x_0 = plugin("samplers", sampling.sampler)(denoise, x_T, sampling.schedule, sampling.steps, noise)
@@ -56,12 +72,47 @@ def sample_batches(
     mask: Tensor,
     seeds: Sequence[int],
     batch_size: int,
+    negative: Condition | None = None,
 ) -> Iterator[Tensor]:
     """`sample` in batches, so that any number of pictures fits in memory."""
+
+    def part(condition: Condition) -> Condition:
+        return {name: rows_of[rows] for name, rows_of in condition[0].items()}, condition[1][rows]
+
     for first in range(0, len(mask), batch_size):
         rows = slice(first, first + batch_size)
-        part = {name: rows_of[rows] for name, rows_of in vectors.items()}
-        yield sample(model, sampling, part, mask[rows], seeds[rows])
+        away = None if negative is None else part(negative)
+        yield sample(model, sampling, *part((vectors, mask)), seeds[rows], away)
+
+
+def _predict(
+    model: ConditionalModel,
+    sampling: Sampling,
+    vectors: Mapping[str, Tensor],
+    mask: Tensor,
+    negative: Condition | None,
+) -> Predict:
+    """The model's prediction under the guidance that `sampling` asks for."""
+    views = model.embed(vectors)
+    away = None if negative is None else (model.embed(negative[0]), negative[1])
+    if sampling.composed or sampling.weights is not None:
+        predict = composed(model, views, mask, _weights(model, sampling, mask), away)
+    else:
+        predict = guided(model, views, mask, sampling.guidance, away)
+    if sampling.interval is None:
+        return predict
+    return within(sampling.interval, sampling.schedule.steps, predict, guided(model, views, mask, 1))
+
+
+def _weights(model: ConditionalModel, sampling: Sampling, mask: Tensor) -> Tensor:
+    """Weights (B, P) of the sources: those that were given by name, and equal ones for the rest."""
+    names = list(model.architecture.perspectives)
+    weights = equal_weights(mask, sampling.guidance)
+    for name, weight in (sampling.weights or {}).items():
+        if name not in names:
+            raise CondmixError(f'a weight for "{name}", but the model sees {", ".join(names)}')
+        weights[:, names.index(name)] = weight
+    return weights
 
 
 def sample_grid(

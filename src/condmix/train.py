@@ -30,7 +30,6 @@ from condmix import config as settings
 from condmix.checkpoint import Checkpoint, run_key
 from condmix.datasets import Split, load_meta
 from condmix.diffusion import Schedule, loss
-from condmix.guidance import drop_sources
 from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
 from condmix.processes import together
@@ -321,7 +320,7 @@ class Trainer:
 
     def _key(self) -> str:
         package = Path(__file__).parent
-        code = ["train", "model", "unet", "diffusion", "guidance", "fusions/__init__"]
+        code = ["train", "model", "unet", "diffusion", "fusions/__init__"]
         code.append(f"fusions/{self.packed.variant['fusion']}")
         facts = {
             "architecture": asdict(self.model.architecture),
@@ -372,6 +371,20 @@ def parts(count: int, size: int | None) -> list[slice]:
     """Slices of at most `size` rows (None: one slice) that together are 0 .. count-1."""
     size = size or count
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def drop_sources(mask: Tensor, p_uncond: float, p_source: float, generator: torch.Generator) -> Tensor:
+    """The mask (B, P) to train with: a random part of the views that are present.
+
+    A sample loses everything with p_uncond, which teaches the unconditional model; otherwise it loses each
+    view independently with p_source, which teaches every subset. One that loses all its views in the second
+    way is unconditional too: of samples with P views that makes p_uncond + (1 - p_uncond) p_source ** P.
+    How many numbers are drawn depends on the mask's shape alone.
+    """
+    batch, sources = mask.shape
+    draws = torch.rand(batch, sources + 1, generator=generator, device=generator.device).to(mask.device)
+    keep_any, keep_source = draws[:, :1] >= p_uncond, draws[:, 1:] >= p_source
+    return mask & keep_any & keep_source
 
 
 def draw_times(count: int, steps: int, logit_normal: tuple[float, float] | None, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,55 @@
+"""Pictures and captions that did not condition them -> how well the two agree, by a CLIP that conditioned nothing.
+
+A model that is told more captions fits those captions better, which proves little. So a picture is scored against
+the held-out picture's other captions: did it gain what it was not told? And by another CLIP than the one whose
+vectors it was drawn from, which knows its own weaknesses too well. n pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condmix import CondmixError
+from condmix.encoders.clip_text import ClipText
+from condmix.features import ClipFeatures
+
+
+class CaptionScore:
+    """The mean cosine between pictures and captions under the CLIP in a folder (open_clip's format)."""
+
+    def __init__(self, folder: Path, conditioned_by: str, batch_size: int, device: str = "cpu"):
+        """CondmixError if the CLIP is `conditioned_by`, the id of the encoder that made the conditions."""
+        self.images = ClipFeatures(folder, device)
+        self.texts = ClipText.open(folder, (), device)
+        self.id, self.batch_size = self.texts.id, batch_size
+        if self.id == conditioned_by:
+            raise CondmixError(
+                f"evaluate.scorer {folder} is the CLIP that conditioned the pictures, so it can't judge them; "
+                "name another one, or leave evaluate.scorer empty"
+            )
+
+    @torch.no_grad()
+    def __call__(self, pictures: np.ndarray, captions: Sequence[Sequence[str]]) -> float:
+        """Mean over the pictures (n, S, S, 3) uint8 that have captions of the mean cosine to theirs, in -1..1."""
+        seen = torch.nn.functional.normalize(self._all(pictures), dim=1)
+        scores = []
+        for picture, texts in zip(seen, captions, strict=True):
+            if texts:
+                scores.append((self.texts.encode(texts).to(seen) @ picture).mean())
+        return torch.stack(scores).mean().item()
+
+    def _all(self, pictures: np.ndarray) -> Tensor:
+        starts = range(0, len(pictures), self.batch_size)
+        return torch.cat(
+            [self.images(torch.from_numpy(np.array(pictures[i : i + self.batch_size]))).cpu() for i in starts]
+        )
+
+
+def not_told(captions: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Each picture's captions but for those that it was drawn from."""
+    return [[text for text in texts if text not in used] for texts, used in zip(captions, told, strict=True)]

@@ -1,0 +1,143 @@
+"""Evaluation: what each set of pictures is told, and what is measured on it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clip_helpers import save_tiny_clip
+from condmix import CondmixError, evaluate, train
+from condmix.caption_score import CaptionScore
+from condmix.datasets import Split
+from condmix.evaluate import REPEATS, Job, best_guidance, conditions
+from condmix.judges import Judge
+from condmix.measures import Measure
+from condmix.packed import Packed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def judged(project, monkeypatch):
+    """The tiny project with a judge that knows nothing, and a trained experiment."""
+    monkeypatch.setenv("CONDMIX_TRACKING", "off")
+    project.paths.captions.mkdir(parents=True)
+    captions = {"captions": [[f"one {i}", f"two {i}"] for i in range(8)]}
+    (project.paths.captions / "test.json").write_text(json.dumps(captions))
+    torch.manual_seed(0)
+    judge = Judge("small_cnn", {"shape": ["round", "square", "long"]}, 8)
+    with torch.no_grad():
+        judge.network.stages[-3].weight.mul_(100)  # features that differ, though it has learnt nothing
+    judge.save(project.paths.judge, {"accuracy": {"shape": 0.3}})
+    train.run(project, "experiment")
+    return project
+
+
+def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
+    evaluate.main(judged, "experiment")
+    metrics = json.loads((judged.paths.metrics / "experiment.json").read_text())
+    folder = judged.paths.details("experiment")
+    saved = np.load(folder / "pictures.npz")
+    assert metrics["n"] == 6 and saved["right"].shape == saved["named"].shape == (6, 1)
+    assert list(saved["attribute_names"]) == ["shape"] and saved["mentions"].shape == (6, 5, 1)
+    assert metrics["scene_accuracy"] == pytest.approx(saved["right"].mean(), abs=1e-4)
+    assert metrics["attribute_accuracy_by_caption"]["both"]["all"] == metrics["scene_accuracy"]
+    low, high = metrics["fd_judge_interval"]
+    assert 0 <= low < high
+    assert {"kid_judge", "precision_judge", "recall_judge", "nearest_training", "shuffled"} <= metrics.keys()
+    assert list(metrics["without"]) == ["caption_1", "class"] and metrics["without"]["class"]["n"] == 4
+    assert metrics["diversity"]["judge"] > 0 and metrics["diversity_n"] == {"conditions": 1, "pictures_each": REPEATS}
+    assert [row["guidance"] for row in metrics["sweep"]] == [1.0, 2.0]
+    assert metrics["best_guidance"]["fd_judge"] in (1.0, 2.0)
+    assert metrics["nearest_training"]["median_of_real"] > 0
+
+
+def test_each_job_is_told_what_it_says(judged):
+    plain, shuffled = Job("captions", 2.0, 6), Job("captions", 2.0, 6, "shuffled")
+    repeated, without = Job("captions", 2.0, 6, "repeated"), Job("captions", 2.0, 6, "without class")
+    assert list(plain.rows(8)) == [0, 1, 2, 3, 4, 5] and list(repeated.rows(8)) == [0, 0, 0, 0, 1, 1]
+    assert (shuffled.rows(8) != np.arange(6)).all()
+    assert plain.seeds(0) == shuffled.seeds(0) == without.seeds(0)  # the same noise, so that they pair
+    assert len({*repeated.seeds(0), *plain.seeds(0)}) == 12
+
+    folder = judged.root / "drawn"
+    folder.mkdir()
+    evaluate.draw(judged, "experiment", [plain, shuffled, without], folder)
+    drawn = {job.change: np.load(folder / f"{job.file}.0.npy") for job in (plain, shuffled, without)}
+    assert not np.array_equal(drawn[""], drawn["without class"]) and not np.array_equal(drawn[""], drawn["shuffled"])
+
+
+def test_a_perspective_left_out_is_its_null(judged):
+    """Rows that lack the class anyway are drawn alike with and without it."""
+    packed = Packed.load(judged.paths.packed("experiment"), "test")
+    lacking = ~packed.present[:6, 1]
+    jobs = [Job("captions", 2.0, 6), Job("captions", 2.0, 6, "without class")]
+    folder = judged.root / "drawn"
+    folder.mkdir()
+    evaluate.draw(judged, "experiment", jobs, folder)
+    one, other = (np.load(folder / f"{job.file}.0.npy") for job in jobs)
+    same = (one == other).all(axis=(1, 2, 3))
+    assert same[lacking.numpy()].all() and not same[~lacking.numpy()].all()
+
+
+def test_controls_claim_only_what_they_say_of_the_picture(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
+    packed = Packed.load(judged.paths.packed("experiment"), "test")
+    names = ["caption_1", "caption_1_again", "caption_2_of_another"]
+    packed.vectors = dict.fromkeys(names, packed.vectors["caption_1"])
+    (only,) = conditions(packed, split, captions)
+    assert only.texts[5] == ["0 of 5"]
+    assert np.array_equal(only.named, split.mentions[:, 0])
+
+
+def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():
+    sweep = [
+        {"guidance": 1.0, "n": 4, "scene_accuracy": 0.5, "fd_judge": 3.0, "condition": "captions"},
+        {"guidance": 3.0, "n": 4, "scene_accuracy": 0.7, "fd_judge": 9.0, "condition": "captions"},
+    ]
+    assert best_guidance(sweep) == {"scene_accuracy": 3.0, "fd_judge": 1.0}
+
+
+def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    measure = Measure(judged, split)
+    assert measure(np.asarray(split.images), np.ones((8, 1), bool))["fd_judge"] == pytest.approx(0, abs=1e-4)
+    training = Split.load(judged.paths.dataset, "train").images
+    closely = measure.closely(np.asarray(training[:8]))
+    assert closely["nearest_training"]["median"] == 0 < closely["nearest_training"]["median_of_real"]
+    (path,) = judged.paths.statistics.iterdir()
+    path.write_bytes(b"damaged")
+    assert Measure(judged, split)(np.asarray(split.images), np.ones((8, 1), bool))["fd_judge"] < 1e-4
+
+
+def test_accuracy_by_caption_asks_every_variant_the_same(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    mentions = np.zeros((8, 5, 1), bool)
+    mentions[:4, 0], mentions[2:6, 1] = True, True
+    measure = Measure(judged, Split(**{**split.__dict__, "mentions": mentions}))
+    right = np.array([1, 1, 1, 0, 0, 1, 0, 0], bool)[:, None]
+    found = measure.by_caption(right)
+    shares = {group: values["shape"] for group, values in found["attribute_accuracy_by_caption"].items()}
+    assert shares == {"caption_1 only": 1.0, "caption_2 only": 0.5, "both": 0.5, "neither": 0.0}
+    assert found["attribute_n_by_caption"] == {"caption_1 only": 2, "caption_2 only": 2, "both": 2, "neither": 2}
+
+
+def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditioned(judged, tmp_path):
+    model = save_tiny_clip(tmp_path / "scorer")
+    settings = judged.evaluate.model_copy(update={"scorer": str(tmp_path / "scorer")})
+    evaluate.main(judged.model_copy(update={"evaluate": settings}), "experiment")
+    found = json.loads((judged.paths.metrics / "experiment.json").read_text())["held_out_captions"]
+    assert found["captions"] == 6  # one of two each: caption_1 was told
+
+    score = CaptionScore(tmp_path / "scorer", "random", batch_size=4)
+    real = Split.load(judged.paths.dataset, "test").images[:6]
+    by_hand = []
+    for i, picture in enumerate(real):
+        image = score.images(torch.from_numpy(picture[None].copy()))
+        text = model.encode_text(score.texts.clip.tokenizer([f"two {i}"]))
+        by_hand.append(torch.cosine_similarity(image, text).item())
+    assert found["of_real_pictures"] == pytest.approx(np.mean(by_hand), abs=1e-3)
+    with pytest.raises(CondmixError, match="is the CLIP that conditioned the pictures"):
+        CaptionScore(tmp_path / "scorer", score.id, batch_size=4)

@@ -1,0 +1,154 @@
+"""`condmix generate` draws what `sample` draws with the settings and vectors that its options stand for."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from clip_helpers import save_tiny_clip
+from condmix import CondmixError
+from condmix.cli import main
+from condmix.diffusion import Schedule
+from condmix.encoders.clip_text import ClipText
+from condmix.model import Architecture, ConditionalModel, load_model, save_model
+from condmix.sample import Sampling, grid, sample, sample_batches
+
+WORDS = {"caption_any": 16, "caption_2": 16, "image": 16, "caption_1": 16}  # not in the order of the numbers
+PICTURE = {"image": 16, "class": 3}
+CLASS = {"class": 3}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """The text tower of a tiny CLIP, and the folder that holds it."""
+    folder = tmp_path_factory.mktemp("clip")
+    save_tiny_clip(folder)
+    return ClipText.open(folder, []), folder
+
+
+@pytest.fixture
+def drawing(project, encoder, one_thread):
+    """The tiny project with a CLIP and a model per set of perspectives, all of random weights."""
+    clip, folder = encoder
+    shutil.copytree(folder, project.paths.clip)
+    generator = torch.Generator().manual_seed(0)
+    for variant, perspectives in (("experiment", WORDS), ("class_v1", PICTURE), ("class_v2", CLASS)):
+        architecture = Architecture("concat", perspectives, 16, 8, 8, (1, 2), 1, (4,))
+        weights = ConditionalModel(architecture).state_dict()
+        # new models predict zero whatever the condition; these do not
+        weights = {name: torch.randn(w.shape, generator=generator) * 0.3 for name, w in weights.items()}
+        card = {
+            "architecture": vars(architecture),
+            "variant": variant,
+            "class_names": ["round", "square", "long"],
+            "encoder": clip.id,
+            "diffusion.schedule": "cosine",
+            "diffusion.steps": 1000,
+            "diffusion.prediction": "v",
+        }
+        save_model(project.paths.model(variant), weights, card)
+    return project
+
+
+def run(*options):
+    return CliRunner().invoke(main, ["generate", "--n", "2", "--scale", "1", "--steps", "5", *options])
+
+
+def sheet(*options):
+    """The picture that the command writes."""
+    done = run(*options)
+    assert done.exit_code == 0, done.output
+    return np.asarray(Image.open("grid.png"))
+
+
+def texts(encoder, perspectives, of):
+    """The condition of captions {perspective: caption}, for two pictures."""
+    vectors = {name: torch.zeros(1, width) for name, width in perspectives.items()}
+    vectors |= {name: encoder[0].encode([text]) for name, text in of.items()}
+    mask = torch.tensor([[name in of for name in perspectives]])
+    return {name: row.expand(2, -1) for name, row in vectors.items()}, mask.expand(2, -1)
+
+
+def drawn(project, variant, condition, negative=None, guidance=2.0, **settings):
+    model, _ = load_model(project.paths.model(variant))
+    sampling = Sampling(Schedule("cosine"), "v", project.evaluate.sampler, 5, guidance, **settings)
+    return grid(sample(model, sampling, *condition, [0, 1], negative).numpy())
+
+
+def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder):
+    asked = ["--caption", "red", "--caption", "left", "--caption", "small"]
+    condition = texts(encoder, WORDS, {"caption_1": "red", "caption_2": "left", "caption_any": "small"})
+    away = texts(encoder, WORDS, {"caption_1": "blue", "caption_2": "right"})
+    cases = [
+        ([], None, {}),
+        (["--composed"], None, {"composed": True}),
+        (["--weight", "caption_1=3", "--weight", "caption_any=-0.5"], None,
+         {"weights": {"caption_1": 3.0, "caption_any": -0.5}}),
+        (["--interval", "0.2", "0.8"], None, {"interval": (0.2, 0.8)}),
+        (["--negative", "blue", "--negative", "right"], away, {}),
+        (["--negative", "blue", "--negative", "right", "--composed", "--guidance", "4", "--interval", "0", "0.6"], away,
+         {"composed": True, "guidance": 4.0, "interval": (0.0, 0.6)}),
+    ]  # fmt: skip
+    sheets = []
+    for options, negative, settings in cases:
+        sheets.append(sheet(*asked, *options))
+        assert np.array_equal(sheets[-1], drawn(drawing, "experiment", condition, negative, **settings)), options
+    assert len({one.tobytes() for one in sheets}) == len(cases)  # each changes the pictures
+
+
+def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(drawing, encoder):
+    condition, away = (texts(encoder, PICTURE, {"image": text}) for text in ("red", "blue"))
+    output = sheet("--variant", "class_v1", "--prompt", "red", "--negative", "blue")
+    assert np.array_equal(output, drawn(drawing, "class_v1", condition, away))
+    assert not np.array_equal(output, drawn(drawing, "class_v1", condition))
+
+
+def test_names_without_a_weight_share_the_scale(drawing, encoder):
+    condition = texts(encoder, WORDS, {"caption_1": "red", "caption_2": "left"})
+    some = drawn(drawing, "experiment", condition, guidance=3.0, weights={"caption_2": 4.0})
+    every = drawn(drawing, "experiment", condition, weights={"caption_1": 1.5, "caption_2": 4.0})
+    assert np.array_equal(some, every)
+
+
+def test_batches_take_their_own_part_of_the_negative_condition(drawing):
+    model, _ = load_model(drawing.paths.model("class_v1"))
+    sampling = Sampling(Schedule("cosine"), "v", "ddim", 3, 3.0)
+    vectors, away = ({n: torch.randn(4, w) for n, w in PICTURE.items()} for _ in range(2))
+    mask, away_mask = torch.ones(4, 2, dtype=torch.bool), torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]).bool()
+    parts = sample_batches(model, sampling, vectors, mask, range(4), 3, (away, away_mask))
+    whole = sample(model, sampling, vectors, mask, range(4), (away, away_mask))
+    # batches of other sizes are rounded differently
+    assert (torch.cat(list(parts)).int() - whole.int()).abs().max() <= 1
+
+
+def test_a_weight_for_a_perspective_that_the_model_lacks_is_refused(drawing, encoder):
+    with pytest.raises(CondmixError, match='"caption_3", but the model sees caption_any, caption_2, image, caption_1'):
+        drawn(drawing, "experiment", texts(encoder, WORDS, {"caption_1": "red"}), weights={"caption_3": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--weight", "caption_1"], '--weight takes NAME=NUMBER, as in caption_any=2; "caption_1" was given'),
+        (["--weight", "caption_1=nan"], '"caption_1=nan" was given'),
+        (["--weight", "captoin_1=2"], 'a weight for "captoin_1", but the model sees caption_any'),
+        (["--weight", "image=2"], "no image was given"),
+        (["--weight", "caption_1=2", "--weight", "caption_1=3"], "twice for caption_1"),
+        (["--interval", "0.8", "0.2"], "guidance interval 0.8 to 0.2"),
+        (["--negative", "a"] * 4, "--negative was given 4 times, but experiment has room for 3"),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence(drawing, given, says):
+    done = run("--caption", "red", *given)
+    assert done.exit_code == 1 and says in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_what_cannot_be_led_away_from_is_refused(drawing):
+    done = run("--variant", "class_v2", "--class", "round", "--negative", "blue")
+    assert "class_v2 has room for 0" in done.output
+    done = run("--negative", "blue", "--composed")
+    assert "some pictures have no source" in done.output
