@@ -48,15 +48,17 @@ def metrics_of(name, seed, right, perspectives, fusion, condition):
         "fd_judge": 20 * (1 - share) + bump, "fd_judge_interval": [3.0, 4.5], "kid_judge": 0.0123 + bump,
         "precision_judge": 0.71, "recall_judge": 0.52, "fd_clip": 40.0 + bump, "mmd_clip": 1.23,
         "nearest_training": {"median": 0.11 + bump, "least": 0.04},
-        "attribute_accuracy_split": {
+        "attribute_accuracy_by_caption": {
             group: {a: min(1, max(0, share + 0.02 * i - 0.2 * k)) for i, a in enumerate(NAMES)}
-            for k, group in enumerate(("first caption only", "other captions only", "both", "no caption"))
+            for k, group in enumerate(("caption_1 only", "caption_2 only", "both", "neither"))
         },
         "sweep": [{"guidance": s, "n": 50, "attribute_accuracy_mean": share + 0.02 * s, "fd_judge": 9 + s - share,
                    "scene_accuracy": share - 0.1 / s} for s in (1.0, 2.0, 3.0, 5.0)],
         "best_guidance": {"scene_accuracy": 3.0 + (seed == 1), "fd_judge": 1.0},
-        "without": {p: {"scene_accuracy": share - 0.05, "fd_judge": 9.0, "n": N} for p in perspectives},
-        "shuffled": {"scene_accuracy": 0.31, "fd_judge": 5.0, "n": 50},
+        "without": {
+            p: {"scene_accuracy": share - 0.05, "fd_judge": 9.0, "n": N, "guidance": 3.0} for p in perspectives
+        },
+        "shuffled": {"scene_accuracy": 0.31, "fd_judge": 5.0, "n": 50, "guidance": 3.0},
     }  # fmt: skip
     if condition == "prompt":
         facts["oracle"] = {"condition": "oracle", "scene_accuracy": 0.987, "fd_judge": 0.321, "guidance": 3.0, "n": N}
@@ -233,14 +235,18 @@ def test_guidance_is_averaged_over_seeds(tmp_path):
     assert float(row["scene_accuracy"]) == pytest.approx(mean) and row["seeds"] == "3"
 
 
-def test_what_a_left_out_perspective_costs_is_told_for_equal_n_only(tmp_path):
+def test_what_a_left_out_perspective_costs_is_told_for_the_same_pictures_only(tmp_path):
     grid = make_grid(seeds=[0], names=("one_caption",))
     (run,) = all_runs(tmp_path, grid)
     left_out, shuffled = without_rows(Evidence(grid, [run]))
-    assert left_out["points"] == "−5.0" and float(left_out["distance"]) == pytest.approx(
-        9.0 - run.metrics["fd_judge"], abs=0.01
-    )
-    assert shuffled["share"] == "31.0%" and shuffled["distance"] == "–"  # a Fréchet distance of fewer pictures
+    assert left_out["points"] == "−5.0"
+    assert float(left_out["distance"].replace("−", "-")) == pytest.approx(9.0 - run.metrics["fd_judge"], abs=0.01)
+    swept = run.metrics["sweep"][2]  # the same 50 pictures at the same guidance
+    assert shuffled["share"] == "31.0%"
+    assert float(shuffled["points"].replace("−", "-")) == pytest.approx(31 - 100 * swept["scene_accuracy"], abs=0.06)
+    assert float(shuffled["distance"].replace("−", "-")) == pytest.approx(5.0 - swept["fd_judge"], abs=0.01)
+    run.metrics["shuffled"]["n"] = 20
+    assert list(without_rows(Evidence(grid, [run])))[1]["points"] == "–"
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):

@@ -66,10 +66,11 @@ def test_with_one_seed_the_interval_is_that_of_a_mean_over_conditions():
 def test_resampled_means_spread_as_owen_derives():
     values = scores(4, 40, 0.0, seed=10) + scores(4, 1, 0.0, seed=11) + scores(1, 40, 0.0, seed=12)
     seeds, n = values.shape
-    # Var = (S_rows / S + S_columns / n + (terms of single cells) / (S n)), for independent multinomial weights exactly:
+    # Var = rows / S + columns / n + single cells / (S n), exactly so for independent multinomial weights; the seeds'
+    # part is stretched to the unbiased variance
     rows, columns = values.mean(1), values.mean(0)
     cells = values - rows[:, None] - columns + values.mean()
-    exact = rows.var() / seeds + columns.var() / n + cells.var() / (seeds * n)
+    exact = rows.var(ddof=1) / seeds + columns.var() / n + cells.var() / (seeds * n)
     assert crossed_bootstrap(values, seed=13, resamples=20_000).var() == pytest.approx(exact, rel=0.05)
 
 

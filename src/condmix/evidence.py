@@ -495,7 +495,7 @@ def share_text(spread: paired.Spread | None) -> tuple[str, str]:
 
 def matrix(evidence: Evidence) -> dict[str, Any]:
     """Accuracy of each attribute (columns), by which of the captions named it (rows), averaged over seeds."""
-    split = "attribute_accuracy_split"
+    split = "attribute_accuracy_by_caption"
     chosen = evidence.selected()
     metrics = {name: [run.metrics for run in evidence.of(name)] for name in chosen}
     tables = [table for runs in metrics.values() for facts in runs for table in [facts.get(split, {})]]
@@ -557,11 +557,9 @@ def without_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
         asked = [(f"without {key}", [facts.get("without", {}).get(key) for facts in runs]) for key in perspectives]
         asked.append(("shuffled: told about another picture", [facts.get("shuffled") for facts in runs]))
         for what, found in asked:
-            pairs = [(facts, other) for facts, other in zip(runs, found, strict=True) if other]
+            pairs = [(same_pictures(facts, other), other) for facts, other in zip(runs, found, strict=True) if other]
             if pairs:
-                scenes = change(pairs, "scene_accuracy")
-                equal = [pair for pair in pairs if pair[0].get("n") == pair[1].get("n")]
-                distances = change(equal, HEADLINE_DISTANCE)  # which depends on n
+                scenes, distances = change(pairs, "scene_accuracy"), change(pairs, HEADLINE_DISTANCE)
                 yield {
                     "name": name, "what": what, "seeds": len(pairs),
                     "share": share_text(evidence.spread([other for _, other in pairs], "scene_accuracy"))[0],
@@ -569,6 +567,16 @@ def without_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                     "distance": NONE if distances is None
                     else ("+" if distances > 0 else "−") + significant(abs(distances)),
                 }  # fmt: skip
+
+
+def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of the unchanged conditions for as many pictures as `changed` has; {} where there are none.
+
+    Fewer than all were measured in the guidance sweep. A distance of another number of pictures would not compare.
+    """
+    rows = [facts, *facts.get("sweep", [])]
+    alike = [row for row in rows if (row.get("n"), row["guidance"]) == (changed.get("n"), changed["guidance"])]
+    return alike[0] if alike else {}
 
 
 def change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str) -> float | None:

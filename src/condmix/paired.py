@@ -68,11 +68,15 @@ def crossed_bootstrap(values: np.ndarray, seed: int, resamples: int) -> np.ndarr
     """(S, n) -> (R,) means of resampled values: seeds and conditions are drawn with replacement, independently.
 
     The pigeonhole bootstrap of Owen (2007), "The pigeonhole bootstrap", Annals of Applied Statistics 1(2). It is
-    conservative: the part of the variance that a single (seed, condition) adds is counted up to three times. What the
-    seeds add it counts only (S - 1) / S of, as any bootstrap does of S things; for two or three seeds, look at every
-    seed's own difference as well. With S = 1 only the conditions are resampled.
+    conservative: the part of the variance that a single (seed, condition) adds is counted up to three times. Of what
+    S seeds add any bootstrap counts only (S - 1) / S, half of it for two; so the seeds' deviations from their mean
+    are first stretched by sqrt(S / (S - 1)). Few seeds stay few: an interval of three knows no rare fourth one.
+    With S = 1 only the conditions are resampled.
     """
     seeds, n = values.shape
+    if seeds > 1:
+        mean, of_seeds = values.mean(), values.mean(axis=1, keepdims=True)
+        values = values + (of_seeds - mean) * (np.sqrt(seeds / (seeds - 1)) - 1)
     random = np.random.default_rng(derive(seed, "crossed bootstrap"))
     means = []
     for start in range(0, resamples, CHUNK):
