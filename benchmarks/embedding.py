@@ -79,8 +79,8 @@ def main(model: str, n: int, repeat: int, captions: Path | None, rounds: int) ->
     words = np.mean([len(text.split()) for text in texts])
     print(
         f"{model}, random weights, fp32; {len(texts)} captions of {words:.1f} words, {len(set(texts))} distinct, "
-        f"batches of {BATCH}; {torch.get_num_threads()} threads, {rounds} rounds, torch {torch.__version__}, load before "
-        f"{load_before:.2f}; largest difference of a component {difference:.1e}\n"
+        f"batches of {BATCH}; {torch.get_num_threads()} threads, {rounds} rounds, torch {torch.__version__}, "
+        f"load before {load_before:.2f}; largest difference of a component {difference:.1e}\n"
     )
     print("| loop | seconds | captions / s | speed-up |\n|---|---|---|---|")
     for name, taken in seconds.items():
