@@ -1,0 +1,111 @@
+"""Pictures and seconds until the demo world's pictures show what was asked: the profile's recipe beside our first one.
+
+    PYTHONPATH=src python benchmarks/quality.py --variant caption --n 200
+
+Needs a reproduced pipeline (dvc repro). Each recipe trains once over the profile's budget, by the processes that the
+profile asks for; every eighth of it the averaged weights draw the same n held-out conditions. Seconds are those of
+training alone.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from condmix.captionfile import read_captions
+from condmix.config import Params, load
+from condmix.datasets import Split
+from condmix.diffusion import Schedule
+from condmix.evaluate import conditions, picture_seed
+from condmix.measures import Measure
+from condmix.model import Architecture, ConditionalModel
+from condmix.packed import Packed
+from condmix.processes import spawn
+from condmix.sample import Sampling, sample_batches
+from condmix.train import Trainer
+
+# What the profile began with: DDPM's shift, uniform times, a higher learning rate.
+FIRST = {"model": {"scale_shift": False}, "train": {"lr": 2e-3, "logit_normal_times": None}}
+RECIPES = {"first": FIRST, "now": {}}
+PARTS = 8
+
+
+def changed(params: Params, recipe: dict) -> Params:
+    """The parameters with a recipe's settings."""
+    sections = {name: getattr(params, name).model_copy(update=values) for name, values in recipe.items()}
+    return params.model_copy(update=sections)
+
+
+def train(params: Params, variant: str, folder: Path) -> None:
+    """In each process: train over the whole budget; the first one leaves weights and seconds after every part."""
+    trainer = Trainer(params, variant, Accelerator(cpu=True))
+    trainer.network.train()
+    seconds = 0.0
+    for part in range(PARTS):
+        before = time.perf_counter()
+        for step in range(trainer.steps * part // PARTS, trainer.steps * (part + 1) // PARTS):
+            trainer.advance(step)
+        seconds += time.perf_counter() - before
+        if trainer.accelerator.is_main_process:
+            found = {
+                "architecture": asdict(trainer.model.architecture),
+                "weights": trainer.averaged(),
+                "seconds": seconds,
+                "images": trainer.step * params.train.batch_size,
+            }
+            torch.save(found, folder / f"{part}.pt")
+
+
+@click.command()
+@click.option("--variant", default="caption", show_default=True)
+@click.option("--n", default=200, show_default=True, help="Held-out conditions, one picture each.")
+def main(variant: str, n: int) -> None:
+    os.environ["CONDMIX_TRACKING"] = "off"
+    params = load()
+    split = Split.load(params.paths.dataset, "test")
+    packed = Packed.load(params.paths.packed(variant), "test")
+    asked = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
+    if asked.name == "prompt":
+        packed = packed.prompted()
+    vectors, mask = packed.batch(torch.arange(n))
+    measure = Measure(params, split)
+    settings = params.evaluate
+    print(f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, {settings.sampler} in "
+          f"{settings.steps} steps, seed {params.seed}, {params.train.processes} processes; torch {torch.__version__}, "
+          f"load before {os.getloadavg()[0]:.2f}\n")  # fmt: skip
+    print(
+        "| recipe | pictures seen | seconds | named attributes right | the least of them | fd_judge |\n|---|---|---|---|---|---|"
+    )
+    for name, recipe in RECIPES.items():
+        at = changed(params, recipe)
+        sampling = Sampling(
+            Schedule(at.diffusion.schedule, at.diffusion.steps),
+            at.diffusion.prediction,
+            settings.sampler,
+            settings.steps,
+            at.guidance,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            spawn(at.train.processes, train, at, variant, Path(folder))
+            for part in range(PARTS):
+                saved = torch.load(Path(folder, f"{part}.pt"), weights_only=True)
+                model = ConditionalModel(Architecture(**saved["architecture"])).eval()
+                model.load_state_dict(saved["weights"])
+                model.to(memory_format=torch.channels_last)
+                seeds = [picture_seed(params.seed, i) for i in range(n)]
+                batches = sample_batches(model, sampling, vectors, mask, seeds, settings.batch_size)
+                found = measure(np.concatenate([batch.numpy() for batch in batches]), asked.named)
+                least = min(found["attribute_accuracy"].items(), key=lambda item: item[1])
+                print(f"| {name} | {saved['images']:,} | {saved['seconds']:.0f} | "
+                      f"{found['attribute_accuracy_mean']:.1%} | {least[0]} {least[1]:.1%} | "
+                      f"{found['fd_judge']:.1f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
