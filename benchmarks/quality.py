@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python benchmarks/quality.py --variant caption --n 200
 
-Needs a reproduced pipeline (dvc repro). Each recipe trains once over the profile's budget, by the processes that the
-profile asks for; every eighth of it the averaged weights draw the same n held-out conditions. Seconds are those of
+Needs a reproduced pipeline (dvc repro). Each recipe trains once over its budget, by the processes that the
+profile asks for; after every eighth of it the averaged weights draw the same n held-out conditions. Seconds are those of
 training alone.
 """
 
@@ -30,8 +30,11 @@ from condmix.processes import spawn
 from condmix.sample import Sampling, sample_batches
 from condmix.train import Trainer
 
-# What the profile began with: DDPM's shift, uniform times, a higher learning rate.
-FIRST = {"model": {"scale_shift": False}, "train": {"lr": 2e-3, "logit_normal_times": None}}
+# What the profile began with: DDPM's shift, uniform times, larger batches, a higher learning rate, more pictures.
+FIRST = {
+    "model": {"scale_shift": False},
+    "train": {"images": 56_000, "batch_size": 64, "lr": 2e-3, "logit_normal_times": None},
+}
 RECIPES = {"first": FIRST, "now": {}}
 PARTS = 8
 
@@ -79,9 +82,8 @@ def main(variant: str, n: int) -> None:
     print(f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, {settings.sampler} in "
           f"{settings.steps} steps, seed {params.seed}, {params.train.processes} processes; torch {torch.__version__}, "
           f"load before {os.getloadavg()[0]:.2f}\n")  # fmt: skip
-    print(
-        "| recipe | pictures seen | seconds | named attributes right | the least of them | fd_judge |\n|---|---|---|---|---|---|"
-    )
+    headings = ("recipe", "pictures seen", "seconds", "named attributes right", "the least of them", "fd_judge")
+    print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
     for name, recipe in RECIPES.items():
         at = changed(params, recipe)
         sampling = Sampling(
