@@ -3,8 +3,8 @@
     PYTHONPATH=src python benchmarks/quality.py --variant caption --n 200
 
 Needs a reproduced pipeline (dvc repro). Each recipe trains once over its budget, by the processes that the
-profile asks for; after every eighth of it the averaged weights draw the same n held-out conditions. Seconds are those of
-training alone.
+profile asks for; after every eighth of it the averaged weights draw the same n held-out conditions. Seconds are
+those of training alone.
 """
 
 import os
