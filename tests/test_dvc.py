@@ -109,10 +109,8 @@ def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(pr
 
 def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
     done = project.run("dvc", "exp", "run", "-S", "fusion=addtive", fails=True)
-    assert (
-        'no fusion "addtive"; found: additive, attention, concat, film, gated, mean; did you mean "additive"?'
-        in done.stderr + done.stdout
-    )
+    said = done.stderr + done.stdout
+    assert 'no fusion "addtive"; found: additive, ' in said and 'did you mean "additive"?' in said
     assert project.ran(done.stdout) == {"check"}
     project.run("git", "checkout", "-q", ".")
 
