@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import own_data
 from condmix import CondmixError, config
 from condmix.datasets import SPLITS, Dataset
 from condmix.datasets import _json_stream as json_stream
 from condmix.datasets._cifar_format import ARCHIVE, FOLDER, python2_pickle, unpickle, write_cifar
-from condmix.datasets._coco_format import ANNOTATIONS, decode, write_annotations, write_coco
+from condmix.datasets._coco_format import ANNOTATIONS, write_annotations, write_coco
+from condmix.datasets._pictures import decode
 from condmix.datasets.cifar10 import Cifar10
 from condmix.datasets.coco import Coco
 from condmix.datasets.demo import Demo
+from condmix.datasets.folder import Folder
 
 CLASSES = ["cat", "dog", "ship"]
 
@@ -64,9 +67,16 @@ def cifar(tmp_path):
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """Files that every reader reads: the demo world is in both official formats."""
-    folder = tmp_path_factory.mktemp("archives")
+    """Files that every reader reads: the demo world is in both official formats, and here in those of one's own."""
+    folder, own = tmp_path_factory.mktemp("archives"), tmp_path_factory.mktemp("own")
     Demo.draw(folder, {"train": 12, "test": 5, "seed": 3})
+    demo = Demo(folder, {})
+    for split in SPLITS:
+        samples = zip(demo.images(split), demo.labels(split), demo.captions(split), strict=True)
+        own_data.write_folder(own, split, samples, demo.class_names)
+        samples = zip(demo.images(split), demo.labels(split), demo.captions(split), strict=True)
+        own_data.write_shard(folder / f"{split}-00000.tar", samples)
+    Folder.pack(own, folder)
     return folder
 
 

@@ -154,6 +154,25 @@ def bench(list_only: bool, contenders: str, **options: object) -> None:
 
 
 @main.group()
+def data() -> None:
+    """Look into the profile's data set."""
+
+
+@data.command("check")
+@click.option("--profile", help="Which conf/<profile>.yaml.  [default: that of params.yaml]")
+def data_check(profile: str | None) -> None:
+    """Read every picture and caption, and say what is wrong with which; fails if the pipeline would."""
+    from condmix.config import load
+    from condmix.data_check import check_data
+
+    params = load(profile=profile)
+    table, findings = check_data(params)
+    click.echo("\n".join([table, "", *findings.lines()]))
+    if findings.stops:
+        raise CondmixError(f"the pipeline would stop at the data of profile {params.profile}: mend the errors above")
+
+
+@main.group()
 def experiments() -> None:
     """Run a grid of experiments over several seeds, and write the page that compares them."""
 

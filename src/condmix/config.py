@@ -45,8 +45,9 @@ class Data(Settings):
     dataset: Name
     image_size: Positive
     flip: bool = False  # horizontal flips in training; wrong where captions say "left"
-    world: dict[str, int] = {}  # settings of a data set that draws itself
+    world: dict[str, int] = {}  # settings of the data set's own
     files: tuple[File, ...] = ()
+    folder: Name | None = None  # files of one's own, which the stage fetch packs
 
 
 class Captions(Settings):
@@ -221,9 +222,14 @@ class Params(Settings):
         return Paths(self.root, self.profile)
 
 
-def load(root: Path = Path(".")) -> Params:
-    """The checked parameters of the project in `root`; CondmixError names the first thing that is wrong."""
+def load(root: Path = Path("."), profile: str | None = None) -> Params:
+    """The checked parameters of the project in `root`; CondmixError names the first thing that is wrong.
+
+    `profile` stands in for that of params.yaml.
+    """
     experiment = _read_yaml(root / "params.yaml")
+    if profile is not None:
+        experiment["profile"] = profile
     profile = experiment.get("profile")
     profiles = sorted(path.stem for path in (root / "conf").glob("*.yaml"))
     if profile not in profiles:

@@ -1,4 +1,4 @@
-"""Stage fetch: URLs with sizes and checksums -> verified archives; or a data set that draws itself is drawn.
+"""Stage fetch: URLs with sizes and checksums -> verified archives; or a folder is packed, or a data set draws itself.
 
 A download goes to data/<profile>/partial/, is resumed where it stopped, and moves to archives/ when its checksum is
 right. An archive that is there and right is kept. `file://` URLs and mirrors work alike.
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
+import yaml
 from tqdm import tqdm
 
 from condmix import CondmixError, config
@@ -35,6 +36,14 @@ def main(params) -> None:
     paths = params.paths
     if hasattr(plugin, "draw"):
         draw(plugin, params.data.world, paths.archives, paths.partial)
+        return
+    if params.data.folder is not None:
+        if not hasattr(plugin, "pack"):
+            raise CondmixError(f"conf/{params.profile}.yaml: {params.data.dataset} takes data.files, not data.folder")
+        if params.data.files:
+            raise CondmixError(f"conf/{params.profile}.yaml has data.folder and data.files: remove one of them")
+        check_tracked(params.data.folder, params.root)
+        pack(plugin, params.root / params.data.folder, paths.archives, paths.partial)
         return
     if not params.data.files:
         raise CondmixError(
@@ -52,6 +61,27 @@ def draw(plugin: type, settings: dict, archives: Path, partial: Path) -> None:
     for path in sorted(partial.iterdir()):
         os.replace(path, archives / path.name)
     partial.rmdir()
+
+
+def check_tracked(folder: str, root: Path) -> None:
+    """CondmixError where DVC would not notice a change in the folder."""
+    deps = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["fetch"]["deps"]
+    if Path(folder) not in map(Path, deps):
+        raise CondmixError(
+            f'DVC does not watch {folder}: add the line "- {folder}" to the deps of the stage fetch in dvc.yaml, '
+            "so that a changed picture makes the pipeline run again"
+        )
+
+
+def pack(plugin: type, folder: Path, archives: Path, partial: Path) -> None:
+    """Packs aside and puts the result in the place of what was there."""
+    if not folder.is_dir():
+        raise CondmixError(f"data.folder: there is no folder {folder}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    plugin.pack(folder, partial)
+    shutil.rmtree(archives, ignore_errors=True)
+    os.replace(partial, archives)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from condmix.files import replacing
 
 from ._archives import damaged, open_zip, read_member
 from ._json_stream import array_items
+from ._pictures import decode
 
 ANNOTATIONS = "annotations_trainval2017.zip"
 FOLDERS = {"train": "train2017", "test": "val2017"}
@@ -48,12 +49,16 @@ class CocoArchive:
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB in the order of `ids`, decoded one at a time."""
+        for name, payload in self.files(split):
+            yield decode(payload, f"{self.folder / FOLDERS[split]}.zip: {name}")
+
+    def files(self, split: str) -> Iterator[tuple[str, bytes]]:
+        """Each picture's name and its file as it is, in the order of `ids`."""
         index = self._index(split)
-        path = self.folder / f"{FOLDERS[split]}.zip"
-        with open_zip(path) as archive:
+        with open_zip(self.folder / f"{FOLDERS[split]}.zip") as archive:
             for picture in sorted(index.imgs):
                 name = f"{FOLDERS[split]}/{index.imgs[picture]['file_name']}"
-                yield decode(read_member(archive, name), f"{path}: {name}")
+                yield name, read_member(archive, name)
 
     @property
     def class_names(self) -> list[str]:
@@ -122,16 +127,6 @@ class CocoArchive:
 
 def _instances_name(split: str) -> str:
     return f"annotations/instances_{FOLDERS[split]}.json"
-
-
-def decode(payload: bytes, source: str) -> np.ndarray:
-    """JPEG or PNG bytes to (H, W, 3) uint8 RGB; raises CondmixError naming `source`."""
-    try:
-        with Image.open(io.BytesIO(payload)) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, struct.error, ...
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise CondmixError(f"{source} does not decode ({reason})") from error
 
 
 def write_coco(folder: Path, split: str, ids: list[int], images: Iterable[np.ndarray]) -> Path:

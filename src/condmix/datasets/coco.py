@@ -25,6 +25,9 @@ class Coco(Dataset):
     def images(self, split: str) -> Iterator[np.ndarray]:
         return self._archive.images(split)
 
+    def files(self, split: str) -> Iterator[tuple[str, bytes]]:
+        return self._archive.files(split)
+
     def labels(self, split: str) -> np.ndarray | None:
         return self._archive.labels(split)
 

@@ -1,0 +1,71 @@
+"""Picture files: which they are, how they decode, and which of them are held out where nobody made a test split."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from condmix import CondmixError
+
+from . import SPLITS
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+DEEP = ("I", "F")  # Pillow's modes of more than 8 bits begin so; its conversion to RGB cuts them off at 255
+
+
+def is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def decode(payload: bytes, source: str) -> np.ndarray:
+    """JPEG, PNG or WebP bytes to (H, W, 3) uint8 RGB, upright; raises CondmixError naming `source`.
+
+    Transparency is dropped, and of an animation the first frame is taken.
+    """
+    try:
+        with Image.open(io.BytesIO(payload)) as picture:
+            if picture.mode.startswith(DEEP):
+                raise ValueError(f"it has more than 8 bits per channel, mode {picture.mode}: save it as 8-bit RGB")
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, struct.error, ...
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise CondmixError(f"{source} does not decode ({reason})") from error
+
+
+def scattered(name: str) -> bytes:
+    """A key that sorts names in an order as good as random, and always the same."""
+    return hashlib.sha256(name.encode()).digest()
+
+
+def divide(names: Sequence[str], placed: Sequence[str | None], settings: dict, source: Path) -> dict[str, list[int]]:
+    """Which of the pictures belong to each split, as places in `names`; CondmixError where a split has none.
+
+    `placed` is the split that a picture's folder or shard names, None where it names neither. Without a test split,
+    the setting held_out_percent (1 to 99) takes that share of the pictures, chosen by the hash of their names.
+    """
+    percent = settings.get("held_out_percent")
+    if settings.keys() - {"held_out_percent"} or (percent is not None and not 1 <= percent <= 99):
+        raise CondmixError(f"data.world takes held_out_percent, from 1 to 99, given: {settings}")
+    found = [split for split in SPLITS if split in placed]
+    if percent is None:
+        rows = {split: [row for row, place in enumerate(placed) if place == split] for split in SPLITS}
+    elif "test" in found:
+        raise CondmixError(f"{source} has pictures in test, so nothing is held out: remove data.world.held_out_percent")
+    else:
+        rows = {split: [] for split in SPLITS}
+        for row, (name, place) in enumerate(zip(names, placed, strict=True)):
+            if not found or place in found:
+                held_out = int.from_bytes(scattered(name)[-8:]) % 100 < percent
+                rows["test" if held_out else "train"].append(row)
+    for split in SPLITS:
+        if not rows[split] and percent is None:
+            raise CondmixError(
+                f"{source} has no pictures in {split}: put some there, or leave out train and test "
+                "and set data.world: {held_out_percent: 5}"
+            )
+        if not rows[split]:
+            raise CondmixError(f"{source}: holding out {percent}% of {len(names)} pictures leaves none in {split}")
+    return rows

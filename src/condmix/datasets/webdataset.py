@@ -1,0 +1,209 @@
+"""Pictures of one's own in tar shards (https://github.com/webdataset/webdataset), as img2dataset writes them.
+
+    000000012.jpg (.jpeg, .png, .webp)    one sample is the files of one key, one after the other
+    000000012.txt                         its caption
+    000000012.json                        or its captions: {"caption": "..."} or {"captions": ["...", "..."]}
+    000000012.cls                         its class
+
+A shard belongs to the split that its path begins with: train/00000.tar, test-00000.tar. Where none does (img2dataset's
+00000.tar), `data.world: {held_out_percent: 5}` divides the samples by their keys.
+"""
+
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.files import replacing
+
+from . import SPLITS, Dataset
+from ._archives import check_member, damaged, missing
+from ._pictures import decode, divide, is_picture
+
+KEY = re.compile(r"((?:.*/)?[^./]+)(\.[^/]*)")  # a key ends at its file name's first dot
+SPLIT = re.compile(rf"({'|'.join(SPLITS)})[^a-z]")
+TEXTS = (".txt", ".json", ".cls")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture: where its bytes lie in which shard, and what stands beside it."""
+
+    key: str
+    shard: Path
+    name: str
+    start: int  # bytes from the shard's beginning
+    size: int  # bytes
+    captions: list[str] | None  # None where the sample has no file for them
+    class_name: str | None
+
+
+@dataclass
+class Contents:
+    """What one pass over the shards finds, without reading a picture."""
+
+    samples: list[Sample] = field(default_factory=list)
+    passed_over: list[tuple[str, str]] = field(default_factory=list)  # (what it is, where it is)
+
+
+class Webdataset(Dataset):
+    """Reads the shards in place and in their order, one picture at a time; the texts stay in memory."""
+
+    @staticmethod
+    def pack(folder: Path, archives: Path) -> None:
+        """Copies the shards as they are."""
+        shards = sorted(folder.rglob("*.tar"))
+        if not shards:
+            raise CondmixError(f"{folder} holds no shards (*.tar)")
+        for shard in tqdm(shards, f"copy {folder.name}", unit="shard", mininterval=0.5):
+            with replacing(archives / shard.relative_to(folder)) as part:
+                try:
+                    shutil.copyfile(shard, part)
+                except PermissionError as error:
+                    raise CondmixError(f"{shard} can't be read ({error.strerror})") from error
+
+    @cached_property
+    def _contents(self) -> Contents:
+        shards = sorted(self.archives.rglob("*.tar"))
+        if not shards:
+            raise missing(self.archives / "*.tar")
+        contents = Contents()
+        for shard in tqdm(shards, "read shards", unit="shard", mininterval=0.5):
+            _read_shard(shard, contents)
+        return contents
+
+    @cached_property
+    def _splits(self) -> dict[str, list[Sample]]:
+        samples = self._contents.samples
+        keys, placed = [sample.key for sample in samples], [self._split_of(sample) for sample in samples]
+        rows = divide(keys, placed, self.settings, self.archives)
+        return {split: [samples[row] for row in rows[split]] for split in SPLITS}
+
+    def _split_of(self, sample: Sample) -> str | None:
+        found = SPLIT.match(sample.shard.relative_to(self.archives).as_posix())
+        return found[1] if found else None
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """What the .cls files hold, numbers in their order."""
+        names = {sample.class_name for split in SPLITS for sample in self._splits[split]} - {None}
+        return sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+
+    def ids(self, split: str) -> list[int]:
+        return list(range(len(self._splits[split])))
+
+    def files(self, split: str) -> Iterator[tuple[str, bytes]]:
+        """Each picture's name and its file as it is, in the order of `ids`."""
+        for shard, samples in groupby(self._splits[split], key=lambda sample: sample.shard):
+            with open(shard, "rb") as file:
+                for sample in samples:
+                    file.seek(sample.start)
+                    yield f"{shard.relative_to(self.archives)}: {sample.name}", file.read(sample.size)
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        for name, payload in self.files(split):
+            yield decode(payload, f"{self.archives}/{name}")
+
+    def labels(self, split: str) -> np.ndarray | None:
+        if not self.class_names:
+            return None
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        return np.array([numbers.get(sample.class_name, -1) for sample in self._splits[split]], np.int64)
+
+    def captions(self, split: str) -> list[list[str]] | None:
+        if all(sample.captions is None for sample in self._contents.samples):
+            return None
+        return [sample.captions or [] for sample in self._splits[split]]
+
+    def passed_over(self) -> Iterator[tuple[str, str]]:
+        """(what it is, where it is) of all that the shards hold and no other method gives."""
+        yield from self._contents.passed_over
+        used = {id(sample) for split in SPLITS for sample in self._splits[split]}
+        for sample in self._contents.samples:
+            if id(sample) not in used:
+                yield "picture in a shard of neither train nor test", f"{sample.shard.name}: {sample.name}"
+
+
+def _read_shard(shard: Path, contents: Contents) -> None:
+    """Adds a shard's samples; headers and texts are read, pictures are skipped."""
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for key, members in groupby(_members(shard, archive), key=lambda member: KEY.fullmatch(member.name)[1]):
+                _read_sample(shard, archive, key, list(members), contents)
+    except CondmixError:
+        raise
+    except Exception as error:  # tarfile, OS and header errors: a damaged tar fails in many ways
+        raise damaged(shard, error) from error
+
+
+def _members(shard: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files that have a key; those without are hidden ones, such as macOS leaves."""
+    for member in archive:
+        check_member(shard, member.name, link=not (member.isfile() or member.isdir()))
+        if member.isfile() and KEY.fullmatch(member.name):
+            yield member
+
+
+def _read_sample(
+    shard: Path, archive: tarfile.TarFile, key: str, members: list[tarfile.TarInfo], contents: Contents
+) -> None:
+    source = f"{shard}: {key}"
+    pictures, texts = [], {}
+    for member in members:
+        suffix = KEY.fullmatch(member.name)[2].lower()
+        if is_picture(suffix):
+            pictures.append(member)
+        elif suffix in TEXTS:
+            texts[suffix] = archive.extractfile(member).read()
+        else:
+            contents.passed_over.append((f"file of a kind that is not read ({suffix})", f"{shard.name}: {member.name}"))
+    if len(pictures) > 1:
+        raise CondmixError(f"{source} has {len(pictures)} pictures: {', '.join(member.name for member in pictures)}")
+    if not pictures:
+        contents.passed_over.append(("sample without a picture", f"{shard.name}: {key}"))
+        return
+    picture, class_name = pictures[0], _text(texts, ".cls", source)
+    contents.samples.append(
+        Sample(
+            key,
+            shard,
+            picture.name,
+            picture.offset_data,
+            picture.size,
+            _captions(texts, source),
+            class_name.strip() if class_name else None,
+        )
+    )
+
+
+def _captions(texts: dict[str, bytes], source: str) -> list[str] | None:
+    """Those of the .txt and the .json; img2dataset writes the same one into both."""
+    plain, document = _text(texts, ".txt", source), _text(texts, ".json", source)
+    if plain is None and document is None:
+        return None
+    try:
+        content = json.loads(document or "{}")
+        listed = content.get("captions") or []
+        found = [plain, content.get("caption"), *listed]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CondmixError(f"{source}.json is not a JSON object with captions ({error})") from error
+    captions = [text for text in found if text is not None]
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in captions):
+        raise CondmixError(f"{source}.json: caption must be a text, and captions a list of texts")
+    return list(dict.fromkeys(captions)) or None
+
+
+def _text(texts: dict[str, bytes], suffix: str, source: str) -> str | None:
+    try:
+        return texts[suffix].decode() if suffix in texts else None
+    except UnicodeDecodeError as error:
+        raise CondmixError(f"{source}{suffix} is not UTF-8 ({error})") from error
