@@ -94,16 +94,16 @@ def test_controls_claim_only_what_they_say_of_the_picture(judged):
 
 def told(packed, split, captions, **perspectives):
     """The conditions of a variant with these perspectives; of imported ones and T5's it is said what they are of."""
-    packed.vectors = dict.fromkeys(perspectives, packed.vectors["caption_1"])
+    packed.vectors = dict.fromkeys(perspectives, next(iter(packed.vectors.values())))
     made_of = [{"name": name, "dim": 16} | ({"of": of} if of else {}) for name, of in perspectives.items()]
     packed.variant = packed.variant | {"perspectives": made_of}
     return conditions(packed, split, captions)
 
 
-def test_t5_and_imported_vectors_claim_what_they_were_made_from(judged):
-    split = Split.load(judged.paths.dataset, "test")
+def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
+    split = Split.load(project.paths.dataset, "test")
     captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
-    packed = Packed.load(judged.paths.packed("experiment"), "test")
+    packed = Packed.load(project.paths.packed("experiment"), "test")
     (words,) = told(packed, split, captions, t5_2="caption", dino_1_of_another="image", caption_1=None)
     assert (words.name, words.texts[5]) == ("captions", ["1 of 5", "0 of 5"])
     (classes,) = told(packed, split, captions, label_1="class")
