@@ -80,6 +80,6 @@ def colour_params(root, **clip):
         paths=paths,
         data=SimpleNamespace(dataset="colours", world={}, flip=False),
         captions=SimpleNamespace(templates=()),
-        embed=SimpleNamespace(captions=5, encoders=("clip_image", "clip_text", "class_label")),
+        embed=SimpleNamespace(captions=5, encoders=("clip_image", "clip_text", "class_label"), t5=None, imports=()),
         clip=SimpleNamespace(**clip),
     )

@@ -13,6 +13,9 @@ from condmix.config import load, plugin, plugins
 ROOT = Path(__file__).parents[1]
 
 
+IMPORT = {"perspective": "dino_1", "split": "train", "path": "a.npz", "sha256": "0" * 64}
+
+
 @pytest.fixture
 def project(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -80,6 +83,12 @@ def test_a_mistake_in_params_is_named(project, keys, value, says):
         (("evaluate", "sampler"), "ddmp", ["conf/demo.yaml", '"ddmp"', "ddpm"]),
         (("data", "dataset"), "imagenet", ['no dataset "imagenet"', "cifar10, coco, demo"]),
         (("data", "image_size"), 18, ["18", "cannot be halved 2 times"]),
+        (("embed", "t5"), {"model": "x", "revison": "y"}, ['no setting "embed.t5.revison"', "embed.t5.revision"]),
+        (("embed", "encoders"), ["t5_text"], ["conf/demo.yaml", "t5_text", "embed.t5 does not say which"]),
+        (("embed", "imports"), [IMPORT | {"perspective": "dino"}], ['"dino" must be a lowercase word and a number']),
+        (("embed", "imports"), [IMPORT | {"perspective": "caption_7"}], ['"caption_7"', "our own encoders"]),
+        (("embed", "imports"), [IMPORT, IMPORT | {"path": "b"}], ["dino_1 has two files for the split train"]),
+        (("embed", "imports"), [IMPORT | {"sha256": "0" * 63}], ["embed.imports.0.sha256", "000"]),
         (("diffusion", "prediction"), "noise", ["diffusion.prediction", "'noise'", "epsilon"]),
     ],
 )
@@ -89,6 +98,19 @@ def test_a_mistake_in_a_profile_is_named(project, keys, value, says):
         load(project)
     for part in says:
         assert part in str(error.value)
+
+
+def test_perspectives_of_t5_and_imports_are_known_where_the_profile_has_them(project):
+    names = ["t5_1", "dino_1", "t5_2_again"]
+    change(project / "params.yaml", "perspectives", value=names)
+    with pytest.raises(CondmixError, match='no perspective "t5_1"'):
+        load(project)
+    change(project / "conf" / "demo.yaml", "embed", "encoders", value=["clip_image", "clip_text", "t5_text"])
+    change(project / "conf" / "demo.yaml", "embed", "t5", value={"model": "somewhere"})
+    with pytest.raises(CondmixError, match='no perspective "dino_1"'):
+        load(project)
+    change(project / "conf" / "demo.yaml", "embed", "imports", value=[IMPORT])
+    assert load(project).perspectives == tuple(names)
 
 
 def test_a_missing_setting_is_named(project):

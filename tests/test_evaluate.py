@@ -92,6 +92,30 @@ def test_controls_claim_only_what_they_say_of_the_picture(judged):
     assert np.array_equal(only.named, split.mentions[:, 0])
 
 
+def told(packed, split, captions, **perspectives):
+    """The conditions of a variant with these perspectives; of imported ones and T5's it is said what they are of."""
+    packed.vectors = dict.fromkeys(perspectives, next(iter(packed.vectors.values())))
+    made_of = [{"name": name, "dim": 16} | ({"of": of} if of else {}) for name, of in perspectives.items()]
+    packed.variant = packed.variant | {"perspectives": made_of}
+    return conditions(packed, split, captions)
+
+
+def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
+    split = Split.load(project.paths.dataset, "test")
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
+    packed = Packed.load(project.paths.packed("experiment"), "test")
+    (words,) = told(packed, split, captions, t5_2="caption", dino_1_of_another="image", caption_1=None)
+    assert (words.name, words.texts[5]) == ("captions", ["1 of 5", "0 of 5"])
+    (classes,) = told(packed, split, captions, label_1="class")
+    assert classes.name == "captions" and classes.texts[5] == [split.class_names[split.labels[5]]]
+    (oracle,) = told(packed, split, captions, caption_1=None, dino_1="image")
+    assert oracle.name == "oracle" and oracle.named.all()
+    # Words can stand in the place of the picture's CLIP vector, but not of other vectors made from the picture.
+    packed.prompt = (packed.vectors["dino_1"], packed.present[:, 0])
+    assert [one.name for one in told(packed, split, captions, image=None)] == ["prompt", "oracle"]
+    assert [one.name for one in told(packed, split, captions, image=None, dino_1="image")] == ["oracle"]
+
+
 def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():
     sweep = [
         {"guidance": 1.0, "n": 4, "scene_accuracy": 0.5, "fd_judge": 3.0, "condition": "captions"},

@@ -7,15 +7,21 @@ from condmix.perspectives import another, known, parse
 
 
 def test_every_known_name_is_read_and_reads_a_cache():
-    for name in known(3):
+    sources = {"class", "image", "caption_1", "caption_2", "caption_3"}
+    others = {"t5_1", "t5_2", "t5_3", "dino_7"}
+    assert {parse(name).source for name in known(3)} == sources
+    assert {parse(name).source for name in known(3, t5=True, imported=["dino_7"])} == sources | others
+    for name in known(3, t5=True, imported=["dino_7"]):
         assert parse(name).name == name
-        assert parse(name).source in {"class", "image", "caption_1", "caption_2", "caption_3"}
     assert (parse("caption_any").source, parse("caption_2_of_another").source) == ("caption_1", "caption_2")
+    assert (parse("t5_2_of_another").kind, parse("t5_2").caption, parse("dino_7_again").source) == ("t5", 1, "dino_7")
     assert (parse("caption_3_again").caption, parse("caption_any").caption, parse("image").caption) == (2, 0, None)
 
 
 @pytest.mark.parametrize(
-    "name", ["caption", "caption_0", "class_1", "image_again", "caption_any_again", "caption_1_twice", "Caption_1", ""]
+    "name",
+    ["caption", "caption_0", "class_1", "image_again", "caption_any_again", "caption_1_twice", "Caption_1", "dino", ""]
+    + ["t5_any", "image_1_of_another", "my_dino_1"],
 )
 def test_other_names_are_none(name):
     assert parse(name) is None

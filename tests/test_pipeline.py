@@ -14,8 +14,10 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 READERS = "src/condmix/datasets/"  # what they read is the prepared data set
 FUSIONS = "src/condmix/fusions/"  # their hash is part of variant.json, which the pack stage writes
 PREVIEWS = ("src/condmix/guidance.py", "src/condmix/sample.py", "src/condmix/samplers/")  # only MLflow gets them
+ENCODERS = (PACKAGE / "encoders").glob("[!_]*.py")
+NOT_CLIP = tuple(str(file.relative_to(ROOT)) for file in ENCODERS if not file.stem.startswith("clip_"))
 KNOWN_OTHERWISE = {
-    "encode": (READERS,),
+    "encode": (READERS, *NOT_CLIP),  # which opens CLIP's two towers by name
     "embed": (READERS,),
     "train": (FUSIONS, *PREVIEWS),
     "evaluate": (FUSIONS,),

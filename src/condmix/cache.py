@@ -2,7 +2,8 @@
 
 Vectors are stored as fp16 with unit norm. The metadata hold the key (perspective, split, encoder, preprocessing,
 data, count, version), the mean and sd of the norms before normalisation and the content's sha256; a reader refuses
-a file whose key is not the one it expects.
+a file whose key is not the one it expects. Where the perspective's name does not say it, they hold `of`: what the
+vectors were made from, "image", "caption" or "class".
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ def cache_key(perspective: str, split: str, encoder: str, preprocessing: str, da
     return dict(zip(KEY, values, strict=True))
 
 
-def write_cache(path: Path, vectors: np.ndarray | Tensor, present: np.ndarray | Tensor, key: Mapping[str, str]) -> None:
+def write_cache(
+    path: Path,
+    vectors: np.ndarray | Tensor,
+    present: np.ndarray | Tensor,
+    key: Mapping[str, str],
+    of: str | None = None,
+) -> None:
     """Check, normalise and write vectors (N, D), of which row i counts only where present (N,) is True.
 
     Absent rows are stored as zeros. CondmixError names the first row that is not finite or has no direction,
@@ -44,6 +51,7 @@ def write_cache(path: Path, vectors: np.ndarray | Tensor, present: np.ndarray | 
     tensors = {"vectors": unit.half(), "present": present}
     metadata = {
         **key,
+        **({} if of is None else {"of": of}),
         "dim": str(vectors.shape[1]),
         "norm_mean": f"{norms.mean() if len(norms) else 0:.6g}",
         "norm_sd": f"{norms.std(correction=0) if len(norms) else 0:.6g}",

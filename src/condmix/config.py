@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from condmix import CondmixError
+from condmix.perspectives import ALONE, parse
 from condmix.perspectives import known as known_perspectives
 
 VARIANTS = ("class_v1", "class_v2", "caption", "experiment")
@@ -72,11 +74,31 @@ class Clip(Settings):
     processes: Positive = 1  # CPU processes that train it together
 
 
+class T5(Settings):
+    """The text encoder of the perspectives t5_k: a local folder, or a name on the Hugging Face hub and a revision."""
+
+    model: Name
+    revision: str | None = None  # of the hub: a commit, so that the same settings always mean the same weights
+    max_tokens: Positive = 128  # longer captions are cut
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Import(Settings):
+    """Vectors that someone else computed, of one perspective and split: a file as docs/embeddings.md describes it."""
+
+    perspective: Name
+    split: Literal["train", "test"]
+    path: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # DVC tracks the file by it
+
+
 class Embed(Settings):
     """Which encoders make perspectives, and how many captions per image become caption_1 ... caption_K."""
 
     encoders: tuple[str, ...] = ("clip_image", "clip_text", "class_label")
     captions: Positive = 5
+    t5: T5 | None = None  # what the encoder t5_text loads
+    imports: tuple[Import, ...] = ()
 
 
 class Judge(Settings):
@@ -293,7 +315,14 @@ def _check_names(params: Params) -> None:
     ]:
         if name not in plugins(kind):
             raise CondmixError(unknown(kind.removesuffix("s"), name, plugins(kind), where))
-    known = known_perspectives(params.embed.captions)
+    t5 = "t5_text" in params.embed.encoders
+    if t5 and params.embed.t5 is None:
+        raise CondmixError(
+            f"conf/{params.profile}.yaml: embed.encoders has t5_text, but embed.t5 does not say which model that is"
+        )
+    _check_imports(params, t5)
+    imported = dict.fromkeys(one.perspective for one in params.embed.imports)
+    known = known_perspectives(params.embed.captions, t5, list(imported))
     for name in params.perspectives:
         if name not in known:
             raise CondmixError(unknown("perspective", name, known, "params.yaml"))
@@ -307,6 +336,21 @@ def _check_names(params: Params) -> None:
             f"conf/{params.profile}.yaml: data.image_size {size} cannot be halved {levels - 1} times, "
             f"as the {levels} model.multipliers ask"
         )
+
+
+def _check_imports(params: Params, t5: bool) -> None:
+    """Imported perspectives have names of their own, and one file per split."""
+    seen = set()
+    for one in params.embed.imports:
+        name, where = one.perspective, f"conf/{params.profile}.yaml: embed.imports"
+        parsed = parse(name)
+        if parsed is None or parsed.source != name:
+            raise CondmixError(f'{where}: "{name}" must be a lowercase word and a number, as in dino_1')
+        if parsed.kind in (*ALONE, "caption", *(["t5"] if t5 else [])):
+            raise CondmixError(f'{where}: "{name}" is the name of what our own encoders make; choose another word')
+        if (name, one.split) in seen:
+            raise CondmixError(f"{where}: {name} has two files for the split {one.split}; leave one of them")
+        seen.add((name, one.split))
 
 
 def _first_problem(error: ValidationError, experiment: dict[str, Any], profile: str) -> str:
@@ -330,6 +374,8 @@ def _fields(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if isinstance(part, str):
             section = section.model_fields[part].annotation
+            if isinstance(section, UnionType):  # a section that may be null
+                section = section.__args__[0]
         else:  # an item of a list of sections
             section = section.__args__[0]
     return [name for name in section.model_fields if name != "root"]

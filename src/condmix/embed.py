@@ -1,13 +1,14 @@
 """Stage: pictures, captions and labels -> one cache of vectors per split and perspective.
 
-A cache whose key is already right is left alone, so only what changed is encoded again.
+A cache whose key is already right is left alone, so only what changed is encoded again. Vectors that someone else
+computed (`embed.imports`) are put into the data set's order and become caches like the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,8 +22,11 @@ from condmix import CondmixError
 from condmix.cache import cache_key, read_cache, write_cache
 from condmix.captionfile import read_captions
 from condmix.config import plugin
+from condmix.embeddingfile import read_embeddings
+from condmix.perspectives import parse
 
 SPLITS = ("train", "test")
+OF = {"images": "image", "captions": "caption", "labels": "class"}  # what vectors are made of, by what is read
 BATCH = 256
 PROBE = 64  # images whose decoded pixels enter the data hash, so that a changed decoder is noticed
 
@@ -54,17 +58,18 @@ def main(params: Any) -> None:
     paths = params.paths
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoders = [
-        plugin("encoders", name).open(paths.clip, dataset.class_names, device) for name in params.embed.encoders
-    ]
     archives = archives_hash(paths.archives)
     sources = [open_source(dataset, split, paths.captions, archives) for split in SPLITS]
     # Both splits get the same perspectives, even where one of them has no second caption or no label.
     longest = max((len(texts) for source in sources for texts in source.captions), default=0)
     numbers = min(params.embed.captions, longest)
+    made = set()
+    for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
+        files = {one.split: one for one in params.embed.imports if one.perspective == perspective}
+        made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings))
+    encoders = [open_encoder(name, params, dataset.class_names, device) for name in params.embed.encoders]
     if all((source.labels < 0).all() for source in sources):
         encoders = [encoder for encoder in encoders if encoder.reads != "labels"]
-    made = set()
     for source in sources:
         for encoder in encoders:
             for column in columns(encoder, source, numbers):
@@ -74,6 +79,14 @@ def main(params: Any) -> None:
     for path in paths.embeddings.glob("*/*"):
         if path not in made:
             path.unlink()
+
+
+def open_encoder(name: str, params: Any, class_names: Sequence[str], device: str) -> Any:
+    """The encoder of this name, with the section of `embed` that it asks for, if it asks for one."""
+    kind = plugin("encoders", name)
+    section = getattr(kind, "section", None)
+    settings = {} if section is None else {"settings": getattr(params.embed, section)}
+    return kind.open(params.paths.clip, class_names, device, **settings)
 
 
 def open_source(dataset: Any, split: str, captions_folder: Path, archives: str) -> Source:
@@ -118,7 +131,47 @@ def embed_column(path: Path, encoder: Any, column: Column, split: str) -> None:
     vectors = np.zeros((count, encoder.dim), dtype=np.float32)
     encode = _encode_once if encoder.reads == "captions" else _encode_all
     vectors[column.present] = encode(encoder, column.items, column.present.sum(), f"{split} {column.perspective}")
-    write_cache(path, vectors, column.present, key)
+    of = OF[encoder.reads]
+    write_cache(path, vectors, column.present, key, None if parse(column.perspective).kind == of else of)
+
+
+def import_perspective(
+    perspective: str, files: Mapping[str, Any], sources: Sequence[Source], numbers: int, folder: Path
+) -> Iterator[Path]:
+    """Bring the caches of an imported perspective up to date, from one file per split; yields their paths.
+
+    Pictures that a file leaves out lack the perspective, and so do all pictures of a split that has no file.
+    `numbers` is how many captions are in use: vectors of captions are of one of these.
+    """
+    found = {split: read_embeddings(one.path, one.sha256, perspective, split) for split, one in files.items()}
+    first = next(iter(found.values()))
+    for field in ("encoder", "of", "width"):
+        values = {split: getattr(one, field) for split, one in found.items()}
+        if len(set(values.values())) > 1:
+            raise CondmixError(
+                f"embed.imports: the files of {perspective} differ in {field}, {values['train']} in training and "
+                f"{values['test']} in the test split; both must come from one encoder"
+            )
+    if first.of == "caption" and parse(perspective).number > numbers:
+        raise CondmixError(
+            f"embed.imports: {perspective} is of each picture's caption number {parse(perspective).number}, "
+            f"but {numbers} are in use"
+        )
+    for source in sources:
+        path = folder / source.split / f"{perspective}.safetensors"
+        yield path
+        ids = [int(i) for i in source.dataset.ids(source.split)]
+        data = _hash([ids, files[source.split].sha256 if source.split in files else None])
+        key = cache_key(perspective, source.split, first.encoder, "imported", data, source.count)
+        if path.exists() and _is_current(path, key):
+            print(f"{path}: up to date")
+            continue
+        if source.split in found:
+            vectors, present = found[source.split].ordered(ids)
+        else:
+            vectors, present = np.zeros((source.count, first.width), np.float32), np.zeros(source.count, dtype=bool)
+        write_cache(path, vectors, present, key, first.of)
+        print(f"{path}: {present.sum()} of {source.count} pictures have imported vectors")
 
 
 def _encode_all(encoder: Any, items: Iterable[Any], count: int, what: str) -> np.ndarray:

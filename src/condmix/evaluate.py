@@ -170,11 +170,16 @@ def main(params: Params, variant: str) -> None:
 
 
 def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[Condition]:
-    """The ways of asking a variant. The first gives its headline figures: an oracle only where words are lacking."""
-    names = list(packed.vectors)
-    told = [perspective for perspective in map(parse, names) if perspective.kind == "caption"]
-    slots = list(dict.fromkeys(perspective.caption for perspective in told if not perspective.of_another))
-    classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if "class" in names else None
+    """The ways of asking a variant. The first gives its headline figures: an oracle only where words are lacking.
+
+    Imported vectors that were made from the picture are an oracle like its CLIP vector; no words can replace them.
+    """
+    made_of = {entry["name"]: entry["of"] for entry in packed.variant["perspectives"] if "of" in entry}
+    told = [(one, made_of.get(one.name, one.kind)) for one in map(parse, packed.vectors) if not one.of_another]
+    slots = list(dict.fromkeys(one.caption for one, of in told if of == "caption"))
+    shown = [one.name for one, of in told if of == "image"]
+    told_class = any(of == "class" for _, of in told)
+    classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if told_class else None
 
     def texts(chosen: list[int]) -> list[list[str]]:
         said = [[of[k] for k in chosen if k < len(of)] for of in captions]
@@ -186,14 +191,14 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[
         known = np.zeros(split.attributes.shape, bool) | everything
         for k in chosen:
             known |= split.mentions[:, k]
-        if "class" in names:
+        if told_class:
             known[:, class_attribute(split)] = True
         return known
 
-    if "image" not in names:
+    if not shown:
         return [Condition("captions", texts(slots), named(slots))]
     oracle = Condition("oracle", texts(slots), named(slots, everything=True))
-    if packed.prompt is None:
+    if packed.prompt is None or shown != ["image"]:
         return [oracle]
     words = sorted({0, *slots})
     return [Condition("prompt", texts(words), named(words)), oracle]

@@ -92,16 +92,21 @@ def _captions(folder: Path) -> list[str]:
 
 
 def describe(variant: Variant, folder: Path) -> dict[str, Any]:
-    """The card: what the variant is, the CLIP's width D and identity, and the hash of the fusion's code."""
+    """The card: what the variant is, the CLIP's width D and identity, and the hash of the fusion's code.
+
+    A perspective that is not named after what it was made from has `of` besides: "image", "caption" or "class".
+    """
     image = read_metadata(folder / "image.safetensors")
-    dims = {
-        name: int(read_metadata(folder / f"{parse(name).source}.safetensors")["dim"]) for name in variant.perspectives
-    }
+    perspectives = []
+    for name in variant.perspectives:
+        found = read_metadata(folder / f"{parse(name).source}.safetensors")
+        of = {"of": found["of"]} if "of" in found else {}
+        perspectives.append({"name": name, "dim": int(found["dim"]), **of})
     return {
         "variant": variant.name,
         "fusion": variant.fusion,
         "fusion_sha256": fusion_sha256(variant.fusion),
-        "perspectives": [{"name": name, "dim": dim} for name, dim in dims.items()],
+        "perspectives": perspectives,
         "dim": int(image["dim"]),
         "encoder": image["encoder"],
     }

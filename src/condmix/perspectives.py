@@ -4,28 +4,34 @@
     image           the picture itself
     caption_k       its k-th caption
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
+    t5_k            its k-th caption, through a text encoder other than CLIP's
+    <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
 
 Controls show that what helps is being told more, and not having a second slot:
 
     caption_k_again         the k-th caption, as a slot beside another that holds it already
     caption_k_of_another    the k-th caption of some other picture, always the same one
+
+All names with a number have both controls.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NAME = re.compile(r"(?P<kind>class|image|caption)(_(?P<number>[1-9]\d*|any)(_(?P<control>again|of_another))?)?")
+NAME = re.compile(r"(?P<kind>[a-z][a-z0-9]*)(_(?P<number>[1-9]\d*|any)(_(?P<control>again|of_another))?)?")
+ALONE = ("class", "image")  # what a picture has one of, so that no number follows
 
 
 @dataclass(frozen=True)
 class Perspective:
-    """A name, taken apart. `number` is k of the k-th caption, None where it is not one particular caption."""
+    """A name, taken apart. `number` is k of the k-th caption, None where it is not one in particular."""
 
     name: str
-    kind: str  # "class", "image" or "caption": perspectives of one kind lie in the same space
+    kind: str  # "class", "image", "caption", ...: perspectives of one kind lie in the same space
     number: int | None = None
     any: bool = False
     of_another: bool = False
@@ -33,38 +39,33 @@ class Perspective:
     @property
     def source(self) -> str:
         """The embedding cache that it reads; of `caption_any` the one that it reads in evaluation."""
-        if self.kind != "caption":
-            return self.kind
-        return f"caption_{1 if self.any else self.number}"
+        return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
 
     @property
     def caption(self) -> int | None:
-        """Index from 0 of the caption that it stands for in evaluation, None where there is none."""
-        return int(self.source.removeprefix("caption_")) - 1 if self.kind == "caption" else None
+        """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number."""
+        return 0 if self.any else None if self.number is None else self.number - 1
 
 
 def parse(name: str) -> Perspective | None:
     """The perspective of this name, None where no perspective can have it."""
     found = NAME.fullmatch(name)
-    if found is None or (found["kind"] == "caption") != (found["number"] is not None):
+    if found is None or (found["kind"] in ALONE) != (found["number"] is None):
         return None
     drawn = found["number"] == "any"
-    if drawn and found["control"]:
+    if drawn and (found["control"] or found["kind"] != "caption"):
         return None
     number = None if drawn or found["number"] is None else int(found["number"])
     return Perspective(name, found["kind"], number, drawn, found["control"] == "of_another")
 
 
-def known(captions: int) -> list[str]:
+def known(captions: int, t5: bool = False, imported: Sequence[str] = ()) -> list[str]:
     """Every name that a profile with so many captions per picture has."""
     numbers = range(1, captions + 1)
-    return [
-        "class",
-        "image",
-        *(f"caption_{k}" for k in numbers),
-        "caption_any",
-        *(f"caption_{k}_{control}" for control in ("again", "of_another") for k in numbers),
-    ]
+    words = [f"caption_{k}" for k in numbers]
+    others = [*(f"t5_{k}" for k in numbers if t5), *imported]
+    controls = [f"{name}_{control}" for control in ("again", "of_another") for name in (*words, *others)]
+    return [*ALONE, *words, "caption_any", *others, *controls]
 
 
 def another(count: int) -> Any:
