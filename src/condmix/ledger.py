@@ -38,6 +38,7 @@ SCHEMA = (
     "CREATE TABLE list (sha256 TEXT NOT NULL, size INTEGER NOT NULL, lines INTEGER NOT NULL)",
     "PRAGMA user_version = 1",
 )
+SHARDS = "[0-9]" * 6 + ".tar"
 
 
 class Row(NamedTuple):
@@ -58,7 +59,7 @@ class Ledger:
 
     def __init__(self, folder: Path, source: Path, size: int):
         self.folder = folder
-        self.db = sqlite3.connect(folder / "ledger.sqlite")
+        self.db = sqlite3.connect(folder / "ledger.sqlite", timeout=60)  # seconds for someone who looks into it
         self.db.execute("PRAGMA cache_size = -65536")  # KiB; the index of millions of URLs is filled in random order
         with open(source, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -77,6 +78,8 @@ class Ledger:
         self.db.commit()
 
     def _fill(self, source: Path, sha256: str, size: int) -> None:
+        if any(self.folder.glob(SHARDS)):
+            raise CondmixError(f"{self.folder} has shards, but its ledger.sqlite is gone or new: choose another folder")
         lines = 0
 
         def rows() -> Iterator[tuple[int, str, str]]:
@@ -96,7 +99,7 @@ class Ledger:
 
     def _follow_shards(self) -> None:
         """What was taken waits again, unless a shard on disk has it; so does what a shard had that is gone."""
-        on_disk = {path.name: path for path in self.folder.glob("*.tar")}
+        on_disk = {path.name: path for path in self.folder.glob(SHARDS)}
         known = {name for (name,) in self.db.execute("SELECT DISTINCT shard FROM urls WHERE shard IS NOT NULL")}
         self.db.execute("UPDATE urls SET state = 'waiting' WHERE state = 'taken'")
         for name in known - on_disk.keys():
@@ -154,7 +157,7 @@ class Ledger:
 
     def next_shard(self) -> int:
         """The number after the last shard's."""
-        return 1 + max((int(path.stem) for path in self.folder.glob("*.tar")), default=-1)
+        return 1 + max((int(path.stem) for path in self.folder.glob(SHARDS)), default=-1)
 
     def states(self) -> dict[str, int]:
         """{state: URLs}."""
