@@ -132,6 +132,23 @@ def generate(**options: object) -> None:
 
 
 @main.command()
+@click.argument("source", metavar="LIST.TSV", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="OUT-FOLDER", type=click.Path(path_type=Path))
+@click.option("--connections", type=click.IntRange(1), default=64, show_default=True, help="Pictures at a time.")
+@click.option("--size", type=click.IntRange(32), default=256, show_default=True, help="Pixels of the shorter side.")
+@click.option("--per-shard", type=click.IntRange(1), default=1000, show_default=True, help="Pictures in a shard.")
+@click.option(
+    "--min-success", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs."
+)
+@click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
+def download(source: Path, folder: Path, **options: object) -> None:
+    """Fetch a list of caption<TAB>URL lines (CC3M's format) into webdataset shards; killed, it goes on."""
+    from condmix.download import main as run
+
+    click.echo(run(source, folder, **options))
+
+
+@main.command()
 @click.option("--what", type=click.Choice(["train", "sample"]), default="train", show_default=True)
 @click.option("--size", default="9m", show_default=True, help="Parameters: quick, 9m or 36m.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Pictures per step.")
