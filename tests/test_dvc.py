@@ -60,6 +60,7 @@ def test_processes_of_a_launcher_draw_the_same_pictures(project):
     assert abs(np.load(details).astype(int) - one).max() <= 1  # a batch of another size rounds otherwise
     assert project.metrics("experiment")["fd_judge"] == pytest.approx(metrics["fd_judge"], rel=0.01)
     assert not (project.folder / "data/tiny/drawn/experiment").exists()
+    project.run("git", "checkout", "--", "metrics")  # as the other tests expect it
     project.run("dvc", "checkout", "--force")
 
 
