@@ -248,7 +248,7 @@ class Runner:
     def __init__(self, root: Path, grid: Grid, jobs: int):
         self.root, self.grid, self.jobs = root.resolve(), grid, jobs
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        # On two cores, two one-process runs side by side train 1.4 times as many images as one of two processes.
+        # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
         self.processes = max(1, cores // jobs)
         self.work = self.root / ".dvc" / "tmp" / "grid"  # ignored by git and DVC
         self.logs = self.root / ".checkpoints" / "logs"
