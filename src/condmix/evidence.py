@@ -328,7 +328,7 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
         "correction": f"Holm, over {len(evidence.tests)} comparisons",
         "summary": summary,
         "guidance": guidance,
-        "runs": [{**run_row(run), "metrics": run.metrics} for run in evidence.runs],
+        "runs": [{"experiment": run.experiment, "seed": run.seed, "metrics": run.metrics} for run in evidence.runs],
     }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Several processes for one function: those of `accelerate launch` or `torchrun`, or CPU processes of our own.
 
-Tiny networks leave a second thread idle most of the time: two processes of one thread train them 1.4 times
-faster than one of two. Those meet under torch.distributed (gloo) by a file. GPUs and machines need a launcher.
+On a CPU a few processes of one thread may train small networks faster than one process of as many threads: it depends
+on machine and batch (docs/scaling.md). Those meet under torch.distributed (gloo) by a file. GPUs and several machines
+need a launcher.
 """
 
 from __future__ import annotations
