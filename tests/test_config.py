@@ -58,6 +58,7 @@ def test_params_are_frozen(project):
         (("perspectives",), ["caption_1", "captoin_2"], ['"captoin_2"', 'did you mean "caption_2"']),
         (("perspectives",), ["caption_1", "caption_99"], ['"caption_99"', "caption_5"]),
         (("perspectives",), ["image", "image"], ["one twice"]),
+        (("perspectives",), ["caption_any_2"], ["caption_any_2", "that caption_any left over"]),
         (("perspectives",), [], ["perspectives"]),
         (("guidance",), "high", ["params.yaml", "guidance", "'high'"]),
         (("guidance",), -1, ["guidance", "-1"]),

@@ -75,12 +75,28 @@ def test_controls_read_the_captions_they_are_named_after(params):
 
     both = train.choices["caption_any"].all(1).nonzero()[:, 0]
     for draw, expected in ((0.0, first), (0.49, first), (0.5, second), (0.99, second)):
-        drawn, _ = train.batch(both, draws=torch.full((len(both),), draw))
+        drawn, _ = train.batch(both, draws=torch.full((len(both), 1), draw))
         assert torch.equal(drawn["caption_any"], expected[0][both].float())
     only_second = (~first[1] & second[1]).nonzero()[:, 0]
     assert len(only_second)
-    drawn, mask = train.batch(only_second, draws=torch.zeros(len(only_second)))
+    drawn, mask = train.batch(only_second, draws=torch.zeros(len(only_second), 1))
     assert torch.equal(drawn["caption_any"], second[0][only_second].float()) and mask[:, 3].all()
+
+
+def test_a_random_set_holds_different_captions(params):
+    names = ("caption_any_2", "caption_any")
+    params.perspectives = names
+    pack.main(params, "experiment")
+    train, test = (Packed.load(params.paths.packed("experiment"), split) for split in COUNTS)
+    first, second = (read_cache(cache(params, "train", name), None) for name in ("caption_1", "caption_2"))
+    both = (first[1] & second[1]).nonzero()[:, 0]
+    for draw, one, other in ((0.0, first, second), (0.5, second, first)):
+        drawn, mask = train.batch(both, draws=torch.tensor([[draw, 0.99]]).expand(len(both), 2))
+        assert torch.equal(drawn["caption_any"], one[0][both].float())
+        assert torch.equal(drawn["caption_any_2"], other[0][both].float())
+        assert mask.all()
+    assert torch.equal(train.present, torch.stack([first[1] & second[1], first[1] | second[1]], dim=1))
+    assert torch.equal(test.vectors["caption_any_2"], read_cache(cache(params, "test", "caption_2"), None)[0])
 
 
 def test_reference_variants_are_the_report_s():

@@ -1,5 +1,6 @@
 """Training: a killed run ends with the weights of one that was not, and what goes wrong is said and loses nothing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -137,15 +138,20 @@ def test_processes_of_a_launcher_train_like_one(project, untracked):
 
 def test_a_caption_of_several_is_drawn_anew_in_every_step(project, untracked):
     folder = project.paths.packed("experiment")
-    train = load_file(folder / "train.safetensors")
+    card = json.loads((folder / "variant.json").read_text())
+    card["perspectives"] = [{"name": name, "dim": 16} for name in ("caption_any", "caption_any_2")]
+    (folder / "variant.json").write_text(json.dumps(card))
     captions = torch.arange(1.0, 6.0)[None, :, None].expand(48, 5, 16)  # caption k holds nothing but k
-    train |= {"caption_1": captions.half().contiguous(), "caption_1.present": torch.ones(48, 5, dtype=torch.bool)}
+    train = {"caption_any": captions.half().contiguous(), "caption_any.present": torch.ones(48, 5, dtype=torch.bool)}
     save_file(train, folder / "train.safetensors")
     trainer = Trainer(project, "experiment", Accelerator(cpu=True))
-    drawn = torch.cat([trainer.batch(step)[1]["caption_1"][:, 0] for step in range(100)])
-    counts = torch.stack([(drawn == k).sum() for k in range(1, 6)])
-    assert counts.sum() == 800 and (counts - 160).abs().max() < 60
-    assert torch.equal(trainer.batch(3)[1]["caption_1"], trainer.batch(3)[1]["caption_1"])
+    batches = [trainer.batch(step)[1] for step in range(100)]
+    one, other = (torch.cat([batch[name][:, 0] for batch in batches]) for name in ("caption_any", "caption_any_2"))
+    for drawn in (one, other):
+        counts = torch.stack([(drawn == k).sum() for k in range(1, 6)])
+        assert counts.sum() == 800 and (counts - 160).abs().max() < 60
+    assert not (one == other).any()
+    assert torch.equal(trainer.batch(3)[1]["caption_any_2"], batches[3]["caption_any_2"])
 
 
 def test_the_card_rebuilds_the_model(project, untracked):

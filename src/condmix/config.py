@@ -330,6 +330,13 @@ def _check_names(params: Params) -> None:
         names = getattr(params, field)
         if len(set(names)) < len(names):
             raise CondmixError(f"params.yaml: {field} names one twice: {', '.join(names)}")
+    for one in map(parse, params.perspectives):
+        missing = [name for name in one.drawn_before if name not in params.perspectives]
+        if missing:
+            raise CondmixError(
+                f"params.yaml: {one.name} is drawn from the captions that {' and '.join(missing)} left over, so "
+                f"perspectives must list {'it' if len(missing) == 1 else 'them'} too"
+            )
     size, levels = params.data.image_size, len(params.model.multipliers)
     if size % 2 ** (levels - 1):
         raise CondmixError(

@@ -9,6 +9,7 @@ pytorch-fid's Inception network is it the FID of Heusel et al. (2017): `condmix.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -69,6 +70,14 @@ class Statistics:
             raise CondmixError(f"a covariance needs at least 2 pictures, got {self.n}")
         return self.scatter / (self.n - 1)
 
+    @functools.cached_property
+    def factor(self) -> Tensor:
+        """A (rank, F) with A^T A the covariance; kept, since a bootstrap compares many sets to one reference."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        # The usual numerical rank: what lies below is rounding, of either sign.
+        real = values > values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+        return values[real].sqrt()[:, None] * vectors[:, real].T
+
 
 def frechet_distance(first: Statistics, second: Statistics) -> float:
     """d^2 between the Gaussians of two sets of features (what "an FID of 10" counts), >= 0.
@@ -85,16 +94,7 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
             f"features of width {len(first.mean)} and {len(second.mean)} can't be compared; "
             "both sets need the same feature network"
         )
-    covariances = first.covariance, second.covariance
-    factors = [_factor(covariance) for covariance in covariances]
-    overlap = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
-    squared = (first.mean - second.mean).square().sum() + sum(c.trace() for c in covariances) - 2 * overlap
+    overlap = torch.linalg.svdvals(first.factor @ second.factor.T).sum()
+    traces = first.covariance.trace() + second.covariance.trace()
+    squared = (first.mean - second.mean).square().sum() + traces - 2 * overlap
     return max(0.0, squared.item())
-
-
-def _factor(covariance: Tensor) -> Tensor:
-    """A (rank, F) with A^T A = covariance (F, F)."""
-    values, vectors = torch.linalg.eigh(covariance)
-    # The usual numerical rank: what lies below is rounding, of either sign.
-    real = values > values.abs().max() * len(values) * torch.finfo(values.dtype).eps
-    return values[real].sqrt()[:, None] * vectors[:, real].T

@@ -58,13 +58,16 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
 def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
     """{"p": (N, d_p) fp16, "p.present": (N,) bool} per perspective p.
 
-    In training, `caption_any` has all K captions, (N, K, d_p) and (N, K), of which each step draws one.
+    In training, `caption_any` has all K captions, (N, K, d_p) and (N, K), of which each step draws one, and further
+    ones for `caption_any_2`, ..., which have no tensors of their own.
     The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
     left out where the data have no caption at all.
     """
     tensors = {}
     for perspective in map(parse, variant.perspectives):
-        if perspective.any and split == "train":
+        if perspective.place and split == "train":
+            if perspective.place > 1:
+                continue
             vectors, present = zip(*(_read(folder, source, split) for source in _captions(folder)), strict=True)
             found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
         else:

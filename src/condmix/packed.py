@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.perspectives import parse
 
 
 @dataclass
 class Packed:
     """One split: `vectors` {perspective: (N, d_p) float16} and `present` (N, P) bool, P in the variant's order.
 
-    A perspective whose vectors are (N, K, d_p) has K to choose from, those that `choices` (N, K) says.
+    A perspective that is drawn has the vectors (N, K, d_p) of all K captions; `choices` (N, K) says which a row has.
     """
 
     variant: dict
@@ -41,9 +42,14 @@ class Packed:
         except (SafetensorError, json.JSONDecodeError) as error:
             raise CondmixError(f"{path} is damaged ({error}); run dvc repro -f pack@{folder.name}") from None
         names = [perspective["name"] for perspective in variant["perspectives"]]
-        vectors = {name: tensors[name] for name in names}
-        choices = {name: tensors[f"{name}.present"] for name in names if vectors[name].dim() == 3}
-        having = [choices[name].any(1) if name in choices else tensors[f"{name}.present"] for name in names]
+        vectors, choices, having = {}, {}, []
+        for one in map(parse, names):
+            stored = one.name if one.name in tensors else one.drawn_before[0]  # a random set is stored once
+            vectors[one.name], present = tensors[stored], tensors[f"{stored}.present"]
+            if present.dim() == 2:
+                choices[one.name] = present
+                present = present.sum(1) >= one.place
+            having.append(present)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         prompt = (tensors["prompt"], tensors["prompt.present"]) if "prompt" in tensors else None
@@ -57,19 +63,25 @@ class Packed:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`.
 
-        Where there is a choice, `draws` (B,) in [0, 1) makes it, each caption that a row has being as likely.
+        Where there is a choice, `draws` (B, J) in [0, 1) makes it, one column for each of the J perspectives that
+        are drawn. Each caption that a row has is as likely, and none is drawn twice.
         """
+        drawn = self._drawn(index, draws) if self.choices else {}
         vectors = {
-            name: (self._chosen(name, index, draws) if name in self.choices else rows[index]).to(device).float()
+            name: (rows[index, drawn[name]] if name in drawn else rows[index]).to(device).float()
             for name, rows in self.vectors.items()
         }
         return vectors, self.present[index].to(device)
 
-    def _chosen(self, name: str, index: Tensor, draws: Tensor) -> Tensor:
-        having = self.choices[name][index]
-        nth = (draws.to(having.device) * having.sum(1)).long()  # of those that the row has
-        column = having.int().argsort(dim=1, descending=True, stable=True)[torch.arange(len(index)), nth]
-        return self.vectors[name][index, column]
+    def _drawn(self, index: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        """Which caption (B,) each drawn perspective has; 0 where a row has none left, which `present` tells."""
+        columns, rows = {}, torch.arange(len(index))
+        left = next(iter(self.choices.values()))[index].clone()  # all are drawn from the same captions
+        for name, draw in zip(sorted(self.choices, key=lambda name: parse(name).place), draws.cpu().T, strict=True):
+            nth = draw * left.sum(1)
+            columns[name] = (left.cumsum(1) > nth[:, None]).int().argmax(1)
+            left[rows, columns[name]] = False
+        return columns
 
     def prompted(self) -> Packed:
         """The same split with the text vectors in the image's place."""

@@ -4,6 +4,8 @@
     image           the picture itself
     caption_k       its k-th caption
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
+    caption_any_j   another of them, so that caption_any ... caption_any_j are a random set of j different captions
+                    at every training step; its j-th one when it is evaluated
     t5_k            its k-th caption, through a text encoder other than CLIP's
     <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
 
@@ -22,7 +24,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NAME = re.compile(r"(?P<kind>[a-z][a-z0-9]*)(_(?P<number>[1-9]\d*|any)(_(?P<control>again|of_another))?)?")
+NAME = re.compile(
+    r"(?P<kind>[a-z][a-z0-9]*)"
+    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?))?"
+)
 ALONE = ("class", "image")  # what a picture has one of, so that no number follows
 
 
@@ -33,30 +38,36 @@ class Perspective:
     name: str
     kind: str  # "class", "image", "caption", ...: perspectives of one kind lie in the same space
     number: int | None = None
-    any: bool = False
+    place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
     of_another: bool = False
 
     @property
     def source(self) -> str:
-        """The embedding cache that it reads; of `caption_any` the one that it reads in evaluation."""
+        """The embedding cache that it reads; of what is drawn in training the one that it reads in evaluation."""
         return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
 
     @property
     def caption(self) -> int | None:
         """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number."""
-        return 0 if self.any else None if self.number is None else self.number - 1
+        number = self.place or self.number
+        return None if number is None else number - 1
+
+    @property
+    def drawn_before(self) -> list[str]:
+        """The perspectives of its random set that are drawn before it."""
+        return [f"{self.kind}_any" if j == 1 else f"{self.kind}_any_{j}" for j in range(1, self.place or 1)]
 
 
 def parse(name: str) -> Perspective | None:
     """The perspective of this name, None where no perspective can have it."""
     found = NAME.fullmatch(name)
-    if found is None or (found["kind"] in ALONE) != (found["number"] is None):
+    if found is None or (found["kind"] in ALONE) != (found["number"] is None and found["any"] is None):
         return None
-    drawn = found["number"] == "any"
-    if drawn and (found["control"] or found["kind"] != "caption"):
+    if found["any"] and found["kind"] != "caption":
         return None
-    number = None if drawn or found["number"] is None else int(found["number"])
-    return Perspective(name, found["kind"], number, drawn, found["control"] == "of_another")
+    number = int(found["number"]) if found["number"] else None
+    place = int(found["place"] or 1) if found["any"] else None
+    return Perspective(name, found["kind"], number, place, found["control"] == "of_another")
 
 
 def known(captions: int, t5: bool = False, imported: Sequence[str] = ()) -> list[str]:
@@ -65,7 +76,8 @@ def known(captions: int, t5: bool = False, imported: Sequence[str] = ()) -> list
     words = [f"caption_{k}" for k in numbers]
     others = [*(f"t5_{k}" for k in numbers if t5), *imported]
     controls = [f"{name}_{control}" for control in ("again", "of_another") for name in (*words, *others)]
-    return [*ALONE, *words, "caption_any", *others, *controls]
+    drawn = ["caption_any", *(f"caption_any_{j}" for j in range(2, captions + 1))]
+    return [*ALONE, *words, *drawn, *others, *controls]
 
 
 def another(count: int) -> Any:

@@ -206,7 +206,8 @@ class Trainer:
             x_0 = torch.where(flips[:, None, None, None], x_0.flip(3), x_0)
         everything = torch.ones(size, self.packed.present.shape[1], dtype=torch.bool, device=self.device)
         kept = drop_sources(everything, self.settings.p_uncond, self.settings.p_source, generator)[share]
-        choices = torch.rand(size, generator=generator, device=self.device)[share] if self.packed.choices else None
+        drawn = len(self.packed.choices)
+        choices = torch.rand((size, drawn), generator=generator, device=self.device)[share] if drawn else None
         vectors, present = self.packed.batch(index, self.device, choices)
         layout = torch.channels_last
         return x_0.contiguous(memory_format=layout), vectors, present & kept, t, noise.contiguous(memory_format=layout)
