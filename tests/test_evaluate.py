@@ -163,5 +163,15 @@ def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditio
         text = model.encode_text(score.texts.clip.tokenizer([f"two {i}"]))
         by_hand.append(torch.cosine_similarity(image, text).item())
     assert found["of_real_pictures"] == pytest.approx(np.mean(by_hand), abs=1e-3)
+    ranks = score.ranks(real, [[f"two {i}"] for i in range(6)])
+    texts = model.encode_text(score.texts.clip.tokenizer([f"two {i}" for i in range(6)]))
+    for i, picture in enumerate(real):
+        fits = torch.cosine_similarity(score.images(torch.from_numpy(picture[None].copy())), texts)
+        assert ranks[i, 0] == pytest.approx((fits < fits[i]).sum().item() / 5)
+    assert np.isnan(score.ranks(real, [["one", "two"], *[["one"]] * 5])[:, 1]).all()
+    with np.load(judged.paths.details("experiment") / "pictures.npz") as file:
+        told, ranks = file["told"], file["caption_ranks"]
+    assert told[:, 0].all() and not told[:, 1].any()
+    assert found["rank"] == pytest.approx(ranks[:, 1].mean(), abs=1e-4)
     with pytest.raises(CondmixError, match="is the CLIP that conditioned the pictures"):
         CaptionScore(tmp_path / "scorer", score.id, batch_size=4)

@@ -193,6 +193,34 @@ def test_one_seed_is_said_to_be_one(tmp_path):
     assert "1 seed × 150 conditions" in page.text["answer"] and "there is one seed" in page.text["limits"]
 
 
+def test_photographs_are_judged_by_captions_that_no_experiment_was_told(tmp_path):
+    """No attributes, no classes: two captions make the pictures fit the others better, a second one is just told."""
+    grid = make_grid(names=("one_caption", "two_captions_concat", "two_captions_mean"))
+    runs = all_runs(tmp_path, grid)
+    hard = np.random.default_rng(0).normal(0, 0.1, (N, 1))
+    for run in runs:
+        random = np.random.default_rng([run.seed, sorted(EXPERIMENTS).index(run.experiment)])
+        gain = 0.2 * (run.experiment == "two_captions_concat")
+        ranks = np.clip(0.6 + gain + hard + random.normal(0, 0.1, (N, 5)), 0, 1)
+        told = np.zeros((N, 5), bool)
+        told[:, : len(EXPERIMENTS[run.experiment][1])] = True
+        ranks[:, 0], ranks[told] = np.nan, 1.0  # what was told would be a cheap success; some lack a caption
+        nothing = np.zeros((N, 0))
+        arrays = {"right": nothing, "mentions": nothing[:, :, None], "attribute_names": np.array([], str)}
+        np.savez(run.folder / "pictures.npz", ids=np.arange(N), caption_ranks=ranks, told=told, **arrays)
+        run.metrics.update({"features": ["inception"], "fid": 12.5})
+        for key in [key for key in run.metrics if key.startswith(("attribute", "scene", "fd_", "kid"))]:
+            del run.metrics[key]
+    evidence = Evidence(grid, runs)
+    assert evidence.questions == ["held_out"] and evidence.distance == "fid"
+    assert [name for _, name in evidence.ranked()][0] == "two_captions_concat"
+    test = evidence.test("two_captions_concat", "held_out")
+    assert test.verdict == "better" and test.result.difference == pytest.approx(0.2, abs=0.02)
+    assert evidence.test("two_captions_mean", "held_out").verdict == "no difference found"
+    page = rendered(tmp_path, grid, runs)
+    assert "captions that no experiment was told" in page and "first caption</th>" not in page
+
+
 def test_absent_measures_are_dashes(tmp_path):
     grid = make_grid(names=("one_caption", "two_captions_concat"))
     runs = all_runs(tmp_path, grid)

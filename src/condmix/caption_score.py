@@ -43,11 +43,29 @@ class CaptionScore:
                 scores.append((self.texts.encode(texts).to(seen) @ picture).mean())
         return torch.stack(scores).mean().item()
 
+    @torch.no_grad()
+    def ranks(self, pictures: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
+        """(n, K): of all other pictures' k-th captions, the share that fits the picture less well than its own k-th.
+
+        1 is the best and 1/2 is chance; NaN where there is no such caption. It is the retrieval behind R-precision
+        (Xu et al. 2018, arXiv:1711.10485), with the whole rank in place of "first of 100 or not". n >= 2.
+        """
+        seen = torch.nn.functional.normalize(self._all(pictures), dim=1)
+        found = np.full((len(captions), max(map(len, captions))), np.nan, np.float32)
+        for k in range(found.shape[1]):
+            having = [i for i, texts in enumerate(captions) if len(texts) > k]
+            if len(having) > 1:
+                texts = torch.cat([self.texts.encode([captions[i][k] for i in part]) for part in self._parts(having)])
+                for row, i in enumerate(having):
+                    fits = texts.to(seen) @ seen[i]
+                    found[i, k] = (fits < fits[row]).sum().item() / (len(having) - 1)
+        return found
+
     def _all(self, pictures: np.ndarray) -> Tensor:
-        starts = range(0, len(pictures), self.batch_size)
-        return torch.cat(
-            [self.images(torch.from_numpy(np.array(pictures[i : i + self.batch_size]))).cpu() for i in starts]
-        )
+        return torch.cat([self.images(torch.from_numpy(np.array(part))).cpu() for part in self._parts(pictures)])
+
+    def _parts(self, items: Sequence) -> list[Sequence]:
+        return [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
 
 
 def not_told(captions: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> list[list[str]]:

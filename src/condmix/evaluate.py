@@ -22,7 +22,6 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from condmix import CondmixError
 from condmix.caption_score import CaptionScore, not_told
 from condmix.captionfile import read_captions
 from condmix.config import Params
@@ -124,8 +123,10 @@ def main(params: Params, variant: str) -> None:
     closely = measure.closely(pictures)
     if right is not None:
         closely |= measure.by_caption(right)
+    of_captions: dict[str, np.ndarray] = {}
     if settings.scorer:
-        closely |= held_out_score(params, variant, pictures, headline, captions, split)
+        agreement, of_captions = held_out_scores(params, variant, pictures, headline, captions, split)
+        closely |= agreement
     changed = {
         "shuffled": row(shuffled),
         "without": {name: row(job) for name, job in without.items()},
@@ -165,7 +166,7 @@ def main(params: Params, variant: str) -> None:
     }
     metrics = {key: value for key, value in metrics.items() if value is not None}
     write(params, variant, metrics, card, headline, captions, split, shown)
-    write_pictures(params, variant, measure.names(), right, headline, split, n)
+    write_pictures(params, variant, measure.names(), right, headline, split, n, of_captions)
     record(params, variant, metrics, card, shown)
 
 
@@ -252,30 +253,37 @@ def collect(folder: Path, job: Job, world: int) -> np.ndarray:
     return pictures[: job.n]
 
 
-def held_out_score(
+def held_out_scores(
     params: Params, variant: str, pictures: np.ndarray, headline: Condition, captions: list[list[str]], split: Split
-) -> dict[str, Any]:
-    """Agreement with the captions that did not condition the pictures; of real pictures, and of other ones', beside."""
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Agreement with the captions that did not condition the pictures; of real pictures, and of other ones', beside.
+
+    And for pictures.npz, of all captions: `caption_ranks` (n, K) of `CaptionScore.ranks`, and which were `told` (n, K).
+    """
     n = len(pictures)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     card = read_card(params.paths.model(variant))
     score = CaptionScore(Path(params.evaluate.scorer), card["encoder"], params.evaluate.batch_size, device)
+    ranks = score.ranks(pictures, captions[:n])
+    told = np.zeros(ranks.shape, bool)
+    for row, (texts, used) in enumerate(zip(captions[:n], headline.texts[:n], strict=True)):
+        told[row, : len(texts)] = [text in used for text in texts]
+    of_captions = {"caption_ranks": ranks, "told": told}
     held_out = not_told(captions[:n], headline.texts[:n])
     if not any(held_out):
-        raise CondmixError(
-            f"evaluate.scorer: {variant} was told every caption of the {n} test pictures, so none is left "
-            "to score it by; leave evaluate.scorer empty"
-        )
+        print(f"{variant} was told every caption of the {n} test pictures, so none is left to score it by")
+        return {}, of_captions
     others = [held_out[i] for i in another(n)]
     return {
         "held_out_captions": {
             "score": round(score(pictures, held_out), 4),
             "of_real_pictures": round(score(np.asarray(split.images[:n]), held_out), 4),
             "of_others": round(score(pictures, others), 4),
+            "rank": round(float(np.nanmean(np.where(told, np.nan, ranks))), 4),
             "captions": sum(map(len, held_out)),
             "scorer": score.id,
         }
-    }
+    }, of_captions
 
 
 def best_guidance(sweep: list[dict[str, Any]]) -> dict[str, float]:
@@ -296,10 +304,12 @@ def write_pictures(
     headline: Condition,
     split: Split,
     n: int,
+    of_captions: dict[str, np.ndarray],
 ) -> None:
     """metrics/details/<variant>/pictures.npz: the headline figures picture by picture, for paired comparisons.
 
-    ids (n,), right (n, A), named (n, A), mentions (n, K, A) of the picture's K captions, attribute_names (A,).
+    ids (n,), right (n, A), named (n, A), mentions (n, K, A) of the picture's K captions, attribute_names (A,), and
+    what `held_out_scores` found of the captions.
     """
     nothing = np.zeros((n, 0), bool)
     known = right is not None
@@ -312,6 +322,7 @@ def write_pictures(
         else np.zeros_like(right if known else nothing),
         "mentions": mentions,
         "attribute_names": np.array(names if known else [], dtype=str),
+        **of_captions,
     }
     with replacing(params.paths.details(variant) / "pictures.npz") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)

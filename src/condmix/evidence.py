@@ -1,8 +1,9 @@
 """A grid of experiments and its finished runs -> one self-contained page, and the same numbers as JSON, CSV and PNG.
 
 All experiments were asked for the same held-out pictures under the same seeds, so they are compared in pairs
-(condmix.paired). Two questions are asked of each: how much of the scene do its pictures show, and how much of what
-the first caption says. The second is the same examination for all, so being told more can't help by itself.
+(condmix.paired). Of each are asked, as far as the data can answer: how much of the scene do its pictures show (where
+only a class is known, is it right); how much of what the first caption says; and how well do they fit captions that no
+experiment was told. The last two are the same examination for all, so being told more can't help by itself.
 
 An experiment that was conditioned on the held-out picture itself is an oracle: it stands apart and is never ranked.
 """
@@ -32,12 +33,17 @@ from condmix.report import data_uri, flat
 from condmix.results import agreed, read_json, short_perspectives, significant
 from condmix.seeds import derive
 
+MEASURED = {"scene": "scene_accuracy", "class": "class_accuracy"}  # the same share as the evaluation gives it
 SCENES = 8  # shown on the page
 SCALE = 4  # of the pictures in pictures.png
-QUESTIONS = {"scene": "the scene", "first_caption": "what the first caption says"}
+QUESTIONS = {  # the first that is answered ranks the experiments
+    "scene": "the scene",
+    "class": "the class",
+    "first_caption": "what the first caption says",
+    "held_out": "captions that no experiment was told",
+}
 REMEDY = "condmix experiments run"
 DISTANCES = ("fid", "fd_", "kid_", "precision_", "recall_", "mmd_", "diversity", "nearest_training.")
-HEADLINE_DISTANCE = "fd_judge"
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ class Run:
     samples: Sequence[Mapping[str, Any]]
     folder: Path
     ids: np.ndarray
-    scores: Mapping[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+    ranks: np.ndarray | None = None  # (n, K) of the picture's captions, CaptionScore.ranks
+    told: np.ndarray | None = None  # (n, K): which of them it was told
 
     @property
     def condition(self) -> str:
@@ -89,10 +97,12 @@ class Evidence:
         self.runs = [self.by_place[place] for place in planned if place in self.by_place]
         self.missing = [place for place in planned if place not in self.by_place]
         self.names = list(dict.fromkeys(run.experiment for run in self.runs))
+        score_held_out(self.runs)
+        self.questions = [question for question in QUESTIONS if any(question in run.scores for run in self.runs)]
         self.tests = self.compare()
         self.intervals = {
             (name, question): paired.interval(scores, derive(grid.name, name, question))
-            for name, question in itertools.product(self.names, QUESTIONS)
+            for name, question in itertools.product(self.names, self.questions)
             if (scores := self.scores(self.of(name), question)) is not None
         }
 
@@ -129,13 +139,13 @@ class Evidence:
     def compare(self) -> list[Test]:
         """Each experiment against its own `against`, in every question; all p-values are adjusted together."""
         results = {}
-        for experiment, question in itertools.product(self.names, QUESTIONS):
+        for experiment, question in itertools.product(self.names, self.questions):
             other = self.against(experiment)
             pairs = self.pairs(experiment, other) if other else []
             if not pairs or self.oracle(experiment) or self.oracle(other):
                 continue
             first, second = (self.scores(runs, question) for runs in zip(*pairs, strict=True))
-            if first is not None:
+            if first is not None and second is not None:
                 seed = derive(self.grid.name, experiment, other, question)
                 results[experiment, other, question] = paired.compare(first, second, seed)
         adjusted = paired.holm([result.p for result in results.values()])
@@ -149,15 +159,16 @@ class Evidence:
         scores = self.scores(self.of(experiment), question)
         return None if scores is None else float(scores.mean())
 
-    def spread(self, runs: Sequence[Mapping[str, Any]], key: str) -> paired.Spread | None:
+    def spread(self, runs: Sequence[Mapping[str, Any]], key: str | None) -> paired.Spread | None:
         """A number of the runs' metrics, by its dotted key, over the seeds that have it."""
-        values = [value for facts in runs if isinstance(value := at(facts, key), int | float)]
+        values = [value for facts in runs if key and isinstance(value := at(facts, key), int | float)]
         return paired.over_seeds(values) if values else None
 
     def ranked(self) -> list[tuple[int, str]]:
-        """(rank, experiment) by the share of the scene, best first, equal ones alike; no oracles, no controls."""
+        """(rank, experiment) by the first question, best first, equal ones alike; no oracles, no controls."""
         names = [name for name in self.names if not self.oracle(name) and not self.control(name)]
-        shares = {name: self.share(name, "scene") for name in names}
+        shares = {name: share for name in names if (share := self.share(name, self.questions[0])) is not None}
+        names = list(shares)
         order = sorted(names, key=lambda name: -shares[name])
         return [(1 + sum(other > shares[name] for other in shares.values()), name) for name in order]
 
@@ -171,6 +182,11 @@ class Evidence:
         """Dotted keys of all measured distances between sets of pictures, the most telling first."""
         numbers = (key for run in self.runs for key, value in flat(run.metrics) if isinstance(value, int | float))
         return sorted((key for key in dict.fromkeys(numbers) if key.startswith(DISTANCES)), key=_place)
+
+    @property
+    def distance(self) -> str | None:
+        """The distance that tables show where there is room for one."""
+        return next(iter(self.distances()), None)
 
 
 def write(grid: Any, finished: Sequence[Any], folder: Path) -> None:
@@ -205,17 +221,40 @@ def read_run(finished: Any) -> Run:
     try:
         with np.load(path, allow_pickle=False) as file:
             ids, right, mentions = file["ids"], file["right"], file["mentions"]
+            attributes = file["attribute_names"].tolist()
+            ranks, told = (file[name] if name in file.files else None for name in ("caption_ranks", "told"))
     except FileNotFoundError:
         raise CondmixError(f"{path} is missing: run {REMEDY}") from None
     except (KeyError, ValueError, OSError) as error:
         raise CondmixError(f"{path} is damaged ({error}): run {REMEDY}") from None
-    if right.ndim != 2 or not right.size or len(right) != len(ids):
+    if right.ndim != 2 or len(right) != len(ids):
         raise CondmixError(f"{path} says of {len(ids)} pictures what is right in the shape {right.shape}, not (n, A)")
-    scores = {"scene": paired.scene_score(right)}
-    if mentions.shape[1]:
+    if not right.size and ranks is None:
+        raise CondmixError(
+            f"nothing in {path} tells one experiment from another picture by picture: the data set has neither "
+            "attributes nor classes, so name a CLIP that conditions nothing as evaluate.scorer, and run the grid again"
+        )
+    scores = {}
+    if right.size:
+        scores["class" if attributes == ["class"] else "scene"] = paired.scene_score(right)
+    if right.size and mentions.shape[1]:
         scores["first_caption"] = paired.asked_score(right, mentions[:, 0])
     return Run(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
-               finished.folder, ids, scores)  # fmt: skip
+               finished.folder, ids, scores, ranks, told)  # fmt: skip
+
+
+def score_held_out(runs: Sequence[Run]) -> None:
+    """Add the scores of "held_out": the mean rank of the captions that were told to none of the runs.
+
+    A run that was told every caption can't be examined so; it has no score, and takes no caption from the others.
+    """
+    examined = [run for run in runs if run.ranks is not None and not run.told[~np.isnan(run.ranks)].all()]
+    if not examined:
+        return
+    unused = ~np.any([run.told for run in examined], axis=0) & ~np.isnan(examined[0].ranks)
+    some = unused.any(axis=1)
+    for run in examined:
+        run.scores["held_out"] = np.nanmean(np.where(unused, run.ranks, np.nan)[some], axis=1)
 
 
 def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], runs: list[Run]) -> None:
@@ -270,7 +309,7 @@ def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "against": evidence.against(name), "seeds": len(runs), "n": len(runs[0].ids),
             "parameters": runs[0].card.get("parameters"),
         }  # fmt: skip
-        for question in QUESTIONS:
+        for question in evidence.questions:
             scores = evidence.scores(runs, question)
             if scores is not None:
                 spread = paired.over_seeds(scores.mean(axis=1))
@@ -377,6 +416,9 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "conditions": conditions(evidence, metrics),
         "seeds": len({run.seed for run in evidence.runs}),
         "n": len(evidence.runs[0].ids),
+        "questions": evidence.questions,
+        "main": QUESTIONS[evidence.questions[0]],
+        "distance": evidence.distance or "distance",
     }  # fmt: skip
 
 
@@ -413,13 +455,14 @@ def sentence(evidence: Evidence, test: Test) -> str:
 def answer(evidence: Evidence) -> list[str]:
     """A few sentences: what the best experiment brings over the baseline, and how the others stand to it."""
     said = []
-    others = [name for _, name in evidence.ranked() if evidence.test(name, "scene")]
+    others = [name for _, name in evidence.ranked() if evidence.test(name, evidence.questions[0])]
     if not others:
         return ["Nothing can be compared yet: no two experiments of a comparison have finished under the same seed."]
-    for question in QUESTIONS:
+    for question in evidence.questions:
         if test := evidence.test(others[0], question):
             said.append(sentence(evidence, test))
-    for question, what in QUESTIONS.items():
+    for question in evidence.questions:
+        what = QUESTIONS[question]
         verdicts = [test.verdict for name in others if (test := evidence.test(name, question))]
         if len(verdicts) > 1:
             said.append(
@@ -440,8 +483,8 @@ def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "rank": rank, "name": name, "seeds": len(runs), "baseline": name == evidence.grid.baseline,
             "against": other if other != evidence.grid.baseline else None,
             "told": short_perspectives(evidence.grid.experiments[name].perspectives),
-            "questions": [question_cell(evidence, name, question) for question in QUESTIONS],
-            "distance": spread_text(evidence.spread([run.metrics for run in runs], HEADLINE_DISTANCE)),
+            "questions": [question_cell(evidence, name, question) for question in evidence.questions],
+            "distance": spread_text(evidence.spread([run.metrics for run in runs], evidence.distance)),
         }  # fmt: skip
 
 
@@ -471,11 +514,11 @@ def oracle_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
         rows = [run.metrics if run.condition == "oracle" else run.metrics.get("oracle") for run in evidence.of(name)]
         rows = [row for row in rows if row]
         if rows:
-            keys = ("scene_accuracy", "attribute_accuracy_mean")
+            keys = (MEASURED.get(evidence.questions[0]), "attribute_accuracy_mean")
             yield {
                 "name": name, "seeds": len(rows),
                 "shares": [share_text(evidence.spread(rows, key)) for key in keys],
-                "distance": spread_text(evidence.spread(rows, HEADLINE_DISTANCE)),
+                "distance": spread_text(evidence.spread(rows, evidence.distance)),
             }  # fmt: skip
 
 
@@ -517,8 +560,10 @@ def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
     titles = {
         "scene_accuracy": ("Share of the scene that is right", "higher is better"),
         "attribute_accuracy_mean": ("Accuracy of the named attributes", "higher is better"),
-        "fd_judge": ("fd_judge", "lower is better"),
+        evidence.distance: (evidence.distance, "lower is better"),
     }
+    if "class" in evidence.questions:  # else it is one of the scene's attributes
+        titles = {"class_accuracy": ("Share of the classes that are right", "higher is better")} | titles
     rows, chosen = list(guidance_rows(evidence)), evidence.selected()
     scales = list({run.metrics["guidance"] for run in evidence.runs if "guidance" in run.metrics})
     charts = []
@@ -551,6 +596,7 @@ def best_guidance(evidence: Evidence) -> dict[str, Any]:
 
 def without_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Per experiment and perspective: what is lost when the same model is not told it; last, all told another's."""
+    shown = MEASURED.get(evidence.questions[0])
     for name in evidence.names:
         runs = [run.metrics for run in evidence.of(name)]
         perspectives = dict.fromkeys(key for facts in runs for key in facts.get("without", {}))
@@ -559,10 +605,10 @@ def without_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
         for what, found in asked:
             pairs = [(same_pictures(facts, other), other) for facts, other in zip(runs, found, strict=True) if other]
             if pairs:
-                scenes, distances = change(pairs, "scene_accuracy"), change(pairs, HEADLINE_DISTANCE)
+                scenes, distances = change(pairs, shown), change(pairs, evidence.distance)
                 yield {
                     "name": name, "what": what, "seeds": len(pairs),
-                    "share": share_text(evidence.spread([other for _, other in pairs], "scene_accuracy"))[0],
+                    "share": share_text(evidence.spread([other for _, other in pairs], shown))[0],
                     "points": NONE if scenes is None else points(scenes, sign=True),
                     "distance": NONE if distances is None
                     else ("+" if distances > 0 else "−") + significant(abs(distances)),
@@ -579,7 +625,7 @@ def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mappi
     return alike[0] if alike else {}
 
 
-def change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str) -> float | None:
+def change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str | None) -> float | None:
     """Mean over seeds of the second's value minus the first's."""
     values = [(first.get(key), second.get(key)) for first, second in pairs]
     values = [second - first for first, second in values if first is not None and second is not None]
