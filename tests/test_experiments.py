@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from condmix import CondmixError
-from condmix.experiments import Runner, collect, cost, done, plan, read_grid, table
+from condmix.experiments import Runner
+from condmix.grid import collect, cost, done, plan, read_grid, table
 from dvc_project import Project
 from test_dvc import TINY
 

@@ -201,7 +201,7 @@ _grid = click.option("--grid", "name", default="demo", show_default=True, help="
 @_grid
 def plan(name: str) -> None:
     """List the grid's runs, which are done, and what the others will cost."""
-    from condmix.experiments import read_grid, table
+    from condmix.grid import read_grid, table
 
     root = Path.cwd()
     click.echo(table(root, read_grid(root, name)))
@@ -212,7 +212,8 @@ def plan(name: str) -> None:
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 def run(name: str, jobs: int) -> None:
     """Run what is missing; interrupted, the same command goes on where it was."""
-    from condmix.experiments import Runner, read_grid
+    from condmix.experiments import Runner
+    from condmix.grid import read_grid
 
     root = Path.cwd()
     Runner(root, read_grid(root, name), jobs).run()
@@ -222,7 +223,8 @@ def run(name: str, jobs: int) -> None:
 @_grid
 def experiments_report(name: str) -> None:
     """Write metrics/experiments/<grid>/ from the finished runs."""
-    from condmix.experiments import read_grid, report
+    from condmix.experiments import report
+    from condmix.grid import read_grid
 
     root = Path.cwd()
     click.echo(report(root, read_grid(root, name)) / "index.html")

@@ -192,7 +192,7 @@ class Evidence:
 def write(grid: Any, finished: Sequence[Any], folder: Path) -> None:
     """Write index.html, pictures.png, results.json, results.csv, summary.csv and guidance.csv into `folder`.
 
-    grid: `condmix.experiments.Grid`; finished: `condmix.experiments.Finished`, some of the grid's runs or all.
+    grid: `condmix.grid.Grid`; finished: `condmix.grid.Finished`, some of the grid's runs or all.
     CondmixError where there are none, or where they were not asked for the same pictures.
     """
     evidence = Evidence(grid, finished)
