@@ -97,6 +97,10 @@ class Embed(Settings):
 
     encoders: tuple[str, ...] = ("clip_image", "clip_text", "class_label")
     captions: Positive = 5
+    batch_size: Positive | Literal["auto"] = "auto"  # items that a process takes at once, less where memory ends
+    length_buckets: bool = False  # batches of captions of like length: less padding, other rounding
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"  # of CLIP's towers
+    processes: Positive = 1  # CPU processes that share the work; on GPUs launch with accelerate
     t5: T5 | None = None  # what the encoder t5_text loads
     imports: tuple[Import, ...] = ()
 
