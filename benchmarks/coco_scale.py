@@ -67,15 +67,15 @@ def captions_read(archives: Path, out: Path) -> int:
 
 
 def measured(work, arguments: tuple, to) -> None:  # noqa: ANN001
-    """In a new process: send (items, seconds, peak resident MiB)."""
-    start = time.perf_counter()
+    """In a new process: send (items, seconds, CPU seconds, peak resident MiB)."""
+    start, cpu_start = time.perf_counter(), time.process_time()
     items = work(*arguments)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    to.send((items, seconds, int(status["VmHWM"].split()[0]) / 1024))
+    to.send((items, seconds, cpu, int(status["VmHWM"].split()[0]) / 1024))
 
 
-def run(work, *arguments) -> tuple[int, float, float]:  # noqa: ANN001
+def run(work, *arguments) -> tuple[int, float, float, float]:  # noqa: ANN001
     context = get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=measured, args=(work, arguments, theirs))
@@ -105,14 +105,17 @@ def main(pictures: Path, captions: Path, n: int, captioned: int, side: int) -> N
         f"and {sum(map(len, said.values())):,} real captions, repeated; {CORES} cores, "
         f"load before {os.getloadavg()[0]:.2f}\n"
     )
-    print("| stage | items | seconds | items / s | peak memory | all of COCO |\n|---|---|---|---|---|---|")
+    print(
+        "| stage | items | seconds | items / s | items / CPU second | peak memory | all of COCO |\n"
+        "|---|---|---|---|---|---|---|"
+    )
 
-    def row(stage: str, kind: str, found: tuple[int, float, float]) -> None:
-        items, seconds, peak = found
-        whole = REAL[kind] / (items / seconds) / 60
+    def row(stage: str, kind: str, found: tuple[int, float, float, float]) -> None:
+        items, seconds, cpu, peak = found
+        rate, whole = items / cpu, REAL[kind] / items
         print(
-            f"| {stage} | {items:,} {kind} | {seconds:.1f} | {items / seconds:,.0f} | {peak:,.0f} MiB "
-            f"| {whole:.1f} min |",
+            f"| {stage} | {items:,} {kind} | {seconds:.1f} | {items / seconds:,.0f} | {rate:,.0f} | {peak:,.0f} MiB "
+            f"| {whole * seconds / 60:.0f} min, {whole * cpu / 60:.0f} of CPU |",
             flush=True,
         )
 
@@ -123,7 +126,9 @@ def main(pictures: Path, captions: Path, n: int, captioned: int, side: int) -> N
             build(archives, files, list(said.values()), count, count)
             for threads in sorted({1, CORES}):
                 out = folder / f"{count}-{threads}"
-                row(f"prepare, {threads} threads", "pictures", run(prepared, archives, out, threads))
+                row(
+                    f"prepare, {threads} thread{'s' * (threads > 1)}", "pictures", run(prepared, archives, out, threads)
+                )
         archives = folder / "captions"
         build(archives, files, list(said.values()), 1, captioned)
         size = (archives / ANNOTATIONS).stat().st_size / 2**20
