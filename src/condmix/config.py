@@ -103,7 +103,7 @@ class Embed(Settings):
 
     encoders: tuple[str, ...] = ("clip_image", "clip_text", "class_label")
     captions: Positive = 5
-    batch_size: Annotated[Any, AfterValidator(_batch_size)] = "auto"  # items that a process takes at once, less where memory ends
+    batch_size: Annotated[Any, AfterValidator(_batch_size)] = "auto"  # items at once, less where memory ends
     length_buckets: bool = False  # batches of captions of like length: less padding, other rounding
     precision: Literal["auto", "fp32", "bf16"] = "fp32"  # of CLIP's towers
     processes: Positive = 1  # CPU processes that share the work; on GPUs launch with accelerate
