@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from condmix.config import Paths
+from condmix.config import Embed, Paths
+from condmix.datasets import Dataset
 
 TINY = {
     "embed_dim": 16,
@@ -25,7 +26,7 @@ def save_tiny_clip(folder, seed=0, **changes):
     return model
 
 
-class Colours:
+class Colours(Dataset):
     """Pictures of which one half is coloured; a caption names the colour or the side."""
 
     class_names = ["red", "green", "blue"]
@@ -80,6 +81,56 @@ def colour_params(root, **clip):
         paths=paths,
         data=SimpleNamespace(dataset="colours", world={}, flip=False),
         captions=SimpleNamespace(templates=()),
-        embed=SimpleNamespace(captions=5, encoders=("clip_image", "clip_text", "class_label"), t5=None, imports=()),
+        embed=SimpleNamespace(**dict(Embed())),
         clip=SimpleNamespace(**clip),
     )
+
+
+def save_tiny_siglip(folder, seed=0):
+    """Write a random SigLIP into `folder` as timm's repositories on the hub hold them; returns the model.
+
+    A timm image tower with attention pooling, a text tower of its own without causal mask, a tokenizer of
+    transformers, a logit bias, pictures squashed to a square. Only the vocabulary is not SigLIP's.
+    """
+    import open_clip
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.push_to_hf_hub import save_config_for_hf
+    from safetensors.torch import save_file
+
+    from t5_helpers import save_tiny_tokenizer
+
+    config = {
+        "embed_dim": 96,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 160,
+            "timm_model_name": "test_vit3",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            "context_length": 10,
+            "vocab_size": 32,
+            "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "width": 96,
+            "heads": 4,
+            "layers": 2,
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+            "norm_kwargs": {"eps": 1e-6},
+        },
+    }
+    torch.manual_seed(seed)
+    towers = {name: value for name, value in config.items() if name != "custom_text"}
+    model = open_clip.CustomTextCLIP(**towers).eval()
+    half = (0.5, 0.5, 0.5)
+    squash = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "squash"}
+    set_model_preprocess_cfg(model, {"size": 160, **squash})
+    save_tiny_tokenizer(folder)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    save_config_for_hf(model, folder / "open_clip_config.json", config)
+    return model

@@ -38,6 +38,12 @@ def test_vectors_come_back_with_unit_norm_and_their_direction(tmp_path, vectors)
     assert os.listdir(path.parent) == ["image.safetensors"]
 
 
+def test_equal_vectors_are_equal_bytes(tmp_path, vectors):
+    for name in "abcd":
+        write_cache(tmp_path / name, vectors, PRESENT, key(), of="image")
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+
+
 def test_one_hots_are_kept_exactly(tmp_path):
     write_cache(tmp_path / "c", np.eye(6), np.ones(6, bool), key())
     assert torch.equal(read_cache(tmp_path / "c", None)[0], torch.eye(6).half())

@@ -85,6 +85,7 @@ def test_a_mistake_in_params_is_named(project, keys, value, says):
         (("data", "dataset"), "imagenet", ['no dataset "imagenet"', "cifar10, coco, demo"]),
         (("data", "image_size"), 18, ["18", "cannot be halved 2 times"]),
         (("embed", "t5"), {"model": "x", "revison": "y"}, ['no setting "embed.t5.revison"', "embed.t5.revision"]),
+        (("embed", "batch_size"), "big", ["embed.batch_size is 'big'", 'a whole number from 1, or "auto"']),
         (("embed", "encoders"), ["t5_text"], ["conf/demo.yaml", "t5_text", "embed.t5 does not say which"]),
         (("embed", "imports"), [IMPORT | {"perspective": "dino"}], ['"dino" must be a lowercase word and a number']),
         (("embed", "imports"), [IMPORT | {"perspective": "caption_7"}], ['"caption_7"', "our own encoders"]),

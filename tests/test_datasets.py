@@ -91,6 +91,10 @@ def test_contract(name, split, archives):
     assert len(images) == len(ids)
     assert all(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 for image in images)
     np.testing.assert_array_equal(images[0], next(data.images(split)))  # it can be read again
+    for rows in (slice(0, 2), slice(2, 4), slice(4, None)):
+        decoders = list(data.decoders(split, rows))
+        for decoder, image in zip(reversed(decoders), reversed(images[rows]), strict=True):
+            np.testing.assert_array_equal(decoder(), image)
 
     labels = data.labels(split)
     assert (labels is None) == (data.class_names == [])

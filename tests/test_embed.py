@@ -19,17 +19,16 @@ def world(tmp_path, monkeypatch):
     params = colour_params(tmp_path)
     save_tiny_clip(params.paths.clip)
     holder = SimpleNamespace(params=params, dataset=Colours(), encoded=[])
-    encode_all = embed._encode_all
+    encode_shards = embed.encode_shards
 
-    def counted(encoder, items, count, what):
-        items = list(items)
-        holder.encoded.append((what, len(items)))
-        return encode_all(encoder, items, count, what)
+    def counted(job, shards, work, shown):
+        holder.encoded.append((job.what, job.column.count))
+        return encode_shards(job, shards, work, shown)
 
     def plugin(kind, name):
         return (lambda archives, settings: holder.dataset) if kind == "datasets" else real_plugin(kind, name)
 
-    monkeypatch.setattr(embed, "_encode_all", counted)
+    monkeypatch.setattr(embed, "encode_shards", counted)
     monkeypatch.setattr(embed, "plugin", plugin)
     holder.run = lambda: run(holder)
     return holder

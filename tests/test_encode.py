@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_helpers import TINY, Colours, colour_params
+from clip_helpers import TINY, Colours, colour_params, save_tiny_siglip
 from condmix import CondmixError, encode
 from condmix.config import plugin as real_plugin
 from condmix.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizers, normalise
@@ -203,6 +203,29 @@ def test_pretrained_weights_keep_their_activation_and_preprocessing(world, known
 def test_a_local_file_needs_no_tag(world, known):
     params = world(model="tiny-clip", weights=str(known / "weights.safetensors"))
     assert type(load_clip(params.paths.clip).model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
+
+
+def test_a_file_without_a_tag_is_preprocessed_as_all_tags_agree():
+    siglip = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    assert encode.preprocessing("ViT-B-16-SigLIP", ["webli"]) == siglip
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model("ViT-B-32")
+    assert set(encode.preprocessing("ViT-B-32", tags)) >= {"mean", "std"}
+    assert encode.preprocessing("unknown", []) == {}
+
+
+def test_a_folder_of_the_hub_brings_model_preprocessing_and_tokenizer(world, tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "siglip").mkdir()
+    made = save_tiny_siglip(tmp_path / "siglip")
+    params = world(model={}, weights=str(tmp_path / "siglip"))
+    clip = load_clip(params.paths.clip)
+    assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in clip.model.state_dict().items())
+    assert clip.model.visual.preprocess_cfg.items() >= {"resize_mode": "squash", "mean": [0.5] * 3}.items()
+    assert clip.tokenizer(["a cat"]).shape == (1, 10) and metrics(params)["model"] == "custom"
+    with pytest.raises(CondmixError, match="says itself what model it holds: leave out clip.model"):
+        world("other", model="ViT-B-16-SigLIP", weights=str(tmp_path / "siglip"))
 
 
 def test_weights_that_cannot_be_had_are_one_sentence(known, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip_helpers import TINY, save_tiny_clip
+from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
 from condmix.config import plugin, plugins
 from condmix.encoders import CONFIG, WEIGHTS, load_clip, save_clip
@@ -96,6 +96,26 @@ def test_activation_and_preprocessing_survive_the_folder(tmp_path):
     assert type(clip.model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     expected = {"size": (8, 8), "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
     assert clip.model.visual.preprocess_cfg.items() >= (expected | {"resize_mode": "squash"}).items()
+
+
+def test_both_towers_of_a_siglip_are_open_clip_s(tmp_path):
+    pytest.importorskip("transformers")
+    from PIL import Image
+
+    model = save_tiny_siglip(tmp_path)
+    texts, image = (
+        plugin("encoders", "clip_text").open(tmp_path, []),
+        plugin("encoders", "clip_image").open(tmp_path, []),
+    )
+    captions = ["a red dog", "A dog, on a log!", "an owl"]
+    tokens = texts.clip.tokenizer(captions)
+    wide = RNG.integers(0, 256, (40, 90, 3), dtype=np.uint8)
+    squashed = np.asarray(Image.fromarray(wide).resize((160, 160), Image.Resampling.BICUBIC)) / 255
+    pixels = torch.tensor(squashed, dtype=torch.float32).permute(2, 0, 1)[None] * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(texts.features(captions), model.encode_text(tokens))
+        torch.testing.assert_close(image.features([wide]), model.encode_image(pixels), atol=1e-4, rtol=1e-4)
+    assert tokens.shape == (3, 10) and tokens[1].tolist()[:6] == [3, 6, 9, 3, 10, 1]  # lower case, no punctuation
 
 
 def test_the_id_follows_the_weights(tmp_path):

@@ -93,9 +93,9 @@ def test_the_stage_on_the_demo_world(tmp_path):
     assert abs(split.images - blocks).max() <= 0.5 + 1e-9
 
 
-def test_preparing_again_gives_the_same_bytes(few, tmp_path):
-    for name in ("one", "two"):
-        prepare.prepare(few, "few", 16, tmp_path / name)
+def test_preparing_again_with_any_number_of_threads_gives_the_same_bytes(few, tmp_path):
+    for name, threads in (("one", 1), ("two", 2)):
+        prepare.prepare(few, "few", 16, tmp_path / name, threads)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 

@@ -9,6 +9,7 @@ vectors were made from, "image", "caption" or "class".
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def write_cache(
     }
     with replacing(path) as part:
         save_file(tensors, part, metadata)
+        _sort_header(part)
 
 
 def read_cache(path: Path, key: Mapping[str, str] | None) -> tuple[Tensor, Tensor, dict[str, str]]:
@@ -123,6 +125,15 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in ("vectors", "present"):
         digest.update(tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _sort_header(path: Path) -> None:
+    """Put a safetensors file's JSON header in order: the library writes metadata in another order every time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(length)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        file.seek(8)
+        file.write(header.encode().ljust(length))
 
 
 def _damaged(path: Path, reason: str) -> CondmixError:

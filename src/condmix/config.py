@@ -92,11 +92,21 @@ class Import(Settings):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # DVC tracks the file by it
 
 
+def _batch_size(value: Any) -> Any:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError('a batch size is a whole number from 1, or "auto"')
+    return value
+
+
 class Embed(Settings):
     """Which encoders make perspectives, and how many captions per image become caption_1 ... caption_K."""
 
     encoders: tuple[str, ...] = ("clip_image", "clip_text", "class_label")
     captions: Positive = 5
+    batch_size: Annotated[Any, AfterValidator(_batch_size)] = "auto"  # items at once, less where memory ends
+    length_buckets: bool = False  # batches of captions of like length: less padding, other rounding
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"  # of CLIP's towers
+    processes: Positive = 1  # CPU processes that share the work; on GPUs launch with accelerate
     t5: T5 | None = None  # what the encoder t5_text loads
     imports: tuple[Import, ...] = ()
 

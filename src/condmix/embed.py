@@ -1,21 +1,30 @@
 """Stage: pictures, captions and labels -> one cache of vectors per split and perspective.
 
-A cache whose key is already right is left alone, so only what changed is encoded again. Vectors that someone else
-computed (`embed.imports`) are put into the data set's order and become caches like the others.
+A cache whose key is already right is left alone, so only what changed is encoded again. What is encoded is cut into
+shards, always the same ones, that any number of processes share. A finished shard is a file, so a killed run goes on
+from there; batches stay inside a shard, so that neither kills nor processes change a vector. Vectors that someone
+else computed (`embed.imports`) are put into the data set's order and become caches like the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from datetime import timedelta
+from functools import partial
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, find_executable_batch_size
 from tqdm import tqdm
 
 from condmix import CondmixError
@@ -23,12 +32,18 @@ from condmix.cache import cache_key, read_cache, write_cache
 from condmix.captionfile import read_captions
 from condmix.config import plugin
 from condmix.embeddingfile import read_embeddings
+from condmix.files import replacing
 from condmix.perspectives import parse
+from condmix.precision import bf16
+from condmix.prefetch import CORES, prefetch
+from condmix.processes import is_main, together
 
 SPLITS = ("train", "test")
 OF = {"images": "image", "captions": "caption", "labels": "class"}  # what vectors are made of, by what is read
-BATCH = 256
+SHARD = 4096  # items between two writes, which is what a kill can cost each process
+BATCH = {"cpu": 256, "cuda": 1024}  # where `auto` begins
 PROBE = 64  # images whose decoded pixels enter the data hash, so that a changed decoder is noticed
+TRIAL = 64  # items whose time gives the estimate
 
 
 @dataclass(frozen=True)
@@ -43,42 +58,102 @@ class Source:
     images_hash: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
-    """One perspective of one split: present (N,) tells which images have it, `items` yields theirs in order."""
+    """One perspective of one split: present (N,) tells which of its images have it, `item` which item each of those is.
+
+    The items are what is encoded, equal captions once: read(rows) yields them in order, pictures as their decoders.
+    """
 
     perspective: str
     present: np.ndarray
     data_hash: str
-    items: Iterable[Any]
+    item: np.ndarray  # (present.sum(),) int64, in 0..count-1
+    count: int
+    read: Callable[[slice], Iterable[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A cache to be made: of a column, by an encoder, through the shards in `folder`."""
+
+    path: Path
+    key: dict[str, str]
+    encoder: Any
+    column: Column
+    folder: Path
+
+    @property
+    def what(self) -> str:
+        """The split and the perspective, for messages."""
+        return f"{self.key['split']} {self.column.perspective}"
+
+    @property
+    def shards(self) -> list[tuple[Path, slice]]:
+        """Each shard's file and its items. The last one's slice is open, so that a surplus of pictures shows."""
+        starts = range(0, self.column.count, SHARD)
+        stops = [*starts[1:], None] if starts else []
+        pairs = enumerate(zip(starts, stops, strict=True))
+        return [(self.folder / f"{number:05d}.npy", slice(*rows)) for number, rows in pairs]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a process encodes: the batch size it begins with, threads that decode, whether like lengths go together."""
+
+    batch_size: int
+    threads: int
+    length_buckets: bool
 
 
 def main(params: Any) -> None:
     """Write data/<profile>/embeddings/<split>/<perspective>.safetensors and delete those no longer made."""
+    archives = archives_hash(params.paths.archives) if is_main() else None
+    together(params.embed.processes, run, params, archives)
+
+
+def run(params: Any, archives: str | None) -> None:
+    """In each process: encode a share of the shards. The first one, which knows `archives`, then writes the caches."""
     paths = params.paths
+    state = PartialState(cpu=not torch.cuda.is_available())
+    (archives,) = broadcast_object_list([archives])
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    archives = archives_hash(paths.archives)
     sources = [open_source(dataset, split, paths.captions, archives) for split in SPLITS]
     # Both splits get the same perspectives, even where one of them has no second caption or no label.
     longest = max((len(texts) for source in sources for texts in source.captions), default=0)
     numbers = min(params.embed.captions, longest)
-    made = set()
-    for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
-        files = {one.split: one for one in params.embed.imports if one.perspective == perspective}
-        made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings))
-    encoders = [open_encoder(name, params, dataset.class_names, device) for name in params.embed.encoders]
+    encoders = [open_encoder(name, params, dataset.class_names, str(state.device)) for name in params.embed.encoders]
     if all((source.labels < 0).all() for source in sources):
         encoders = [encoder for encoder in encoders if encoder.reads != "labels"]
-    for source in sources:
-        for encoder in encoders:
-            for column in columns(encoder, source, numbers):
-                path = paths.embeddings / source.split / f"{column.perspective}.safetensors"
-                embed_column(path, encoder, column, source.split)
-                made.add(path)
+    settings, scratch = params.embed, paths.partial / "embeddings"
+    size = BATCH[state.device.type] if settings.batch_size == "auto" else settings.batch_size
+    work = Work(size, max(1, CORES // state.num_processes), settings.length_buckets)
+    jobs = [
+        make_job(paths.embeddings, scratch, encoder, column, source.split)
+        for source in sources
+        for encoder in encoders
+        for column in columns(encoder, source, numbers)
+    ]
+    todo = [job for job in jobs if not _is_current(job.path, job.key)]
+    made = {job.path for job in jobs}
+    if state.is_main_process:
+        for perspective in dict.fromkeys(one.perspective for one in settings.imports):
+            files = {one.split: one for one in settings.imports if one.perspective == perspective}
+            made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings))
+        for path in sorted({job.path for job in jobs} - {job.path for job in todo}):
+            print(f"{path}: up to date")
+        if todo:
+            announce(todo, work, state.num_processes)
+    encode_share(todo, work, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    for job in todo:
+        join(job)
     for path in paths.embeddings.glob("*/*"):
         if path not in made:
             path.unlink()
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_encoder(name: str, params: Any, class_names: Sequence[str], device: str) -> Any:
@@ -86,7 +161,10 @@ def open_encoder(name: str, params: Any, class_names: Sequence[str], device: str
     kind = plugin("encoders", name)
     section = getattr(kind, "section", None)
     settings = {} if section is None else {"settings": getattr(params.embed, section)}
-    return kind.open(params.paths.clip, class_names, device, **settings)
+    encoder = kind.open(params.paths.clip, class_names, device, **settings)
+    if bf16(params.embed.precision):
+        encoder.use_bf16()
+    return encoder
 
 
 def open_source(dataset: Any, split: str, captions_folder: Path, archives: str) -> Source:
@@ -108,31 +186,125 @@ def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
     """The perspectives that an encoder makes of a split: one, or one per caption number 1..numbers."""
     if encoder.reads == "images":
         everything = np.ones(source.count, dtype=bool)
-        images = source.dataset.images(source.split)
-        yield Column(encoder.perspective, everything, source.images_hash, images)
+        read = partial(source.dataset.decoders, source.split)
+        yield Column(encoder.perspective, everything, source.images_hash, np.arange(source.count), source.count, read)
     elif encoder.reads == "labels":
         known = source.labels >= 0
-        yield Column(encoder.perspective, known, _hash(source.labels.tolist()), source.labels[known])
+        labels = source.labels[known]
+        hashed = _hash(source.labels.tolist())
+        yield Column(encoder.perspective, known, hashed, np.arange(len(labels)), len(labels), labels.__getitem__)
     else:
         for k in range(1, numbers + 1):
             texts = [texts[k - 1] if len(texts) >= k else "" for texts in source.captions]
             present = np.array([bool(text) for text in texts], dtype=bool)
-            items = [text for text in texts if text]
-            yield Column(encoder.perspective.format(k=k), present, _hash(texts), items)
+            place = {text: i for i, text in enumerate(dict.fromkeys(text for text in texts if text))}
+            item = np.array([place[text] for text in texts if text], dtype=np.int64)
+            perspective = encoder.perspective.format(k=k)
+            yield Column(perspective, present, _hash(texts), item, len(place), list(place).__getitem__)
 
 
-def embed_column(path: Path, encoder: Any, column: Column, split: str) -> None:
-    """Bring one cache up to date."""
-    count = len(column.present)
-    key = cache_key(column.perspective, split, encoder.id, encoder.preprocessing, column.data_hash, count)
-    if path.exists() and _is_current(path, key):
-        print(f"{path}: up to date")
-        return
-    vectors = np.zeros((count, encoder.dim), dtype=np.float32)
-    encode = _encode_once if encoder.reads == "captions" else _encode_all
-    vectors[column.present] = encode(encoder, column.items, column.present.sum(), f"{split} {column.perspective}")
+def make_job(folder: Path, scratch: Path, encoder: Any, column: Column, split: str) -> Job:
+    """How a column becomes its cache in `folder`; the name of its shards' folder in `scratch` is a hash of the key."""
+    key = cache_key(column.perspective, split, encoder.id, encoder.preprocessing, column.data_hash, len(column.present))
+    return Job(folder / split / f"{column.perspective}.safetensors", key, encoder, column, scratch / _hash(key)[:16])
+
+
+def announce(jobs: Sequence[Job], work: Work, processes: int) -> None:
+    """Say how much there is to encode, how large it becomes, what an earlier run has left, and how long it may take.
+
+    The time is that of the first few items of each encoder, which decode and pass through the network for nothing.
+    """
+    seconds, counts = 0.0, Counter()
+    for encoder in dict.fromkeys(job.encoder for job in jobs):
+        group = [job for job in jobs if job.encoder is encoder and job.column.count]
+        left = sum(_length(job, rows) for job in group for path, rows in job.shards if not path.exists())
+        counts[encoder.reads] += sum(job.column.count for job in group)
+        if left:
+            start = time.monotonic()
+            tried = slice(0, min(TRIAL, work.batch_size))
+            encode_shard(group[0], tried, work.batch_size, work)
+            seconds += left / _length(group[0], tried) * (time.monotonic() - start)
+    size = sum(2 * len(job.column.present) * job.encoder.dim for job in jobs) / 2**20  # fp16
+    done = [path.exists() for job in jobs for path, _ in job.shards]
+    items = " and ".join(f"{count:,} {reads}" for reads, count in counts.items())
+    print(
+        f"embed: {items} into {len(jobs)} caches of {size:,.1f} MiB; {sum(done)} of {len(done)} shards are done, "
+        f"the others take about {timedelta(seconds=round(seconds / processes))}",
+        flush=True,
+    )
+
+
+def encode_share(jobs: Sequence[Job], work: Work, rank: int, processes: int) -> None:
+    """Encode this process's share of the shards, but for those that are there already."""
+    shards = [(job, path, rows) for job in jobs for path, rows in job.shards]
+    for job, group in groupby(shards[rank::processes], key=lambda shard: shard[0]):
+        encode_shards(job, [(path, rows) for _, path, rows in group], work, shown=rank == 0)
+
+
+def encode_shards(job: Job, shards: Sequence[tuple[Path, slice]], work: Work, shown: bool) -> None:
+    """Write the shards that are not there. Where memory ends, the one at work begins again with half the batch size.
+
+    That changes the vectors by rounding at most.
+    """
+    smaller = (work.batch_size >> halvings for halvings in count(1))
+    total = sum(_length(job, rows) for _, rows in shards)
+
+    @find_executable_batch_size(starting_batch_size=work.batch_size, reduce_batch_size_fn=lambda: next(smaller))
+    def encode(batch_size: int) -> None:
+        left = [(path, rows) for path, rows in shards if not path.exists()]
+        progress.n = total - sum(_length(job, rows) for _, rows in left)
+        for path, rows in left:
+            vectors = encode_shard(job, rows, batch_size, work, progress.update)
+            with replacing(path) as part, open(part, "wb") as file:
+                np.save(file, vectors)
+
+    with tqdm(total=total, desc=f"embed {job.what}", unit="item", disable=not shown) as progress:
+        try:
+            encode()
+        except RuntimeError as error:
+            if "No executable batch size" not in str(error):
+                raise
+            raise CondmixError(
+                f"{job.what}: the memory of {PartialState().device} does not suffice for one item at a time: "
+                "free some, or take a smaller encoder or embed.precision: bf16"
+            ) from error
+
+
+def encode_shard(
+    job: Job, rows: slice, batch_size: int, work: Work, progress: Callable[[int], Any] = lambda _: None
+) -> np.ndarray:
+    """Features (n, D) float32 of the column's items of these rows, in their order."""
+    what, encoder, column, expected = job.what, job.encoder, job.column, _length(job, rows)
+    order = np.arange(expected)
+    items = column.read(rows)
+    if encoder.reads == "images":
+        items = prefetch(lambda decoder: encoder.prepare(decoder()), items, work.threads, 2 * batch_size)
+    elif encoder.reads == "captions" and work.length_buckets:
+        order = np.array(sorted(range(expected), key=lambda i: -len(items[i])))  # if memory ends, then at the beginning
+        items = [items[i] for i in order]
+    features = np.empty((expected, encoder.dim), dtype=np.float32)
+    done = 0
+    for batch in _batches(items, batch_size):
+        if done + len(batch) > expected:
+            raise CondmixError(f"{what}: the data set gave more than the {column.count} {encoder.reads} it announced")
+        features[order[done : done + len(batch)]] = encoder.network(batch).cpu().numpy()
+        done += len(batch)
+        progress(len(batch))
+    if done < expected:
+        given = rows.start + done
+        raise CondmixError(f"{what}: the data set gave {given} {encoder.reads}, but announced {column.count}")
+    return features
+
+
+def join(job: Job) -> None:
+    """Write a column's cache from its shards."""
+    column, encoder = job.column, job.encoder
+    vectors = np.zeros((len(column.present), encoder.dim), dtype=np.float32)
+    if job.shards:
+        features = np.concatenate([np.load(path) for path, _ in job.shards])
+        vectors[column.present] = features[column.item]
     of = OF[encoder.reads]
-    write_cache(path, vectors, column.present, key, None if parse(column.perspective).kind == of else of)
+    write_cache(job.path, vectors, column.present, job.key, None if parse(column.perspective).kind == of else of)
 
 
 def import_perspective(
@@ -174,33 +346,14 @@ def import_perspective(
         print(f"{path}: {present.sum()} of {source.count} pictures have imported vectors")
 
 
-def _encode_all(encoder: Any, items: Iterable[Any], count: int, what: str) -> np.ndarray:
-    """Features (count, D) of a stream of exactly `count` items."""
-    features = np.empty((count, encoder.dim), dtype=np.float32)
-    done = 0
-    with tqdm(total=count, desc=f"embed {what}", unit="item") as progress:
-        for batch in _batches(items):
-            if done + len(batch) > count:
-                raise CondmixError(f"{what}: the data set gave more than the {count} {encoder.reads} it announced")
-            features[done : done + len(batch)] = encoder.features(batch).cpu().numpy()
-            done += len(batch)
-            progress.update(len(batch))
-    if done < count:
-        raise CondmixError(f"{what}: the data set gave {done} {encoder.reads}, but announced {count}")
-    return features
-
-
-def _encode_once(encoder: Any, texts: Sequence[str], count: int, what: str) -> np.ndarray:
-    """Like `_encode_all`, but equal captions (class templates repeat a lot) go through the encoder once."""
-    place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    features = _encode_all(encoder, place, len(place), what)
-    return features[[place[text] for text in texts]]
-
-
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
+    while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _length(job: Job, rows: slice) -> int:
+    return len(range(job.column.count)[rows])
 
 
 def _is_current(path: Path, key: dict[str, str]) -> bool:

@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from condmix import CondmixError
 from condmix.captionfile import read_captions
 from condmix.config import plugin, unknown
 from condmix.contrastive import Recipe, train_clip
-from condmix.encoders import load_clip, save_clip
+from condmix.encoders import load_clip, read_config, save_clip
 from condmix.files import write_json
 from condmix.probes import linear_probe, recall_at_1, zero_shot
 from condmix.processes import spawn
@@ -44,7 +44,15 @@ def main(params: Any) -> None:
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pretrained = settings.pretrained or settings.weights
-    if pretrained:
+    if settings.weights and Path(settings.weights).is_dir():
+        if settings.model or settings.pretrained:
+            raise CondmixError(
+                f"clip.weights: {settings.weights} is a folder, which says itself what model it holds: "
+                "leave out clip.model and clip.pretrained, or give the weights' file"
+            )
+        model, model_cfg, tokenizer = load_folder(Path(settings.weights))
+        conditions = {"source": pretrained}
+    elif pretrained:
         model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, settings.weights)
         conditions = {"source": pretrained}
     else:
@@ -61,7 +69,7 @@ def main(params: Any) -> None:
         for name in ("clip_image", "clip_text")
     }
     metrics = measure(dataset, encoders["clip_image"], encoders["clip_text"], params.captions.templates)
-    name = settings.model if isinstance(settings.model, str) else "custom"
+    name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
     write_json(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
@@ -74,7 +82,8 @@ def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn
     """A model that open_clip knows by name, with the weights of a tag (downloaded) or of a local file.
 
     With both, the file's weights are used as the tag's: its preprocessing and activation (OpenAI's weights were
-    trained with QuickGELU, which "ViT-B-32" alone does not say). Returns model, its configuration, tokenizer.
+    trained with QuickGELU, which "ViT-B-32" alone does not say). A file without a tag is preprocessed as all tags of
+    the model agree, such as SigLIP's squashing. Returns model, its configuration, tokenizer.
     """
     import open_clip
 
@@ -93,7 +102,7 @@ def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn
             name,
             weights or tag,
             force_quick_gelu=model_cfg.get("quick_gelu", False),
-            force_preprocess_cfg={key: value for key, value in tag_cfg.items() if value is not None},
+            force_preprocess_cfg=preprocessing(name, [tag] if tag else tags),
             require_pretrained=True,
         )
     except Exception as error:  # urllib, huggingface_hub, pickle, safetensors and torch each raise their own
@@ -107,7 +116,41 @@ def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn
             f"the weights {name}/{tag} could not be downloaded ({reason}): without network, give "
             "clip.weights: <file>, the model's open_clip_model.safetensors fetched elsewhere"
         ) from error
-    return model, model_cfg, open_clip.get_tokenizer(name)
+    try:
+        return model, model_cfg, open_clip.get_tokenizer(name)
+    except (ImportError, OSError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
+        raise CondmixError(
+            f"the tokenizer of {name} could not be had ({str(error).strip().splitlines()[0]}): it needs "
+            'pip install "condmix[t5]" and a network, or give clip.weights: <folder> in place of clip.model, '
+            "with the files of the model's repository on the Hugging Face hub"
+        ) from error
+
+
+def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+    """Like `load_pretrained`, from a folder in open_clip's format, as its models lie on the Hugging Face hub.
+
+    It holds open_clip_config.json (architecture and preprocessing), open_clip_model.safetensors and, where that is not
+    CLIP's own, the tokenizer's files.
+    """
+    clip = load_clip(folder)
+    return clip.model, read_config(folder), clip.tokenizer
+
+
+def preprocessing(name: str, tags: Sequence[str]) -> dict[str, Any]:
+    """The parts of a model's preprocessing (mean, std, resize mode, ...) in which all these tags agree."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    settings = [
+        {field.name: open_clip.get_pretrained_cfg(name, tag).get(field.name) for field in fields(PreprocessCfg)}
+        for tag in tags
+    ]
+    first = settings[0] if settings else {}
+    return {
+        key: value
+        for key, value in first.items()
+        if value is not None and all(other[key] == value for other in settings)
+    }
 
 
 def new_clip(model: str | dict[str, Any]) -> tuple[nn.Module, dict[str, Any], Any]:

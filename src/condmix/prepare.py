@@ -1,7 +1,8 @@
 """Stage prepare: archives -> square pictures of one size, with ids, labels and attributes, as arrays on disk.
 
 A picture is cropped to its central square and resized with an antialiasing filter: the mean of whole blocks
-where the side is a multiple of the target, Lanczos elsewhere. Pictures pass one at a time into a file that maps.
+where the side is a multiple of the target, Lanczos elsewhere. All cores decode and resize; only the few pictures at
+work are in memory, and go in order into a file that maps.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError, config
 from condmix.datasets import SPLITS, Dataset
+from condmix.prefetch import CORES, prefetch
 
 
 def main(params) -> None:
@@ -24,8 +26,8 @@ def main(params) -> None:
     prepare(data, params.data.dataset, params.data.image_size, params.paths.dataset)
 
 
-def prepare(data: Dataset, name: str, size: int, folder: Path) -> None:
-    """Writes the whole folder, or leaves what was there as it was."""
+def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int = CORES) -> None:
+    """Writes the whole folder, or leaves what was there as it was. Any number of threads writes the same bytes."""
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -36,7 +38,7 @@ def prepare(data: Dataset, name: str, size: int, folder: Path) -> None:
             "image_size": size,
             "class_names": list(data.class_names),
             "attributes": data.attributes,
-            "splits": {split: write_split(data, split, size, partial) for split in SPLITS},
+            "splits": {split: write_split(data, split, size, partial, threads) for split in SPLITS},
         }
         (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -45,7 +47,7 @@ def prepare(data: Dataset, name: str, size: int, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_split(data: Dataset, split: str, size: int, folder: Path) -> dict:
+def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int) -> dict:
     """Writes one split's arrays; returns its entry of meta.json."""
     ids = np.array(data.ids(split), np.int64)
     columns = {
@@ -66,8 +68,8 @@ def write_split(data: Dataset, split: str, size: int, folder: Path) -> dict:
     # Written in order, not through a mapping: a full disk then is an error and not a crash.
     with open(folder / f"{split}_images.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for picture in tqdm(data.images(split), f"prepare {split}", total=len(ids), unit="img", mininterval=0.5):
-            pixels = square(picture, size).tobytes()
+        made = prefetch(lambda decoder: square(decoder(), size).tobytes(), data.decoders(split), threads, 4 * threads)
+        for pixels in tqdm(made, f"prepare {split}", total=len(ids), unit="img", mininterval=0.5):
             file.write(pixels)
             digest.update(pixels)
             count += 1

@@ -32,6 +32,7 @@ from condmix.datasets import Split, load_meta
 from condmix.diffusion import Schedule, loss
 from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
+from condmix.precision import bf16
 from condmix.processes import together
 from condmix.sample import Sampling, sample_grid
 from condmix.seeds import derive
@@ -49,7 +50,8 @@ def run(params: settings.Params, variant: str) -> None:
     """The training itself, in each process."""
     # Without cpu=True, Accelerate takes each of several CPU processes for the only one.
     cpu = not torch.cuda.is_available()
-    trainer = Trainer(params, variant, Accelerator(cpu=cpu, mixed_precision=_precision(params.train.precision)))
+    mixed = "bf16" if bf16(params.train.precision) else "no"
+    trainer = Trainer(params, variant, Accelerator(cpu=cpu, mixed_precision=mixed))
     if not trainer.accelerator.is_main_process:
         trainer.accelerator.wait_for_everyone()
         trainer.resume()
@@ -420,15 +422,6 @@ def _check_data(data: Split, packed: Packed, params: settings.Params, processes:
             f"train.batch_size {params.train.batch_size} does not divide into {processes} equal shares, "
             "one for each process"
         )
-
-
-def _precision(asked: str) -> str:
-    """Accelerate's name for the precision; "auto" takes bf16 where the hardware computes in it."""
-    if asked != "auto":
-        return {"fp32": "no", "bf16": "bf16"}[asked]
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

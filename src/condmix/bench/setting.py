@@ -83,7 +83,7 @@ def setting_here(what: str, size: str, batch_size: int, compile: bool | None = N
 
     `compile` None is yes on a GPU and no on a CPU, as the profiles in conf/ have it.
     """
-    from condmix.train import _precision
+    from condmix.precision import bf16
 
     gpu = torch.cuda.is_available()
     return Setting(
@@ -91,6 +91,6 @@ def setting_here(what: str, size: str, batch_size: int, compile: bool | None = N
         size,
         batch_size,
         device="cuda" if gpu else "cpu",
-        bf16=_precision("auto") == "bf16",
+        bf16=bf16("auto"),
         compile=gpu if compile is None else compile,
     )

@@ -5,8 +5,9 @@ start with an underscore are shared by the plug-ins of this package. Splits are 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,14 @@ class Dataset:
     def images(self, split: str) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB arrays at the archive's resolution, one at a time."""
         raise NotImplementedError
+
+    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
+        """For each picture of these rows what returns it as `images` does, in any thread: decoding is what costs.
+
+        A data set of picture files overrides this, so that rows before the first are neither read nor decoded.
+        """
+        for image in islice(self.images(split), rows.start, rows.stop):
+            yield lambda image=image: image
 
     def labels(self, split: str) -> np.ndarray | None:
         """(N,) int64 index into `class_names`, -1 where unknown; None without classes."""

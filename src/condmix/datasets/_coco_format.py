@@ -10,7 +10,8 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,18 @@ class CocoArchive:
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB in the order of `ids`, decoded one at a time."""
-        for name, payload in self.files(split):
-            yield decode(payload, f"{self.folder / FOLDERS[split]}.zip: {name}")
+        for decoder in self.decoders(split):
+            yield decoder()
 
-    def files(self, split: str) -> Iterator[tuple[str, bytes]]:
+    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
+        for name, payload in self.files(split, rows):
+            yield partial(decode, payload, f"{self.folder / FOLDERS[split]}.zip: {name}")
+
+    def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
         index = self._index(split)
         with open_zip(self.folder / f"{FOLDERS[split]}.zip") as archive:
-            for picture in sorted(index.imgs):
+            for picture in sorted(index.imgs)[rows]:
                 name = f"{FOLDERS[split]}/{index.imgs[picture]['file_name']}"
                 yield name, read_member(archive, name)
 

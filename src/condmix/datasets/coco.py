@@ -1,6 +1,6 @@
 """MS-COCO 2017: 118,287 training and 5,000 validation pictures, five human captions each (Lin et al., 2014)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -24,6 +24,9 @@ class Coco(Dataset):
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         return self._archive.images(split)
+
+    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
+        return self._archive.decoders(split, rows)
 
     def files(self, split: str) -> Iterator[tuple[str, bytes]]:
         return self._archive.files(split)

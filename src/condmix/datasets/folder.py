@@ -12,8 +12,8 @@ import json
 import os
 import posixpath
 import zipfile
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +96,19 @@ class Folder(Dataset):
     def ids(self, split: str) -> list[int]:
         return list(range(len(self._splits[split])))
 
-    def files(self, split: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
         with open_zip(self.path) as archive:
-            for name in self._splits[split]:
+            for name in self._splits[split][rows]:
                 yield name, read_member(archive, name)
 
     def images(self, split: str) -> Iterator[np.ndarray]:
-        for name, payload in self.files(split):
-            yield decode(payload, f"{self.path}: {name}")
+        for decoder in self.decoders(split):
+            yield decoder()
+
+    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
+        for name, payload in self.files(split, rows):
+            yield partial(decode, payload, f"{self.path}: {name}")
 
     def labels(self, split: str) -> np.ndarray | None:
         if not self.class_names:

@@ -13,9 +13,9 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -101,17 +101,21 @@ class Webdataset(Dataset):
     def ids(self, split: str) -> list[int]:
         return list(range(len(self._splits[split])))
 
-    def files(self, split: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
-        for shard, samples in groupby(self._splits[split], key=lambda sample: sample.shard):
+        for shard, samples in groupby(self._splits[split][rows], key=lambda sample: sample.shard):
             with open(shard, "rb") as file:
                 for sample in samples:
                     file.seek(sample.start)
                     yield f"{shard.relative_to(self.archives)}: {sample.name}", file.read(sample.size)
 
     def images(self, split: str) -> Iterator[np.ndarray]:
-        for name, payload in self.files(split):
-            yield decode(payload, f"{self.archives}/{name}")
+        for decoder in self.decoders(split):
+            yield decoder()
+
+    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
+        for name, payload in self.files(split, rows):
+            yield partial(decode, payload, f"{self.archives}/{name}")
 
     def labels(self, split: str) -> np.ndarray | None:
         if not self.class_names:

@@ -9,6 +9,7 @@ open_clip_config.json (architecture and preprocessing) and open_clip_model.safet
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,17 @@ class Encoder:
         """
         raise NotImplementedError
 
+    def prepare(self, item: Any) -> Any:
+        """What `network` takes of one item, made in threads: such as a resized picture. By default the item itself."""
+        return item
+
+    def network(self, batch: Sequence[Any]) -> Tensor:
+        """`features` of items that went through `prepare`."""
+        return self.features(batch)
+
+    def use_bf16(self) -> None:
+        """Compute in bf16 from now on, which `preprocessing` then says; nothing where that does not apply."""
+
     def encode(self, batch: Any) -> Tensor:
         """Vectors (B, D) float32 of unit norm."""
         return F.normalize(self.features(batch), dim=-1)
@@ -57,6 +69,7 @@ class Clip(NamedTuple):
     model: nn.Module
     preprocess: Callable[[Any], Tensor]
     tokenizer: Callable[[Sequence[str]], Tensor]
+    dim: int  # of the space in which both towers end
     weights_sha256: str
 
     @property
@@ -69,6 +82,11 @@ class Clip(NamedTuple):
         """Where the weights lie."""
         return self.model.logit_scale.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which arithmetic the towers compute."""
+        return self.model.logit_scale.dtype
+
 
 def load_clip(folder: Path, device: str = "cpu") -> Clip:
     """The CLIP in `folder`, in evaluation mode; CondmixError where the folder holds none or a damaged one."""
@@ -80,12 +98,18 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
     try:
         model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        dim = read_config(folder)["embed_dim"]
     except Exception as error:  # open_clip, safetensors and torch each raise their own kinds
         reason = str(error).splitlines()[0]
         raise CondmixError(
             f"{folder} does not hold a CLIP that open_clip can load ({reason}): make it again (dvc repro encode)"
         ) from error
-    return Clip(model.eval(), preprocess, tokenizer, _sha256(folder / WEIGHTS))
+    return Clip(model.eval(), preprocess, tokenizer, dim, _sha256(folder / WEIGHTS))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The architecture of the CLIP in `folder`, as open_clip's configurations give it."""
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
 
 
 def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokenizer: Any) -> None:

@@ -24,13 +24,24 @@ class ClipImage(Encoder):
         self.clip = clip
         self.id = clip.id
         self.preprocessing = json.dumps(clip.model.visual.preprocess_cfg, sort_keys=True)
-        self.dim = clip.model.visual.output_dim
+        self.dim = clip.dim
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> ClipImage:
         return cls(load_clip(clip, device))
 
-    @torch.no_grad()
+    def use_bf16(self) -> None:
+        self.clip.model.bfloat16()
+        self.preprocessing += ", bf16"
+
     def features(self, batch: Iterable[np.ndarray]) -> Tensor:
-        pixels = torch.stack([self.clip.preprocess(Image.fromarray(image)) for image in batch])
-        return self.clip.model.encode_image(pixels.to(self.clip.device)).float()
+        return self.network([self.prepare(image) for image in batch])
+
+    def prepare(self, item: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (3, S, S) float32."""
+        return self.clip.preprocess(Image.fromarray(item))
+
+    @torch.no_grad()
+    def network(self, batch: Sequence[Tensor]) -> Tensor:
+        pixels = torch.stack(list(batch)).to(self.clip.device, self.clip.dtype)
+        return self.clip.model.encode_image(pixels).float()

@@ -22,11 +22,15 @@ class ClipText(Encoder):
         self.clip = clip
         self.id = clip.id
         self.preprocessing = f"{type(clip.tokenizer).__name__}, {clip.tokenizer.context_length} tokens"
-        self.dim = clip.model.visual.output_dim  # both towers end in one space
+        self.dim = clip.dim
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> ClipText:
         return cls(load_clip(clip, device))
+
+    def use_bf16(self) -> None:
+        self.clip.model.bfloat16()
+        self.preprocessing += ", bf16"
 
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
