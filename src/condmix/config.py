@@ -147,6 +147,8 @@ class Train(Settings):
     ema: Fraction = 0.9995
     p_uncond: Fraction = 0.1
     p_source: Fraction = 0.1
+    pseudo_noise: Annotated[float, Field(ge=0)] = 3.0  # xi of the perspective `pseudo` (condmix.pseudo)
+    caption_noise: Annotated[float, Field(ge=0)] = 0.0  # xi of CLIP's vectors of real captions
     logit_normal_times: tuple[float, Annotated[float, Field(gt=0)]] | None = None  # (mean, sd); null: uniform
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False

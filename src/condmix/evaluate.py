@@ -177,6 +177,11 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[
     made_of = {entry["name"]: entry["of"] for entry in packed.variant["perspectives"] if "of" in entry}
     told = [(one, made_of.get(one.name, one.kind)) for one in map(parse, packed.vectors) if not one.of_another]
     slots = list(dict.fromkeys(one.caption for one, of in told if of == "caption"))
+    if "pseudo" in packed.vectors and not any(captions):
+        raise CondmixError(
+            f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
+            "the test split has one: caption some of them"
+        )
     shown = [one.name for one, of in told if of == "image"]
     told_class = any(of == "class" for _, of in told)
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if told_class else None

@@ -152,7 +152,7 @@ def _negative(perspectives: Collection[str], captions: Sequence[str], variant: s
 
 def _caption_slots(perspectives: Collection[str]) -> list[str]:
     """The perspectives that captions fill: numbered ones by number, then the others in the model's order."""
-    slots = [name for name in perspectives if name.startswith("caption_")]
+    slots = [name for name in perspectives if name.startswith("caption_") or name == "pseudo"]
     numbered = [name for name in slots if name.removeprefix("caption_").isdecimal()]
     numbered.sort(key=lambda name: int(name.removeprefix("caption_")))
     return numbered + [name for name in slots if name not in numbered]

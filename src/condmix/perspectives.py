@@ -2,6 +2,7 @@
 
     class           its class
     image           the picture itself
+    pseudo          noise around the picture's vector in training, a caption when it is evaluated (condmix.pseudo)
     caption_k       its k-th caption
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
     t5_k            its k-th caption, through a text encoder other than CLIP's
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NAME = re.compile(r"(?P<kind>[a-z][a-z0-9]*)(_(?P<number>[1-9]\d*|any)(_(?P<control>again|of_another))?)?")
-ALONE = ("class", "image")  # what a picture has one of, so that no number follows
+ALONE = ("class", "image", "pseudo")  # what a picture has one of, so that no number follows
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,17 @@ class Perspective:
 
     @property
     def source(self) -> str:
-        """The embedding cache that it reads; of `caption_any` the one that it reads in evaluation."""
+        """The embedding cache that it reads; of `caption_any` in evaluation, of `pseudo` in training."""
+        if self.kind == "pseudo":
+            return "image"
         return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
 
     @property
     def caption(self) -> int | None:
         """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number."""
-        return 0 if self.any else None if self.number is None else self.number - 1
+        if self.any or self.kind == "pseudo":
+            return 0
+        return None if self.number is None else self.number - 1
 
 
 def parse(name: str) -> Perspective | None:
