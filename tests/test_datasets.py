@@ -311,6 +311,23 @@ def test_coco_reads_in_the_order_of_ids(coco):
     assert data.labels("train") is None and data.class_names == []
 
 
+def test_unlabeled_pictures_follow_the_training_split_if_they_are_asked_for(coco):
+    write_coco(coco, "train", [13, 3], [np.full((8, 8, 3), 13, np.uint8), np.full((8, 8, 3), 3, np.uint8)])
+    with zipfile.ZipFile(coco / "train2017.zip") as archive:
+        pictures = {Path(name).name: archive.read(name) for name in archive.namelist()}
+    zipfile.ZipFile(coco / "unlabeled2017.zip", "w").close()
+    rewrite(coco / "unlabeled2017.zip", {f"unlabeled2017/{name}": content for name, content in pictures.items()})
+    write_coco(coco, "train", IDS["train"], [np.zeros((8, 8, 3), np.uint8)] * 2)
+    data = Coco(coco, {"unlabeled": 1})
+    assert data.ids("train") == [25, 900, 3, 13] and data.ids("test") == [7]
+    assert [len(texts) for texts in data.captions("train")] == [5, 5, 0, 0]
+    assert [round(image.mean()) for image in data.images("train")] == [0, 0, 3, 13]
+    assert len(list(data.images("test"))) == 1 and Coco(coco, {}).ids("train") == [25, 900]
+    rewrite(coco / "unlabeled2017.zip", {"unlabeled2017/000000000025.jpg": b""})
+    with pytest.raises(CondmixError, match="000000000025.jpg is in train2017 too"):
+        data.ids("train")
+
+
 def test_captions_come_in_the_order_of_their_ids(coco):
     name = "annotations/captions_val2017.json"
     with zipfile.ZipFile(coco / ANNOTATIONS) as archive:

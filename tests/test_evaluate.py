@@ -9,11 +9,13 @@ import torch
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError, evaluate, train
 from condmix.caption_score import CaptionScore
+from condmix.config import Prior
 from condmix.datasets import Split
 from condmix.evaluate import REPEATS, Job, best_guidance, conditions
 from condmix.judges import Judge
 from condmix.measures import Measure
 from condmix.packed import Packed
+from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,6 +116,26 @@ def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
     packed.prompt = (packed.vectors["dino_1"], packed.present[:, 0])
     assert [one.name for one in told(packed, split, captions, image=None)] == ["prompt", "oracle"]
     assert [one.name for one in told(packed, split, captions, image=None, dino_1="image")] == ["oracle"]
+
+
+def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
+    torch.manual_seed(0)
+    network = ShiftedPrior(Shape(dim=16, clusters=2, width=8, blocks=1))
+    save_prior(judged.paths.prior, network, {"encoder": "random", "sample_steps": 2, "guidance": 1.0})
+    params = judged.model_copy(update={"prior": Prior()})
+    train.run(params, "class_v1")
+    evaluate.main(params, "class_v1")
+    metrics = json.loads((params.paths.metrics / "class_v1.json").read_text())
+    assert metrics["condition"] == "prompt" and metrics["oracle"]["n"] == 6 and metrics["prior"]["n"] == 4
+    packed = Packed.load(params.paths.packed("class_v1"), "test")
+    job = Job("prior", 2.0, 4)
+    told = evaluate.placed(packed, load_prior(params.paths.prior), job, params.seed)
+    assert torch.equal(told.present, packed.prompted().present)
+    torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
+    assert torch.equal(told.vectors["image"][4:], packed.prompt[0][4:].float())
+    packed.variant["encoder"] = "another"
+    with pytest.raises(CondmixError, match="the prior is of random, not of another"):
+        evaluate.placed(packed, load_prior(params.paths.prior), job, params.seed)
 
 
 def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():

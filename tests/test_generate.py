@@ -15,6 +15,7 @@ from condmix.diffusion import Schedule
 from condmix.encoders.clip_text import ClipText
 from condmix.model import Architecture, ConditionalModel, load_model, save_model
 from condmix.sample import Sampling, grid, sample, sample_batches
+from condmix.shifted_diffusion import Shape, ShiftedPrior, save_prior
 
 WORDS = {"caption_any": 16, "caption_2": 16, "image": 16, "caption_1": 16}  # not in the order of the numbers
 PICTURE = {"image": 16, "class": 3}
@@ -104,6 +105,17 @@ def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(d
     output = sheet("--variant", "class_v1", "--prompt", "red", "--negative", "blue")
     assert np.array_equal(output, drawn(drawing, "class_v1", condition, away))
     assert not np.array_equal(output, drawn(drawing, "class_v1", condition))
+
+
+def test_a_prior_gives_every_picture_a_vector_of_its_own(drawing, encoder):
+    torch.manual_seed(0)
+    network = ShiftedPrior(Shape(16, clusters=2, width=8, blocks=1)).eval()
+    save_prior(drawing.paths.prior, network, {"encoder": encoder[0].id, "sample_steps": 3, "guidance": 1.0})
+    vectors, mask = texts(encoder, PICTURE, {"image": "red"})
+    vectors["image"] = network.sample(vectors["image"], [0, 1], 3, 1.0)
+    output = sheet("--variant", "class_v1", "--prompt", "red", "--prior")
+    assert np.array_equal(output, drawn(drawing, "class_v1", (vectors, mask)))
+    assert "give a --prompt" in run("--variant", "class_v1", "--class", "round", "--prior").output
 
 
 def test_names_without_a_weight_share_the_scale(drawing, encoder):

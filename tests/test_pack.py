@@ -99,6 +99,21 @@ def test_a_random_set_holds_different_captions(params):
     assert torch.equal(test.vectors["caption_any_2"], read_cache(cache(params, "test", "caption_2"), None)[0])
 
 
+def test_pseudo_is_of_pictures_in_training_and_of_words_in_evaluation(params):
+    params.perspectives = ("pseudo",)
+    pack.main(params, "experiment")
+    train, test = (Packed.load(params.paths.packed("experiment"), split) for split in COUNTS)
+    for packed, split, source in ((train, "train", "image"), (test, "test", "caption_1")):
+        vectors, present, _ = read_cache(cache(params, split, source), None)
+        assert torch.equal(packed.vectors["pseudo"], vectors) and torch.equal(packed.present[:, 0], present)
+    assert train.variant["perspectives"] == [{"name": "pseudo", "dim": 6, "of": "caption"}]
+    for split in COUNTS:  # data without any caption can train it
+        for name in ("caption_1", "caption_2"):
+            cache(params, split, name).unlink()
+    pack.main(params, "experiment")
+    assert not Packed.load(params.paths.packed("experiment"), "test").present.any()
+
+
 def test_reference_variants_are_the_report_s():
     assert (REFERENCES["class_v1"].perspectives, REFERENCES["class_v1"].fusion) == (("image", "class"), "concat")
     assert (REFERENCES["class_v2"].perspectives, REFERENCES["class_v2"].fusion) == (("image", "class"), "additive")

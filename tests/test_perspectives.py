@@ -15,6 +15,7 @@ def test_every_known_name_is_read_and_reads_a_cache():
         assert parse(name).name == name
     assert (parse("caption_any").source, parse("caption_2_of_another").source) == ("caption_1", "caption_2")
     assert (parse("t5_2_of_another").kind, parse("t5_2").caption, parse("dino_7_again").source) == ("t5", 1, "dino_7")
+    assert (parse("pseudo").source, parse("pseudo").caption) == ("image", 0)
     assert (parse("caption_3_again").caption, parse("caption_any").caption, parse("image").caption) == (2, 0, None)
     assert (parse("caption_any_3").source, parse("caption_any_3").drawn_before) == (
         "caption_3",
@@ -25,7 +26,7 @@ def test_every_known_name_is_read_and_reads_a_cache():
 @pytest.mark.parametrize(
     "name",
     ["caption", "caption_0", "class_1", "image_again", "caption_any_again", "caption_1_twice", "Caption_1", "dino", ""]
-    + ["t5_any", "caption_any_1", "image_1_of_another", "my_dino_1"],
+    + ["t5_any", "caption_any_1", "image_1_of_another", "my_dino_1", "pseudo_1"],
 )
 def test_other_names_are_none(name):
     assert parse(name) is None

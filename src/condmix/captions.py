@@ -1,5 +1,7 @@
 """Stage captions: archives -> captions/<split>.json: what people wrote, or class templates where they wrote nothing.
 
+Pictures of which neither is known have no captions; they train what sees pictures alone, as `pseudo` does.
+
 The file holds {"captions": [[text, ...], ...], "sources": [["human" | "template", ...], ...]}, one row per picture
 in the order of the data set's ids. No picture is decoded.
 """
@@ -23,13 +25,13 @@ def main(params) -> None:
 
 
 def collect(data: Dataset, split: str, templates: Iterable[str], name: str) -> tuple[list[list[str]], str]:
-    """Each picture's captions and where they come from: "human" or "template". `name` is for the errors."""
+    """Each picture's captions, maybe none, and where they are from, "human" or "template"; `name` is for the errors."""
     human = data.captions(split)
     if human is not None:
         return [tidy(texts) for texts in human], "human"
     labels, templates = data.labels(split), list(templates)
     if labels is None:
-        raise CondmixError(f'the data set "{name}" has neither captions nor classes: nothing can be said about it')
+        return [[] for _ in data.ids(split)], "human"
     if not templates:
         raise CondmixError(
             f'the data set "{name}" has classes but no captions: '

@@ -22,6 +22,7 @@ STAGES = {
     "encode": "Train the small CLIP, or load a pretrained one.",
     "judge": "Train the network that judges pictures, on real ones.",
     "embed": "Encode every perspective into the embedding cache.",
+    "prior": "Train what turns a text's vector into a picture's, or nothing.",
     "report": "Write metrics/report/index.html.",
 }
 VARIANT_STAGES = {
@@ -111,6 +112,7 @@ def summary() -> None:
 @click.option("--caption", "captions", multiple=True, help="A caption; give several for caption_1, caption_2, ...")
 @click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
+@click.option("--prior", is_flag=True, help="Turn the prompt's vector into pictures' ones by the trained prior.")
 @click.option("--class", "class_name", help="A class name.")
 @click.option("--negative", "negatives", multiple=True, help="A caption to steer away from; several, like --caption.")
 @click.option("--guidance", type=float, help="Guidance scale s; s = 1 is the plain conditional model.")

@@ -157,12 +157,30 @@ class Train(Settings):
     ema: Fraction = 0.9995
     p_uncond: Fraction = 0.1
     p_source: Fraction = 0.1
+    pseudo_noise: Annotated[float, Field(ge=0)] = 3.0  # xi of the perspective `pseudo` (condmix.pseudo)
+    caption_noise: Annotated[float, Field(ge=0)] = 0.0  # xi of CLIP's vectors of real captions
     logit_normal_times: tuple[float, Annotated[float, Field(gt=0)]] | None = None  # (mean, sd); null: uniform
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     processes: Positive = 1  # CPU processes that this stage starts itself; on GPUs launch with accelerate
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     log_every: Positive = 50
+
+
+class Prior(Settings):
+    """From a text's vector to a picture's (condmix.shifted_diffusion); a profile whose `prior` is null has none."""
+
+    clusters: Annotated[int, Field(ge=0)] = 32  # whose means and sds are the start; 0: N(0, I)
+    width: Positive = 512
+    blocks: Positive = 4
+    steps: Positive = 20000
+    batch_size: Positive = 512
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    p_uncond: Fraction = 0.1
+    guidance: Annotated[float, Field(ge=0)] = 1.0
+    sample_steps: Positive = 16
+    ablation: bool = True  # also train and measure the start N(0, I), for as many steps
+    seed: Annotated[int, Field(ge=0)] = 0  # its own, like CLIP's
 
 
 def _resamples(count: int) -> int:
@@ -205,6 +223,7 @@ class Paths:
         self.models = root / "models"
         self.clip = self.models / "clip"
         self.judge = self.models / "judge"
+        self.prior = self.models / "prior"
         self.metrics = root / "metrics"
         self.statistics = data / "statistics"
         self.report = self.metrics / "report"
@@ -245,6 +264,7 @@ class Params(Settings):
     judge: Judge = Judge()
     model: Model
     diffusion: Diffusion = Diffusion()
+    prior: Prior | None = None
     train: Train
     evaluate: Evaluate
 

@@ -3,9 +3,10 @@
 Every picture is drawn for the conditions of one test picture. A variant that sees the picture itself is asked in
 two ways: by the held-out picture's own CLIP vector, an oracle that is told the answer, and by the CLIP text vector
 of a caption in the image's place (train on images, ask with words). Rows of the one kind don't compare with rows
-of the other. The first way is asked again with changes: at other guidance scales, without each of several
-perspectives, under another picture's conditions (what is right then is right by chance), and several times under
-one condition. Axes: N pictures, P perspectives, A attributes, S image size.
+of the other. A profile with a prior asks in a third way, by a picture's vector that it samples for the caption.
+The first way is asked again with changes: at other guidance scales, without each of several perspectives, under
+another picture's conditions (what is right then is right by chance), and several times under one condition.
+Axes: N pictures, P perspectives, A attributes, S image size.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from condmix import CondmixError
 from condmix.caption_score import CaptionScore, not_told
 from condmix.captionfile import read_captions
 from condmix.config import Params
@@ -35,6 +37,7 @@ from condmix.perspectives import another, parse
 from condmix.processes import is_main, together
 from condmix.sample import Sampling, grid, sample_batches
 from condmix.seeds import derive
+from condmix.shifted_diffusion import Trained, load_prior
 from condmix.tracking import find_run, git_commit, track
 
 SHOWN = 24  # scenes whose pictures the report shows
@@ -45,7 +48,7 @@ REPEATS = 4  # pictures of one condition, for the diversity
 class Condition:
     """One way of asking a variant for the test pictures."""
 
-    name: str  # "captions", "prompt" or "oracle"
+    name: str  # "captions", "prompt", "oracle" or "prior"
     texts: list[list[str]]  # what conditioned each picture, in words
     named: np.ndarray | None  # (N, A) bool: the attributes that the condition names
 
@@ -87,12 +90,12 @@ def main(params: Params, variant: str) -> None:
     split = Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
     captions = read_captions(params.paths.captions, "test")
-    asked = conditions(packed, split, captions)
+    asked = conditions(packed, split, captions, params.prior is not None)
     settings = params.evaluate
     n = min(settings.n, len(packed))
     headline = asked[0]
     few = min(settings.sweep_n, n)
-    jobs = [Job(condition.name, params.guidance, n) for condition in asked]
+    jobs = [Job(one.name, params.guidance, few if one.name == "prior" else n) for one in asked]
     sweep = [Job(headline.name, scale, few) for scale in settings.sweep]
     shuffled = Job(headline.name, params.guidance, few, "shuffled")
     repeated = Job(headline.name, params.guidance, max(1, few // REPEATS) * REPEATS, "repeated")
@@ -170,7 +173,7 @@ def main(params: Params, variant: str) -> None:
     record(params, variant, metrics, card, shown)
 
 
-def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[Condition]:
+def conditions(packed: Packed, split: Split, captions: list[list[str]], prior: bool = False) -> list[Condition]:
     """The ways of asking a variant. The first gives its headline figures: an oracle only where words are lacking.
 
     Imported vectors that were made from the picture are an oracle like its CLIP vector; no words can replace them.
@@ -178,6 +181,11 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[
     made_of = {entry["name"]: entry["of"] for entry in packed.variant["perspectives"] if "of" in entry}
     told = [(one, made_of.get(one.name, one.kind)) for one in map(parse, packed.vectors) if not one.of_another]
     slots = list(dict.fromkeys(one.caption for one, of in told if of == "caption"))
+    if "pseudo" in packed.vectors and not any(captions):
+        raise CondmixError(
+            f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
+            "the test split has one: caption some of them"
+        )
     shown = [one.name for one, of in told if of == "image"]
     told_class = any(of == "class" for _, of in told)
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if told_class else None
@@ -202,7 +210,9 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]]) -> list[
     if packed.prompt is None or shown != ["image"]:
         return [oracle]
     words = sorted({0, *slots})
-    return [Condition("prompt", texts(words), named(words)), oracle]
+    ways = ["prompt", "prior"] if prior else ["prompt"]
+    prompt, *through_prior = [Condition(way, texts(words), named(words)) for way in ways]
+    return [prompt, oracle, *through_prior]
 
 
 def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
@@ -212,6 +222,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     model, card = load_model(params.paths.model(variant))
     model.to(device)
     packed = Packed.load(params.paths.packed(variant), "test")
+    prior = load_prior(params.paths.prior) if params.prior else None
     settings = params.evaluate
     sampling = Sampling(
         Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
@@ -224,7 +235,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     )
     bar = tqdm(total=sum(job.n for job in jobs), desc=f"sample {variant}", unit="img", disable=rank > 0)
     for job in jobs:
-        told = packed.prompted() if job.condition == "prompt" else packed
+        told = placed(packed, prior, job, params.seed)
         rows = torch.from_numpy(job.rows(len(told))[rank::world])
         vectors, mask = told.batch(rows, device)
         if job.change.startswith("without "):
@@ -237,6 +248,17 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
             bar.update(len(batch) * world)
         np.save(folder / f"{job.file}.{rank}.npy", np.concatenate(parts))
     bar.close()
+
+
+def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed:
+    """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
+    if job.condition != "prior":
+        return packed.prompted() if job.condition == "prompt" else packed
+    if prior.encoder != packed.variant["encoder"]:
+        raise CondmixError(f"the prior is of {prior.encoder}, not of {packed.variant['encoder']}: run dvc repro prior")
+    words = packed.prompt[0].float()
+    words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
+    return packed.prompted(words)
 
 
 def picture_seed(seed: int, row: int) -> int:

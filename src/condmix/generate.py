@@ -17,6 +17,7 @@ from condmix.config import Params, plugin, plugins, unknown
 from condmix.diffusion import Schedule
 from condmix.model import load_model
 from condmix.sample import Condition, Sampling, grid, sample_batches
+from condmix.shifted_diffusion import load_prior
 
 
 def main(
@@ -25,6 +26,7 @@ def main(
     captions: Sequence[str] = (),
     image: Path | None = None,
     prompt: str | None = None,
+    prior: bool = False,
     class_name: str | None = None,
     negatives: Sequence[str] = (),
     guidance: float | None = None,
@@ -41,7 +43,8 @@ def main(
     """Draw n pictures under one condition and write them to `out` as one PNG.
 
     What is not given is absent: its source's learned null stands in. With nothing given the pictures are
-    unconditional. `prompt` puts words in the image's place (a model trained on images, asked with words).
+    unconditional. `prompt` puts words in the image's place (a model trained on images, asked with words); with
+    `prior` each picture has a vector of its own there, which the trained prior makes of the words.
     `negatives` are captions to be steered away from; `weights` are written NAME=NUMBER, one per perspective.
     What the settings of guidance mean is said in condmix.sample.Sampling.
     """
@@ -69,10 +72,16 @@ def main(
         vectors, mask = encode(content, card, params.paths.clip)
         return {name: row.expand(n, -1).to(device) for name, row in vectors.items()}, mask.expand(n, -1).to(device)
 
+    vectors, mask = repeated(given)
+    if prior:
+        if prompt is None:
+            raise CondmixError("--prior turns the words of --prompt into pictures' vectors; give a --prompt")
+        vectors["image"] = _imagined(params.paths.prior, card, vectors["image"], range(seed, seed + n))
     batches = sample_batches(
         model,
         sampling,
-        *repeated(given),
+        vectors,
+        mask,
         range(seed, seed + n),
         params.evaluate.batch_size,
         repeated(unwanted) if unwanted else None,
@@ -80,6 +89,16 @@ def main(
     pictures = torch.cat([batch.cpu() for batch in batches])
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid(pictures.numpy(), scale=scale)).save(out)
+
+
+def _imagined(folder: Path, card: dict, texts: Tensor, seeds: Sequence[int]) -> Tensor:
+    """The trained prior's picture vectors (n, D) for text vectors (n, D)."""
+    prior = load_prior(folder)
+    if prior.encoder != card["encoder"]:
+        raise CondmixError(
+            f"{card['variant']} was trained on vectors of {card['encoder']}, the prior on {prior.encoder}'s"
+        )
+    return prior.sample(texts, seeds).to(texts.device)
 
 
 def encode(given: dict[str, Any], card: dict, clip: Path) -> tuple[dict[str, Tensor], Tensor]:
@@ -152,7 +171,7 @@ def _negative(perspectives: Collection[str], captions: Sequence[str], variant: s
 
 def _caption_slots(perspectives: Collection[str]) -> list[str]:
     """The perspectives that captions fill: numbered ones by number, then the others in the model's order."""
-    slots = [name for name in perspectives if name.startswith("caption_")]
+    slots = [name for name in perspectives if name.startswith("caption_") or name == "pseudo"]
     numbered = [name for name in slots if name.removeprefix("caption_").isdecimal()]
     numbered.sort(key=lambda name: int(name.removeprefix("caption_")))
     return numbered + [name for name in slots if name not in numbered]

@@ -24,7 +24,7 @@ from condmix.perspectives import another, parse
 from condmix.variants import Variant, resolve
 
 SPLITS = ("train", "test")
-PROMPT = "caption_1"  # the text whose vector stands in the image's place when a model is asked with words
+PROMPT = "caption_1"  # the text whose vector stands in the place of image or pseudo when a model is asked with words
 
 
 def main(params: Any, variant: str) -> None:
@@ -61,7 +61,7 @@ def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
     In training, `caption_any` has all K captions, (N, K, d_p) and (N, K), of which each step draws one, and further
     ones for `caption_any_2`, ..., which have no tensors of their own.
     The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
-    left out where the data have no caption at all.
+    left out where the data have no caption at all. In that split `pseudo` is the same words, absent without them.
     """
     tensors = {}
     for perspective in map(parse, variant.perspectives):
@@ -70,6 +70,8 @@ def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
                 continue
             vectors, present = zip(*(_read(folder, source, split) for source in _captions(folder)), strict=True)
             found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
+        elif perspective.kind == "pseudo" and split == "test":
+            found = _words(folder, split)
         else:
             found = _read(folder, perspective.source, split)
         if perspective.of_another:
@@ -89,6 +91,14 @@ def _read(folder: Path, source: str, split: str) -> tuple[Tensor, Tensor]:
     return read_cache(folder / f"{source}.safetensors", {"perspective": source, "split": split})[:2]
 
 
+def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    """The text vectors that a model is asked with; all absent where the data have no caption at all."""
+    if (folder / f"{PROMPT}.safetensors").exists():
+        return _read(folder, PROMPT, split)
+    vectors, present = _read(folder, "image", split)
+    return torch.zeros_like(vectors), torch.zeros_like(present)
+
+
 def _captions(folder: Path) -> list[str]:
     names = [path.stem for path in folder.glob("caption_*.safetensors")]
     return sorted(names, key=lambda name: int(name.removeprefix("caption_")))
@@ -97,14 +107,15 @@ def _captions(folder: Path) -> list[str]:
 def describe(variant: Variant, folder: Path) -> dict[str, Any]:
     """The card: what the variant is, the CLIP's width D and identity, and the hash of the fusion's code.
 
-    A perspective that is not named after what it was made from has `of` besides: "image", "caption" or "class".
+    A perspective that is not named after what it is made of in evaluation has `of` besides: "image", "caption" or
+    "class".
     """
     image = read_metadata(folder / "image.safetensors")
     perspectives = []
-    for name in variant.perspectives:
-        found = read_metadata(folder / f"{parse(name).source}.safetensors")
-        of = {"of": found["of"]} if "of" in found else {}
-        perspectives.append({"name": name, "dim": int(found["dim"]), **of})
+    for perspective in map(parse, variant.perspectives):
+        found = read_metadata(folder / f"{perspective.source}.safetensors")
+        of = "caption" if perspective.kind == "pseudo" else found.get("of")
+        perspectives.append({"name": perspective.name, "dim": int(found["dim"]), **({"of": of} if of else {})})
     return {
         "variant": variant.name,
         "fusion": variant.fusion,

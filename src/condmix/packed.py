@@ -83,9 +83,10 @@ class Packed:
             left[rows, columns[name]] = False
         return columns
 
-    def prompted(self) -> Packed:
-        """The same split with the text vectors in the image's place."""
-        words, present = self.prompt
+    def prompted(self, words: Tensor | None = None) -> Packed:
+        """The same split with text vectors in the image's place, or with `words` (N, D) that were made of them."""
+        texts, present = self.prompt
+        words = texts if words is None else words
         mask = self.present.clone()
         mask[:, list(self.vectors).index("image")] = present
         return replace(self, vectors={**self.vectors, "image": words}, present=mask)

@@ -2,6 +2,7 @@
 
     class           its class
     image           the picture itself
+    pseudo          noise around the picture's vector in training, a caption when it is evaluated (condmix.pseudo)
     caption_k       its k-th caption
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
     caption_any_j   another of them, so that caption_any ... caption_any_j are a random set of j different captions
@@ -28,7 +29,7 @@ NAME = re.compile(
     r"(?P<kind>[a-z][a-z0-9]*)"
     r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?))?"
 )
-ALONE = ("class", "image")  # what a picture has one of, so that no number follows
+ALONE = ("class", "image", "pseudo")  # what a picture has one of, so that no number follows
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,15 @@ class Perspective:
 
     @property
     def source(self) -> str:
-        """The embedding cache that it reads; of what is drawn in training the one that it reads in evaluation."""
+        """The embedding cache that it reads: in evaluation where it is drawn in training, in training if `pseudo`."""
+        if self.kind == "pseudo":
+            return "image"
         return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
 
     @property
     def caption(self) -> int | None:
         """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number."""
-        number = self.place or self.number
+        number = 1 if self.kind == "pseudo" else self.place or self.number
         return None if number is None else number - 1
 
     @property

@@ -32,8 +32,10 @@ from condmix.datasets import Split, load_meta
 from condmix.diffusion import Schedule, loss
 from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
+from condmix.perspectives import parse
 from condmix.precision import bf16
 from condmix.processes import together
+from condmix.pseudo import perturbed
 from condmix.sample import Sampling, sample_grid
 from condmix.seeds import derive
 from condmix.tracking import Run, environment, project_root, track
@@ -211,6 +213,11 @@ class Trainer:
         drawn = len(self.packed.choices)
         choices = torch.rand((size, drawn), generator=generator, device=self.device)[share] if drawn else None
         vectors, present = self.packed.batch(index, self.device, choices)
+        noise_of = {"pseudo": self.settings.pseudo_noise, "caption": self.settings.caption_noise}
+        for name, rows in vectors.items():  # last of all draws, so that variants without noise see the others unchanged
+            if xi := noise_of.get(parse(name).kind):
+                eps = torch.randn((size, rows.shape[1]), generator=generator, device=self.device)[share]
+                vectors[name] = perturbed(rows, eps, xi)
         layout = torch.channels_last
         return x_0.contiguous(memory_format=layout), vectors, present & kept, t, noise.contiguous(memory_format=layout)
 
@@ -323,7 +330,7 @@ class Trainer:
 
     def _key(self) -> str:
         package = Path(__file__).parent
-        code = ["train", "model", "unet", "diffusion", "fusions/__init__"]
+        code = ["train", "model", "unet", "diffusion", "pseudo", "fusions/__init__"]
         code.append(f"fusions/{self.packed.variant['fusion']}")
         facts = {
             "architecture": asdict(self.model.architecture),

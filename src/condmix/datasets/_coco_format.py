@@ -3,6 +3,7 @@
 train2017.zip and val2017.zip hold the pictures, annotations_trainval2017.zip the captions and, in the
 official file, the instances, whose largest gives a picture its class. Our test split is val2017. Pictures are
 streamed in the order of their ids and never all in memory; captions are read without touching a picture.
+unlabeled2017.zip holds pictures of which nothing is known; asked for, they follow those of the training split.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -26,27 +28,30 @@ from ._pictures import decode
 
 ANNOTATIONS = "annotations_trainval2017.zip"
 FOLDERS = {"train": "train2017", "test": "val2017"}
+UNLABELED = "unlabeled2017"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # every entry's date, the earliest that zip can hold: equal input, equal bytes
 
 
 class CocoArchive:
-    """Reads the three zips in place."""
+    """Reads the three zips in place, or four of them."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, unlabeled: bool = False):
         self.folder = Path(folder)
+        self.unlabeled = unlabeled
         self._captions: dict[str, object] = {}
         self._categories: dict[int, str] | None = None
 
     def ids(self, split: str) -> list[int]:
-        return sorted(self._index(split).imgs)
+        return sorted(self._index(split).imgs) + list(self._unlabeled(split))
 
     def captions(self, split: str) -> list[list[str]]:
-        """The captions of each picture, in the order of their annotation ids."""
+        """The captions of each picture, in the order of their annotation ids; none of what is unlabeled."""
         index = self._index(split)
-        return [
+        captions = [
             [note["caption"] for note in sorted(index.imgToAnns[picture], key=lambda note: note["id"])]
             for picture in sorted(index.imgs)
         ]
+        return captions + [[] for _ in self._unlabeled(split)]
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB in the order of `ids`, decoded one at a time."""
@@ -55,15 +60,17 @@ class CocoArchive:
 
     def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
         for name, payload in self.files(split, rows):
-            yield partial(decode, payload, f"{self.folder / FOLDERS[split]}.zip: {name}")
+            yield partial(decode, payload, f"{self.folder / name.split('/')[0]}.zip: {name}")
 
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
         index = self._index(split)
-        with open_zip(self.folder / f"{FOLDERS[split]}.zip") as archive:
-            for picture in sorted(index.imgs)[rows]:
-                name = f"{FOLDERS[split]}/{index.imgs[picture]['file_name']}"
-                yield name, read_member(archive, name)
+        captioned = [f"{FOLDERS[split]}/{index.imgs[picture]['file_name']}" for picture in sorted(index.imgs)]
+        names = [*captioned, *self._unlabeled(split).values()][rows]
+        for folder, members in groupby(names, key=lambda name: name.split("/")[0]):
+            with open_zip(self.folder / f"{folder}.zip") as archive:
+                for name in members:
+                    yield name, read_member(archive, name)
 
     @property
     def class_names(self) -> list[str]:
@@ -83,6 +90,22 @@ class CocoArchive:
             path = self.folder / ANNOTATIONS
             raise CondmixError(f"{path}: {_instances_name(split)} is not a COCO instances file ({error!r})") from error
         return np.array([largest.get(picture, (0.0, -1))[1] for picture in self.ids(split)], np.int64)
+
+    def _unlabeled(self, split: str) -> dict[int, str]:
+        """Picture number -> name in unlabeled2017.zip, by number; empty for the test split, and unless asked for."""
+        if split != "train" or not self.unlabeled:
+            return {}
+        path = self.folder / f"{UNLABELED}.zip"
+        with open_zip(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".jpg")]
+        try:
+            numbers = {int(Path(name).stem): name for name in names}
+        except ValueError as error:
+            raise CondmixError(f"{path} holds pictures that are not named by their number ({error})") from error
+        twice = numbers.keys() & self._index(split).imgs
+        if twice:
+            raise CondmixError(f"{path}: {numbers[min(twice)]} is in {FOLDERS[split]} too: leave it in one of them")
+        return dict(sorted(numbers.items()))
 
     def _index(self, split: str):
         """pycocotools' index of the captions of one split."""

@@ -1,4 +1,7 @@
-"""MS-COCO 2017: 118,287 training and 5,000 validation pictures, five human captions each (Lin et al., 2014)."""
+"""MS-COCO 2017: 118,287 training and 5,000 validation pictures, five human captions each (Lin et al., 2014).
+
+With `data.world: {unlabeled: 1}` its 123,403 unlabeled pictures train as well: they have neither captions nor classes.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +16,7 @@ class Coco(Dataset):
 
     def __init__(self, archives, settings):
         super().__init__(archives, settings)
-        self._archive = CocoArchive(self.archives)
+        self._archive = CocoArchive(self.archives, unlabeled=bool(settings.get("unlabeled")))
 
     @property
     def class_names(self) -> list[str]:
