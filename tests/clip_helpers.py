@@ -80,6 +80,8 @@ def colour_params(root, **clip):
         paths=paths,
         data=SimpleNamespace(dataset="colours", world={}, flip=False),
         captions=SimpleNamespace(templates=()),
+        generated=None,
+        mixed_any=None,
         embed=SimpleNamespace(captions=5, encoders=("clip_image", "clip_text", "class_label"), t5=None, imports=()),
         clip=SimpleNamespace(**clip),
     )

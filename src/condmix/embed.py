@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.cache import cache_key, read_cache, write_cache
-from condmix.captionfile import read_captions
+from condmix.captionfile import read_captions, read_generated
 from condmix.config import plugin
 from condmix.embeddingfile import read_embeddings
 from condmix.perspectives import parse
@@ -76,6 +76,16 @@ def main(params: Any) -> None:
                 path = paths.embeddings / source.split / f"{column.perspective}.safetensors"
                 embed_column(path, encoder, column, source.split)
                 made.add(path)
+    if params.generated is not None:
+        encoder = open_encoder("clip_text", params, dataset.class_names, device)
+        written = {source.split: read_generated(paths.generated, source.split) for source in sources}
+        longest = max((len(texts) for rows in written.values() for texts in rows), default=0)
+        for source in sources:
+            _check_rows(paths.generated, source.split, written[source.split], source.count, "generate_captions")
+            for column in text_columns("generated_{k}", written[source.split], longest):
+                path = paths.embeddings / source.split / f"{column.perspective}.safetensors"
+                embed_column(path, encoder, column, source.split, of="generated")
+                made.add(path)
     for path in paths.embeddings.glob("*/*"):
         if path not in made:
             path.unlink()
@@ -93,15 +103,19 @@ def open_source(dataset: Any, split: str, captions_folder: Path, archives: str) 
     """Everything of a split that is small, and hashes of what is not."""
     ids = dataset.ids(split)
     captions = read_captions(captions_folder, split)
-    if len(captions) != len(ids):
-        raise CondmixError(
-            f"{captions_folder / split}.json has captions for {len(captions)} images, "
-            f"but the split {split} has {len(ids)}: make them again (dvc repro captions)"
-        )
+    _check_rows(captions_folder, split, captions, len(ids), "captions")
     labels = dataset.labels(split)
     if labels is None:
         labels = np.full(len(ids), -1)
     return Source(dataset, split, len(ids), captions, labels, images_hash(dataset, split, archives))
+
+
+def _check_rows(folder: Path, split: str, captions: Sequence[Any], count: int, stage: str) -> None:
+    if len(captions) != count:
+        raise CondmixError(
+            f"{folder / split}.json has captions for {len(captions)} images, "
+            f"but the split {split} has {count}: make them again (dvc repro {stage})"
+        )
 
 
 def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
@@ -114,15 +128,20 @@ def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
         known = source.labels >= 0
         yield Column(encoder.perspective, known, _hash(source.labels.tolist()), source.labels[known])
     else:
-        for k in range(1, numbers + 1):
-            texts = [texts[k - 1] if len(texts) >= k else "" for texts in source.captions]
-            present = np.array([bool(text) for text in texts], dtype=bool)
-            items = [text for text in texts if text]
-            yield Column(encoder.perspective.format(k=k), present, _hash(texts), items)
+        yield from text_columns(encoder.perspective, source.captions, numbers)
 
 
-def embed_column(path: Path, encoder: Any, column: Column, split: str) -> None:
-    """Bring one cache up to date."""
+def text_columns(perspective: str, captions: Sequence[Sequence[str]], numbers: int) -> Iterator[Column]:
+    """One perspective per caption number 1..numbers, named with it in the place of "{k}"."""
+    for k in range(1, numbers + 1):
+        texts = [texts[k - 1] if len(texts) >= k else "" for texts in captions]
+        present = np.array([bool(text) for text in texts], dtype=bool)
+        items = [text for text in texts if text]
+        yield Column(perspective.format(k=k), present, _hash(texts), items)
+
+
+def embed_column(path: Path, encoder: Any, column: Column, split: str, of: str | None = None) -> None:
+    """Bring one cache up to date; `of` is what its vectors are made of, where the encoder does not say it."""
     count = len(column.present)
     key = cache_key(column.perspective, split, encoder.id, encoder.preprocessing, column.data_hash, count)
     if path.exists() and _is_current(path, key):
@@ -131,7 +150,7 @@ def embed_column(path: Path, encoder: Any, column: Column, split: str) -> None:
     vectors = np.zeros((count, encoder.dim), dtype=np.float32)
     encode = _encode_once if encoder.reads == "captions" else _encode_all
     vectors[column.present] = encode(encoder, column.items, column.present.sum(), f"{split} {column.perspective}")
-    of = OF[encoder.reads]
+    of = of or OF[encoder.reads]
     write_cache(path, vectors, column.present, key, None if parse(column.perspective).kind == of else of)
 
 

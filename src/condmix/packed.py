@@ -19,7 +19,8 @@ from condmix import CondmixError
 class Packed:
     """One split: `vectors` {perspective: (N, d_p) float16} and `present` (N, P) bool, P in the variant's order.
 
-    A perspective whose vectors are (N, K, d_p) has K to choose from, those that `choices` (N, K) says.
+    A perspective whose vectors are (N, K, d_p) has K to choose from, those that `choices` (N, K) says,
+    each as likely as the others or with the probability that `odds` (N, K) says.
     """
 
     variant: dict
@@ -28,6 +29,7 @@ class Packed:
     sha256: str  # of the file
     prompt: tuple[Tensor, Tensor] | None = None  # text vectors (N, D) for the image's place, present (N,)
     choices: dict[str, Tensor] = field(default_factory=dict)
+    odds: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, split: str) -> Packed:
@@ -43,11 +45,12 @@ class Packed:
         names = [perspective["name"] for perspective in variant["perspectives"]]
         vectors = {name: tensors[name] for name in names}
         choices = {name: tensors[f"{name}.present"] for name in names if vectors[name].dim() == 3}
+        odds = {name: tensors[f"{name}.odds"] for name in choices if f"{name}.odds" in tensors}
         having = [choices[name].any(1) if name in choices else tensors[f"{name}.present"] for name in names]
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         prompt = (tensors["prompt"], tensors["prompt.present"]) if "prompt" in tensors else None
-        return cls(variant, vectors, torch.stack(having, dim=1), sha256, prompt, choices)
+        return cls(variant, vectors, torch.stack(having, dim=1), sha256, prompt, choices, odds)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -57,7 +60,7 @@ class Packed:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`.
 
-        Where there is a choice, `draws` (B,) in [0, 1) makes it, each caption that a row has being as likely.
+        Where there is a choice, `draws` (B,) in [0, 1) makes it among the captions that a row has.
         """
         vectors = {
             name: (self._chosen(name, index, draws) if name in self.choices else rows[index]).to(device).float()
@@ -67,6 +70,9 @@ class Packed:
 
     def _chosen(self, name: str, index: Tensor, draws: Tensor) -> Tensor:
         having = self.choices[name][index]
+        if name in self.odds:
+            column = _inverse(self.odds[name][index].double(), draws.to(having.device))
+            return self.vectors[name][index, column]
         nth = (draws.to(having.device) * having.sum(1)).long()  # of those that the row has
         column = having.int().argsort(dim=1, descending=True, stable=True)[torch.arange(len(index)), nth]
         return self.vectors[name][index, column]
@@ -77,3 +83,10 @@ class Packed:
         mask = self.present.clone()
         mask[:, list(self.vectors).index("image")] = present
         return replace(self, vectors={**self.vectors, "image": words}, present=mask)
+
+
+def _inverse(odds: Tensor, draws: Tensor) -> Tensor:
+    """Columns (B,) of odds (B, K) drawn by inverting their cumulative sums at draws (B,) in [0, 1)."""
+    reached = odds.cumsum(dim=1)
+    reached = reached / reached[:, -1:]  # exactly 1 in the end, or a draw could lie beyond it; nan in an empty row
+    return (draws[:, None] >= reached).sum(dim=1)

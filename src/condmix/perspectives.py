@@ -4,6 +4,8 @@
     image           the picture itself
     caption_k       its k-th caption
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
+    generated_k     the k-th of the captions that a captioner wrote of it (docs/captions.md)
+    mixed_any       one of its captions and generated captions, like caption_any; its first caption when it is evaluated
     t5_k            its k-th caption, through a text encoder other than CLIP's
     <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
 
@@ -34,11 +36,12 @@ class Perspective:
     kind: str  # "class", "image", "caption", ...: perspectives of one kind lie in the same space
     number: int | None = None
     any: bool = False
+    mixed: bool = False  # draws from generated captions as well
     of_another: bool = False
 
     @property
     def source(self) -> str:
-        """The embedding cache that it reads; of `caption_any` the one that it reads in evaluation."""
+        """The embedding cache that it reads; of those with `any` the one that it reads in evaluation."""
         return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
 
     @property
@@ -53,19 +56,23 @@ def parse(name: str) -> Perspective | None:
     if found is None or (found["kind"] in ALONE) != (found["number"] is None):
         return None
     drawn = found["number"] == "any"
-    if drawn and (found["control"] or found["kind"] != "caption"):
+    if drawn and (found["control"] or found["kind"] not in ("caption", "mixed")):
         return None
+    mixed = drawn and found["kind"] == "mixed"
     number = None if drawn or found["number"] is None else int(found["number"])
-    return Perspective(name, found["kind"], number, drawn, found["control"] == "of_another")
+    kind = "caption" if mixed else found["kind"]
+    return Perspective(name, kind, number, drawn, mixed, found["control"] == "of_another")
 
 
-def known(captions: int, t5: bool = False, imported: Sequence[str] = ()) -> list[str]:
-    """Every name that a profile with so many captions per picture has."""
+def known(captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0) -> list[str]:
+    """Every name that a profile with so many captions, and generated captions, per picture has."""
     numbers = range(1, captions + 1)
     words = [f"caption_{k}" for k in numbers]
-    others = [*(f"t5_{k}" for k in numbers if t5), *imported]
+    written = [f"generated_{k}" for k in range(1, generated + 1)]
+    drawn = ["caption_any", *(["mixed_any"] if generated else [])]
+    others = [*written, *(f"t5_{k}" for k in numbers if t5), *imported]
     controls = [f"{name}_{control}" for control in ("again", "of_another") for name in (*words, *others)]
-    return [*ALONE, *words, "caption_any", *others, *controls]
+    return [*ALONE, *words, *drawn, *others, *controls]
 
 
 def another(count: int) -> Any:
