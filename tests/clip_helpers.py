@@ -57,6 +57,10 @@ class Colours:
             for colour, side in self._values[split]
         ]
 
+    def claims(self, caption):
+        options = (self.class_names, self.sides)
+        return [next((i for i, word in enumerate(words) if word in caption.split()), -1) for words in options]
+
     def attribute_values(self, split):
         return self._values[split].astype(np.int64)
 

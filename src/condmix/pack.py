@@ -50,7 +50,8 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
     """CondmixError where the embeddings lack a perspective that the variant reads."""
     present = sorted(path.stem for path in (embeddings / SPLITS[0]).glob("[!.]*.safetensors"))
     for name in variant.perspectives:
-        if parse(name).source not in present:
+        perspective = parse(name)
+        if not {perspective.source, *(["generated_1"] if perspective.mixed else [])} <= set(present):
             raise CondmixError(
                 f'profile {profile} has no perspective "{name}" (variant {variant.name} needs it); '
                 f"it has: {', '.join(present) or 'none (run dvc repro embed)'}"
