@@ -58,6 +58,10 @@ class Colours(Dataset):
             for colour, side in self._values[split]
         ]
 
+    def claims(self, caption):
+        options = (self.class_names, self.sides)
+        return [next((i for i, word in enumerate(words) if word in caption.split()), -1) for words in options]
+
     def attribute_values(self, split):
         return self._values[split].astype(np.int64)
 
@@ -81,6 +85,8 @@ def colour_params(root, **clip):
         paths=paths,
         data=SimpleNamespace(dataset="colours", world={}, flip=False),
         captions=SimpleNamespace(templates=()),
+        generated=None,
+        mixed_any=None,
         embed=SimpleNamespace(**dict(Embed())),
         clip=SimpleNamespace(**clip),
     )

@@ -86,6 +86,10 @@ def test_a_mistake_in_params_is_named(project, keys, value, says):
         (("data", "image_size"), 18, ["18", "cannot be halved 2 times"]),
         (("embed", "t5"), {"model": "x", "revison": "y"}, ['no setting "embed.t5.revison"', "embed.t5.revision"]),
         (("embed", "batch_size"), "big", ["embed.batch_size is 'big'", 'a whole number from 1, or "auto"']),
+        (("generated",), {"captioner": "cocoa", "model": "x"}, ['no captioner "cocoa"', 'did you mean "coca"']),
+        (("generated",), {"captioner": "coca", "model": ""}, ["generated.model"]),
+        (("generated",), {"captioner": "coca", "model": "x", "topp": 1}, ["generated.topp", '"generated.top_p"']),
+        (("mixed_any",), [0, 0], ["mixed_any", "above 0"]),
         (("embed", "encoders"), ["t5_text"], ["conf/demo.yaml", "t5_text", "embed.t5 does not say which"]),
         (("embed", "imports"), [IMPORT | {"perspective": "dino"}], ['"dino" must be a lowercase word and a number']),
         (("embed", "imports"), [IMPORT | {"perspective": "caption_7"}], ['"caption_7"', "our own encoders"]),
@@ -113,6 +117,17 @@ def test_perspectives_of_t5_and_imports_are_known_where_the_profile_has_them(pro
         load(project)
     change(project / "conf" / "demo.yaml", "embed", "imports", value=[IMPORT])
     assert load(project).perspectives == tuple(names)
+
+
+def test_generated_captions_are_perspectives_where_the_profile_has_a_captioner(project):
+    change(project / "params.yaml", "perspectives", value=["generated_2", "mixed_any"])
+    with pytest.raises(CondmixError, match='no perspective "generated_2"; found: class, image, pseudo, caption_1'):
+        load(project)
+    change(project / "conf" / "demo.yaml", "generated", value={"captioner": "blip", "model": "x", "captions": 2})
+    assert load(project).perspectives == ("generated_2", "mixed_any")
+    change(project / "params.yaml", "perspectives", value=["generated_3"])
+    with pytest.raises(CondmixError, match='no perspective "generated_3"'):
+        load(project)
 
 
 def test_a_missing_setting_is_named(project):

@@ -24,7 +24,7 @@ from condmix.datasets._scenes import (
     silhouette,
     values_of,
 )
-from condmix.datasets._wording import CAPTIONS, SHAPE, WORDS, describe
+from condmix.datasets._wording import CAPTIONS, SHAPE, WORDS, claims, describe
 from condmix.datasets.cifar10 import Cifar10
 from condmix.datasets.coco import Coco
 from condmix.datasets.demo import TRUTH, Demo
@@ -121,6 +121,22 @@ def test_captions_name_exactly_what_mentions_says(archives):
         for caption, flags in zip(captions, mentions[row], strict=True):
             truth = {(name, options[values[row, i]]) for i, (name, options) in enumerate(columns) if flags[i]}
             assert named_in(caption) == truth, caption
+            assert demo.claims(caption) == np.where(flags, values[row], -1).tolist(), caption
+
+
+@pytest.mark.parametrize(
+    ("caption", "claimed"),
+    [
+        ("top left of a rosy ground, a hoop", {"shape": "ring", "position": "upper left", "background": "pink"}),
+        ("A Red thing in the middle", {"colour": "red", "position": "centre"}),
+        ("a green red box", {"colour": "green", "shape": "square"}),  # the first of two
+        ("a boxer reddens the left", {}),
+        ("", {}),
+    ],
+)
+def test_what_any_caption_claims_is_read_from_its_words(caption, claimed):
+    found = zip(ATTRIBUTES.items(), claims(caption), strict=True)
+    assert {name: options[value] for (name, options), value in found if value >= 0} == claimed
 
 
 def test_every_word_belongs_to_one_value():

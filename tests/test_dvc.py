@@ -11,6 +11,8 @@ TINY = {
         "dataset": "demo", "image_size": 16, "flip": False, "files": [], "world": {"train": 60, "test": 20, "seed": 7},
     },
     "captions": {"templates": []},
+    "generated": None,
+    "mixed_any": None,
     "clip": {
         "model": {
             "embed_dim": 16,

@@ -1,6 +1,7 @@
 """Evaluation: what each set of pictures is told, and what is measured on it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from condmix import CondmixError, evaluate, train
 from condmix.caption_score import CaptionScore
 from condmix.config import Prior
 from condmix.datasets import Split
-from condmix.evaluate import REPEATS, Job, best_guidance, conditions
+from condmix.evaluate import REPEATS, Job, Written, best_guidance, conditions, read_written
 from condmix.judges import Judge
 from condmix.measures import Measure
 from condmix.packed import Packed
@@ -136,6 +137,27 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     packed.variant["encoder"] = "another"
     with pytest.raises(CondmixError, match="the prior is of random, not of another"):
         evaluate.placed(packed, load_prior(params.paths.prior), job, params.seed)
+
+
+def test_generated_captions_condition_with_their_words_and_name_what_these_name(project):
+    split = Split.load(project.paths.dataset, "test")
+    split = replace(split, mentions=np.zeros_like(split.mentions))
+    packed = Packed.load(project.paths.packed("experiment"), "test")
+    packed.vectors = dict.fromkeys(["caption_2", "generated_2", "generated_1_of_another"], packed.vectors["caption_1"])
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
+    said = {"captions": [["first", "second"]] * 7 + [["only"]], "claims": [[[0], [2 * (i % 2) - 1]] for i in range(7)]}
+    said["claims"].append([[0]])
+    project.paths.generated.mkdir(parents=True)
+    (project.paths.generated / "test.json").write_text(json.dumps(said))
+    written = read_written(project, packed)
+    (only,) = conditions(packed, split, captions, written)
+    assert only.texts[0] == ["1 of 0", "second"] and only.texts[7] == ["1 of 7"]
+    assert only.named[:, 0].tolist() == [i % 2 == 1 for i in range(7)] + [False]
+    (only,) = conditions(packed, split, captions, Written(written.captions, None))
+    assert only.named is None  # what they claim is not known
+
+    packed.vectors = dict.fromkeys(["caption_1"], packed.vectors["caption_2"])
+    assert read_written(project, packed) is None
 
 
 def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():

@@ -13,6 +13,7 @@ from condmix import CondmixError
 from condmix.cli import main
 from condmix.diffusion import Schedule
 from condmix.encoders.clip_text import ClipText
+from condmix.generate import _caption_slots
 from condmix.model import Architecture, ConditionalModel, load_model, save_model
 from condmix.sample import Sampling, grid, sample, sample_batches
 from condmix.shifted_diffusion import Shape, ShiftedPrior, save_prior
@@ -98,6 +99,12 @@ def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder):
         sheets.append(sheet(*asked, *options))
         assert np.array_equal(sheets[-1], drawn(drawing, "experiment", condition, negative, **settings)), options
     assert len({one.tobytes() for one in sheets}) == len(cases)  # each changes the pictures
+
+
+def test_captions_fill_the_true_slots_then_the_generated_ones_then_those_that_draw():
+    model = ["generated_10", "mixed_any", "image", "caption_2", "caption_1_again", "generated_2", "caption_1"]
+    order = ["caption_1", "caption_2", "generated_2", "generated_10", "mixed_any", "caption_1_again"]
+    assert _caption_slots(model) == order
 
 
 def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(drawing, encoder):

@@ -114,6 +114,45 @@ def test_pseudo_is_of_pictures_in_training_and_of_words_in_evaluation(params):
     assert not Packed.load(params.paths.packed("experiment"), "test").present.any()
 
 
+def test_mixed_any_draws_true_and_generated_captions_by_their_weights(params):
+    for split, count in COUNTS.items():
+        key = cache_key("generated_1", split, "clip A", "p", "d", count)
+        write_cache(cache(params, split, "generated_1"), np.eye(count, 6) + 0.1, np.arange(count) % 2 == 0, key)
+    true = torch.stack([read_cache(cache(params, "train", f"caption_{k}"), None)[1] for k in (1, 2)], dim=1)
+    present = torch.cat([true, (torch.arange(8) % 2 == 0)[:, None]], dim=1)
+
+    params.perspectives = ("mixed_any", "caption_any")
+    pack.main(params, "experiment")
+    alike = Packed.load(params.paths.packed("experiment"), "train")
+    assert torch.equal(alike.choices["mixed_any"], present.float())
+
+    for weights in ((1.0, 3.0), (0.0, 1.0)):
+        params.mixed_any = weights
+        pack.main(params, "experiment")
+        train, test = (Packed.load(params.paths.packed("experiment"), split) for split in COUNTS)
+        assert torch.equal(test.vectors["mixed_any"], test.vectors["caption_any"])  # the first caption
+        draws = (torch.arange(4000) + 0.5) / 4000
+        for row in range(8):
+            index = torch.full((4000,), row)
+            drawn, mask = train.batch(index, draws=draws[:, None].expand(4000, 2))
+            of_kind = torch.tensor([weights[0]] * 2 + [weights[1]]) * present[row]
+            count = torch.tensor([*[present[row, :2].sum()] * 2, 1]).clamp(min=1)
+            expected = of_kind / count
+            assert mask[:, 0].all() == mask[:, 0].any() == bool(expected.sum() > 0)
+            if expected.sum() > 0:
+                options = train.vectors["mixed_any"][row].float()
+                share = (drawn["mixed_any"][:, None] == options[None]).all(2).float().mean(0)
+                torch.testing.assert_close(
+                    share[expected > 0], (expected / expected.sum())[expected > 0], atol=1e-3, rtol=0
+                )
+        # another perspective's draws are what they were
+        before, after = (
+            packed.batch(torch.arange(8), draws=torch.linspace(0, 0.99, 8)[:, None].expand(8, 2))
+            for packed in (alike, train)
+        )
+        assert torch.equal(before[0]["caption_any"], after[0]["caption_any"])
+
+
 def test_reference_variants_are_the_report_s():
     assert (REFERENCES["class_v1"].perspectives, REFERENCES["class_v1"].fusion) == (("image", "class"), "concat")
     assert (REFERENCES["class_v2"].perspectives, REFERENCES["class_v2"].fusion) == (("image", "class"), "additive")

@@ -14,15 +14,16 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 READERS = "src/condmix/datasets/"  # what they read is the prepared data set
 FUSIONS = "src/condmix/fusions/"  # their hash is part of variant.json, which the pack stage writes
 PREVIEWS = ("src/condmix/guidance.py", "src/condmix/sample.py", "src/condmix/samplers/")  # only MLflow gets them
-ENCODERS = (PACKAGE / "encoders").glob("[!_]*.py")
-NOT_CLIP = tuple(str(file.relative_to(ROOT)) for file in ENCODERS if not file.stem.startswith("clip_"))
+ENCODERS = (PACKAGE / "encoders").glob("*.py")
+NOT_CLIP = tuple(str(file.relative_to(ROOT)) for file in ENCODERS if not file.stem.startswith(("clip_", "__")))
 KNOWN_OTHERWISE = {
     "encode": (READERS, *NOT_CLIP),  # which opens CLIP's two towers by name
+    "generate_captions": (READERS, *NOT_CLIP),
     "embed": (READERS,),
     "train": (FUSIONS, *PREVIEWS),
     "evaluate": (FUSIONS,),
 }
-PLUGINS = {"fusions", "encoders", "datasets", "samplers"}
+PLUGINS = {"captioners", "fusions", "encoders", "datasets", "samplers"}
 
 
 def module_file(name: str) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from condmix import CondmixError, config
+from condmix.captionfile import tidy
 from condmix.datasets import SPLITS, Dataset
 from condmix.files import write_text
 
@@ -39,12 +40,6 @@ def collect(data: Dataset, split: str, templates: Iterable[str], name: str) -> t
         )
     per_class = [fill(templates, class_name) for class_name in data.class_names]
     return [per_class[label] if label >= 0 else [] for label in labels], "template"
-
-
-def tidy(texts: Iterable[str]) -> list[str]:
-    """Runs of white space become one space; empty captions and exact repetitions are dropped."""
-    normal = (" ".join(text.split()) for text in texts)
-    return list(dict.fromkeys(text for text in normal if text))
 
 
 def fill(templates: Iterable[str], class_name: str) -> list[str]:

@@ -20,6 +20,7 @@ STAGES = {
     "prepare": "Turn the archives into arrays at the training resolution.",
     "captions": "Collect the human captions, or fill in the class templates.",
     "encode": "Train the small CLIP, or load a pretrained one.",
+    "generate_captions": "Have a captioner describe the pictures, if the profile names one.",
     "judge": "Train the network that judges pictures, on real ones.",
     "embed": "Encode every perspective into the embedding cache.",
     "prior": "Train what turns a text's vector into a picture's, or nothing.",

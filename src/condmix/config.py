@@ -58,6 +58,37 @@ class Captions(Settings):
     templates: tuple[str, ...] = ()
 
 
+class CaptionerTraining(Settings):
+    """How a captioner is trained on the training split's own captions."""
+
+    steps: Positive
+    batch_size: Positive = 128
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    warmup: Fraction = 0.1  # share of the steps
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+
+
+class Generated(Settings):
+    """Captions that a captioner (a plug-in of `captioners/`) writes: generated_1 ... generated_K (docs/captions.md)."""
+
+    captioner: Name
+    captions: Positive = 3  # K, the most that are kept of a picture
+    samples: Positive | None = None  # drawn for each picture; null: K
+    model: Name | dict[str, Any]  # a local folder, or a name; or the architecture of a captioner that is trained
+    revision: str | None = None  # of the hub, a commit; of an open_clip model, the tag of its weights
+    prompts: tuple[str, ...] = ()  # in turn over a picture's samples; empty: the captioner's own
+    top_p: Fraction = 0.9  # nucleus sampling; 0: the likeliest word each time
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Positive = 60  # longer captions are cut
+    batch_size: Positive = 64  # pictures at a time
+    shard: Positive = 2048  # pictures after which what is done is kept
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: Annotated[int, Field(ge=0)] = 0  # its own, so that another seed of the experiment is told the same captions
+    training: CaptionerTraining | None = None
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None  # of CLIP, caption and picture
+    better_than: Fraction | None = None  # keep what is more similar than this share of captions to other pictures
+
+
 class Clip(Settings):
     """The CLIP whose towers embed: pretrained (open_clip name + tag, or a weights file), or trained here."""
 
@@ -207,6 +238,15 @@ class Evaluate(Settings):
     inception_weights: str | None = None
 
 
+def _some_weight(weights: tuple[float, float]) -> tuple[float, float]:
+    if not sum(weights):
+        raise ValueError("one of the two weights must be above 0")
+    return weights
+
+
+Weights = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], AfterValidator(_some_weight)]
+
+
 class Paths:
     """Where a profile's files lie, relative to the repository's root."""
 
@@ -217,6 +257,7 @@ class Paths:
         self.partial = data / "partial"
         self.dataset = data / "dataset"
         self.captions = data / "captions"
+        self.generated = data / "generated"
         self.embeddings = data / "embeddings"
         self._packed = data / "packed"
         self._drawn = data / "drawn"
@@ -259,6 +300,8 @@ class Params(Settings):
 
     data: Data
     captions: Captions = Captions()
+    generated: Generated | None = None  # null: no captioner writes anything
+    mixed_any: Weights | None = None  # of the true and the generated captions that it draws from; null: all alike
     clip: Clip
     embed: Embed = Embed()
     judge: Judge = Judge()
@@ -341,6 +384,7 @@ def _check_names(params: Params) -> None:
         ("fusions", params.fusion, "params.yaml"),
         ("datasets", params.data.dataset, f"conf/{params.profile}.yaml"),
         ("samplers", params.evaluate.sampler, f"conf/{params.profile}.yaml"),
+        *(("captioners", one.captioner, f"conf/{params.profile}.yaml") for one in (params.generated,) if one),
         *(("encoders", name, f"conf/{params.profile}.yaml") for name in params.embed.encoders),
     ]:
         if name not in plugins(kind):
@@ -352,7 +396,8 @@ def _check_names(params: Params) -> None:
         )
     _check_imports(params, t5)
     imported = dict.fromkeys(one.perspective for one in params.embed.imports)
-    known = known_perspectives(params.embed.captions, t5, list(imported))
+    generated = params.generated.captions if params.generated else 0
+    known = known_perspectives(params.embed.captions, t5, list(imported), generated)
     for name in params.perspectives:
         if name not in known:
             raise CondmixError(unknown("perspective", name, known, "params.yaml"))
@@ -383,7 +428,8 @@ def _check_imports(params: Params, t5: bool) -> None:
         parsed = parse(name)
         if parsed is None or parsed.source != name:
             raise CondmixError(f'{where}: "{name}" must be a lowercase word and a number, as in dino_1')
-        if parsed.kind in (*ALONE, "caption", *(["t5"] if t5 else [])):
+        ours = (*ALONE, "caption", *(["t5"] if t5 else []), *(["generated"] if params.generated else []))
+        if parsed.kind in ours:
             raise CondmixError(f'{where}: "{name}" is the name of what our own encoders make; choose another word')
         if (name, one.split) in seen:
             raise CondmixError(f"{where}: {name} has two files for the split {one.split}; leave one of them")

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.cache import cache_key, read_cache, write_cache
-from condmix.captionfile import read_captions
+from condmix.captionfile import read_captions, read_generated
 from condmix.config import plugin
 from condmix.embeddingfile import read_embeddings
 from condmix.files import replacing
@@ -128,12 +128,16 @@ def run(params: Any, archives: str | None) -> None:
     settings, scratch = params.embed, paths.partial / "embeddings"
     size = BATCH[state.device.type] if settings.batch_size == "auto" else settings.batch_size
     work = Work(size, max(1, CORES // state.num_processes), settings.length_buckets)
-    jobs = [
-        make_job(paths.embeddings, scratch, encoder, column, source.split)
+    to_encode = [
+        (source.split, encoder, column)
         for source in sources
         for encoder in encoders
         for column in columns(encoder, source, numbers)
     ]
+    if params.generated is not None:
+        encoder = open_encoder("clip_text", params, dataset.class_names, str(state.device))
+        to_encode += [(split, encoder, column) for split, column in generated_columns(paths.generated, sources)]
+    jobs = [make_job(paths.embeddings, scratch, encoder, column, split) for split, encoder, column in to_encode]
     todo = [job for job in jobs if not _is_current(job.path, job.key)]
     made = {job.path for job in jobs}
     if state.is_main_process:
@@ -171,15 +175,19 @@ def open_source(dataset: Any, split: str, captions_folder: Path, archives: str) 
     """Everything of a split that is small, and hashes of what is not."""
     ids = dataset.ids(split)
     captions = read_captions(captions_folder, split)
-    if len(captions) != len(ids):
-        raise CondmixError(
-            f"{captions_folder / split}.json has captions for {len(captions)} images, "
-            f"but the split {split} has {len(ids)}: make them again (dvc repro captions)"
-        )
+    _check_rows(captions_folder, split, captions, len(ids), "captions")
     labels = dataset.labels(split)
     if labels is None:
         labels = np.full(len(ids), -1)
     return Source(dataset, split, len(ids), captions, labels, images_hash(dataset, split, archives))
+
+
+def _check_rows(folder: Path, split: str, captions: Sequence[Any], count: int, stage: str) -> None:
+    if len(captions) != count:
+        raise CondmixError(
+            f"{folder / split}.json has captions for {len(captions)} images, "
+            f"but the split {split} has {count}: make them again (dvc repro {stage})"
+        )
 
 
 def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
@@ -194,13 +202,27 @@ def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
         hashed = _hash(source.labels.tolist())
         yield Column(encoder.perspective, known, hashed, np.arange(len(labels)), len(labels), labels.__getitem__)
     else:
-        for k in range(1, numbers + 1):
-            texts = [texts[k - 1] if len(texts) >= k else "" for texts in source.captions]
-            present = np.array([bool(text) for text in texts], dtype=bool)
-            place = {text: i for i, text in enumerate(dict.fromkeys(text for text in texts if text))}
-            item = np.array([place[text] for text in texts if text], dtype=np.int64)
-            perspective = encoder.perspective.format(k=k)
-            yield Column(perspective, present, _hash(texts), item, len(place), list(place).__getitem__)
+        yield from text_columns(encoder.perspective, source.captions, numbers)
+
+
+def text_columns(perspective: str, captions: Sequence[Sequence[str]], numbers: int) -> Iterator[Column]:
+    """One perspective per caption number 1..numbers, named with it in the place of "{k}"."""
+    for k in range(1, numbers + 1):
+        texts = [texts[k - 1] if len(texts) >= k else "" for texts in captions]
+        present = np.array([bool(text) for text in texts], dtype=bool)
+        place = {text: i for i, text in enumerate(dict.fromkeys(text for text in texts if text))}
+        item = np.array([place[text] for text in texts if text], dtype=np.int64)
+        yield Column(perspective.format(k=k), present, _hash(texts), item, len(place), list(place).__getitem__)
+
+
+def generated_columns(folder: Path, sources: Sequence[Source]) -> Iterator[tuple[str, Column]]:
+    """(split, column) of what a captioner wrote; both splits have the same perspectives."""
+    written = {source.split: read_generated(folder, source.split) for source in sources}
+    longest = max((len(texts) for rows in written.values() for texts in rows), default=0)
+    for source in sources:
+        _check_rows(folder, source.split, written[source.split], source.count, "generate_captions")
+        for column in text_columns("generated_{k}", written[source.split], longest):
+            yield source.split, column
 
 
 def make_job(folder: Path, scratch: Path, encoder: Any, column: Column, split: str) -> Job:
@@ -303,8 +325,9 @@ def join(job: Job) -> None:
     if job.shards:
         features = np.concatenate([np.load(path) for path, _ in job.shards])
         vectors[column.present] = features[column.item]
-    of = OF[encoder.reads]
-    write_cache(job.path, vectors, column.present, job.key, None if parse(column.perspective).kind == of else of)
+    kind, of = parse(column.perspective).kind, OF[encoder.reads]
+    named = kind in (of, "generated")  # after what it was made from
+    write_cache(job.path, vectors, column.present, job.key, None if named else of)
 
 
 def import_perspective(

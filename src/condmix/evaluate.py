@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.caption_score import CaptionScore, not_told
-from condmix.captionfile import read_captions
+from condmix.captionfile import read_captions, read_claims, read_generated
 from condmix.config import Params
 from condmix.datasets import Split
 from condmix.diffusion import Schedule
@@ -51,6 +51,14 @@ class Condition:
     name: str  # "captions", "prompt", "oracle" or "prior"
     texts: list[list[str]]  # what conditioned each picture, in words
     named: np.ndarray | None  # (N, A) bool: the attributes that the condition names
+
+
+@dataclass(frozen=True)
+class Written:
+    """The generated captions of the test pictures, and what they claim (A,), None where that is not known."""
+
+    captions: list[list[str]]
+    claims: list[list[list[int]]] | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def main(params: Params, variant: str) -> None:
     split = Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
     captions = read_captions(params.paths.captions, "test")
-    asked = conditions(packed, split, captions, params.prior is not None)
+    asked = conditions(packed, split, captions, read_written(params, packed), params.prior is not None)
     settings = params.evaluate
     n = min(settings.n, len(packed))
     headline = asked[0]
@@ -173,8 +181,20 @@ def main(params: Params, variant: str) -> None:
     record(params, variant, metrics, card, shown)
 
 
-def conditions(packed: Packed, split: Split, captions: list[list[str]], prior: bool = False) -> list[Condition]:
+def read_written(params: Params, packed: Packed) -> Written | None:
+    """What a captioner wrote, where a perspective of the variant is of it."""
+    if all(parse(name).kind != "generated" for name in packed.vectors):
+        return None
+    folder = params.paths.generated
+    return Written(read_generated(folder, "test"), read_claims(folder, "test"))
+
+
+def conditions(
+    packed: Packed, split: Split, captions: list[list[str]], written: Written | None = None, prior: bool = False
+) -> list[Condition]:
     """The ways of asking a variant. The first gives its headline figures: an oracle only where words are lacking.
+
+    Generated captions name what their words name, right or wrong: a picture that follows a wrong one is wrong.
 
     Imported vectors that were made from the picture are an oracle like its CLIP vector; no words can replace them.
     """
@@ -186,20 +206,27 @@ def conditions(packed: Packed, split: Split, captions: list[list[str]], prior: b
             f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
             "the test split has one: caption some of them"
         )
+    guesses = list(dict.fromkeys(one.caption for one, of in told if of == "generated"))
     shown = [one.name for one, of in told if of == "image"]
     told_class = any(of == "class" for _, of in told)
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if told_class else None
 
     def texts(chosen: list[int]) -> list[list[str]]:
         said = [[of[k] for k in chosen if k < len(of)] for of in captions]
+        if guesses:
+            said = [a + [of[k] for k in guesses if k < len(of)] for a, of in zip(said, written.captions, strict=True)]
         return said if classes is None else [a + b for a, b in zip(said, classes, strict=True)]
 
     def named(chosen: list[int], everything: bool = False) -> np.ndarray | None:
-        if split.attributes is None:
+        if split.attributes is None or (guesses and written.claims is None):
             return None
         known = np.zeros(split.attributes.shape, bool) | everything
         for k in chosen:
             known |= split.mentions[:, k]
+        for row, claims in enumerate(written.claims if guesses else ()):
+            for k in guesses:
+                if k < len(claims):
+                    known[row] |= np.array(claims[k]) >= 0
         if told_class:
             known[:, class_attribute(split)] = True
         return known

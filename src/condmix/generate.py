@@ -170,10 +170,11 @@ def _negative(perspectives: Collection[str], captions: Sequence[str], variant: s
 
 
 def _caption_slots(perspectives: Collection[str]) -> list[str]:
-    """The perspectives that captions fill: numbered ones by number, then the others in the model's order."""
-    slots = [name for name in perspectives if name.startswith("caption_") or name == "pseudo"]
-    numbered = [name for name in slots if name.removeprefix("caption_").isdecimal()]
-    numbered.sort(key=lambda name: int(name.removeprefix("caption_")))
+    """The perspectives that captions fill: caption_k by number, then generated_k, then the others in order."""
+    kinds = ("caption", "generated")
+    slots = [name for name in perspectives if name.startswith(("caption_", "generated_", "mixed_any", "pseudo"))]
+    numbered = [name for name in slots if name.rpartition("_")[0] in kinds and name.rpartition("_")[2].isdecimal()]
+    numbered.sort(key=lambda name: (name.partition("_")[0], int(name.rpartition("_")[2])))
     return numbered + [name for name in slots if name not in numbered]
 
 

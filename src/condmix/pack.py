@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def main(params: Any, variant: str) -> None:
         part = Path(scratch) / variant
         part.mkdir()
         for split in SPLITS:
-            save_file(pack_split(chosen, params.paths.embeddings / split, split), part / f"{split}.safetensors")
+            tensors = pack_split(chosen, params.paths.embeddings / split, split, params.mixed_any)
+            save_file(tensors, part / f"{split}.safetensors")
         card = describe(chosen, params.paths.embeddings / SPLITS[0])
         (part / "variant.json").write_text(json.dumps(card, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,18 +50,20 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
     """CondmixError where the embeddings lack a perspective that the variant reads."""
     present = sorted(path.stem for path in (embeddings / SPLITS[0]).glob("[!.]*.safetensors"))
     for name in variant.perspectives:
-        if parse(name).source not in present:
+        perspective = parse(name)
+        if not {perspective.source, *(["generated_1"] if perspective.mixed else [])} <= set(present):
             raise CondmixError(
                 f'profile {profile} has no perspective "{name}" (variant {variant.name} needs it); '
                 f"it has: {', '.join(present) or 'none (run dvc repro embed)'}"
             )
 
 
-def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
+def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[float] | None = None) -> dict[str, Tensor]:
     """{"p": (N, d_p) fp16, "p.present": (N,) bool} per perspective p.
 
     In training, `caption_any` has all K captions, (N, K, d_p) and (N, K), of which each step draws one, and further
-    ones for `caption_any_2`, ..., which have no tensors of their own.
+    ones for `caption_any_2`, ..., which have no tensors of their own. `mixed_any` has the generated captions after them
+    and, with `weights` of true and generated ones, how likely each is as "p.odds" (N, K).
     The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
     left out where the data have no caption at all. In that split `pseudo` is the same words, absent without them.
     """
@@ -68,8 +72,13 @@ def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
         if perspective.place and split == "train":
             if perspective.place > 1:
                 continue
-            vectors, present = zip(*(_read(folder, source, split) for source in _captions(folder)), strict=True)
+            sources = [*_captions(folder, "caption"), *(_captions(folder, "generated") if perspective.mixed else ())]
+            vectors, present = zip(*(_read(folder, source, split) for source in sources), strict=True)
             found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
+            if perspective.mixed and weights is not None:
+                written = torch.tensor([source.startswith("generated_") for source in sources])
+                tensors[f"{perspective.name}.odds"] = odds(found[1], written, *weights)
+                found = found[0], tensors[f"{perspective.name}.odds"] > 0
         elif perspective.kind == "pseudo" and split == "test":
             found = _words(folder, split)
         else:
@@ -80,11 +89,24 @@ def pack_split(variant: Variant, folder: Path, split: str) -> dict[str, Tensor]:
         tensors[perspective.name], tensors[f"{perspective.name}.present"] = found
     if split == "test" and "image" in variant.perspectives and (folder / f"{PROMPT}.safetensors").exists():
         tensors["prompt"], tensors["prompt.present"] = _read(folder, PROMPT, split)
-    counts = {name: len(rows) for name, rows in tensors.items() if not name.endswith(".present")}
+    counts = {name: len(rows) for name, rows in tensors.items() if not name.endswith((".present", ".odds"))}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise CondmixError(f"the {split} embeddings count different images ({found}): dvc repro embed")
     return tensors
+
+
+def odds(present: Tensor, written: Tensor, true: float, generated: float) -> Tensor:
+    """Probabilities (N, K) of the captions that are present (N, K), where `written` (K,) marks the generated ones.
+
+    A picture's true captions together have the weight `true` and its generated ones `generated`, each as much as the
+    others of its kind. A picture with captions of one kind only draws from these.
+    """
+    shares = torch.zeros(present.shape)
+    for kind, weight in ((~written, true), (written, generated)):
+        ours = present & kind
+        shares += weight * ours / ours.sum(dim=1, keepdim=True).clamp(min=1)
+    return shares / shares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _read(folder: Path, source: str, split: str) -> tuple[Tensor, Tensor]:
@@ -99,9 +121,9 @@ def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(vectors), torch.zeros_like(present)
 
 
-def _captions(folder: Path) -> list[str]:
-    names = [path.stem for path in folder.glob("caption_*.safetensors")]
-    return sorted(names, key=lambda name: int(name.removeprefix("caption_")))
+def _captions(folder: Path, kind: str) -> list[str]:
+    names = [path.stem for path in folder.glob(f"{kind}_*.safetensors")]
+    return sorted(names, key=lambda name: int(name.removeprefix(f"{kind}_")))
 
 
 def describe(variant: Variant, folder: Path) -> dict[str, Any]:

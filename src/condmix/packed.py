@@ -20,7 +20,8 @@ from condmix.perspectives import parse
 class Packed:
     """One split: `vectors` {perspective: (N, d_p) float16} and `present` (N, P) bool, P in the variant's order.
 
-    A perspective that is drawn has the vectors (N, K, d_p) of all K captions; `choices` (N, K) says which a row has.
+    A perspective that is drawn has the vectors (N, K, d_p) of all K captions; `choices` (N, K) says which a row has,
+    as 1, or how likely each is.
     """
 
     variant: dict
@@ -47,7 +48,7 @@ class Packed:
             stored = one.name if one.name in tensors else one.drawn_before[0]  # a random set is stored once
             vectors[one.name], present = tensors[stored], tensors[f"{stored}.present"]
             if present.dim() == 2:
-                choices[one.name] = present
+                choices[one.name] = tensors.get(f"{stored}.odds", present.float())
                 present = present.sum(1) >= one.place
             having.append(present)
         with path.open("rb") as file:
@@ -64,7 +65,7 @@ class Packed:
         """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`.
 
         Where there is a choice, `draws` (B, J) in [0, 1) makes it, one column for each of the J perspectives that
-        are drawn. Each caption that a row has is as likely, and none is drawn twice.
+        are drawn, in the order of their names. None of a random set is drawn twice.
         """
         drawn = self._drawn(index, draws) if self.choices else {}
         vectors = {
@@ -75,12 +76,13 @@ class Packed:
 
     def _drawn(self, index: Tensor, draws: Tensor) -> dict[str, Tensor]:
         """Which caption (B,) each drawn perspective has; 0 where a row has none left, which `present` tells."""
-        columns, rows = {}, torch.arange(len(index))
-        left = next(iter(self.choices.values()))[index].clone()  # all are drawn from the same captions
-        for name, draw in zip(sorted(self.choices, key=lambda name: parse(name).place), draws.cpu().T, strict=True):
-            nth = draw * left.sum(1)
-            columns[name] = (left.cumsum(1) > nth[:, None]).int().argmax(1)
-            left[rows, columns[name]] = False
+        columns, left, rows = {}, {}, torch.arange(len(index))
+        order = sorted(map(parse, self.choices), key=lambda one: (one.mixed, one.place))
+        for one, draw in zip(order, draws.cpu().T, strict=True):
+            weights = left.setdefault(one.mixed, self.choices[one.name][index].clone())
+            reached = weights.cumsum(1)
+            columns[one.name] = (reached > (draw * reached[:, -1])[:, None]).int().argmax(1)
+            weights[rows, columns[one.name]] = 0
         return columns
 
     def prompted(self, words: Tensor | None = None) -> Packed:

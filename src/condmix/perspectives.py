@@ -7,6 +7,8 @@
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
     caption_any_j   another of them, so that caption_any ... caption_any_j are a random set of j different captions
                     at every training step; its j-th one when it is evaluated
+    generated_k     the k-th of the captions that a captioner wrote of it (docs/captions.md)
+    mixed_any       like caption_any, but of its captions and generated captions; mixed_any_j like caption_any_j
     t5_k            its k-th caption, through a text encoder other than CLIP's
     <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
 
@@ -40,6 +42,7 @@ class Perspective:
     kind: str  # "class", "image", "caption", ...: perspectives of one kind lie in the same space
     number: int | None = None
     place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
+    mixed: bool = False  # drawn from generated captions as well
     of_another: bool = False
 
     @property
@@ -58,7 +61,8 @@ class Perspective:
     @property
     def drawn_before(self) -> list[str]:
         """The perspectives of its random set that are drawn before it."""
-        return [f"{self.kind}_any" if j == 1 else f"{self.kind}_any_{j}" for j in range(1, self.place or 1)]
+        first = "mixed_any" if self.mixed else "caption_any"
+        return [first if j == 1 else f"{first}_{j}" for j in range(1, self.place or 1)]
 
 
 def parse(name: str) -> Perspective | None:
@@ -66,20 +70,25 @@ def parse(name: str) -> Perspective | None:
     found = NAME.fullmatch(name)
     if found is None or (found["kind"] in ALONE) != (found["number"] is None and found["any"] is None):
         return None
-    if found["any"] and found["kind"] != "caption":
+    if found["any"] and found["kind"] not in ("caption", "mixed") or found["number"] and found["kind"] == "mixed":
         return None
+    mixed = found["kind"] == "mixed"
     number = int(found["number"]) if found["number"] else None
     place = int(found["place"] or 1) if found["any"] else None
-    return Perspective(name, found["kind"], number, place, found["control"] == "of_another")
+    return Perspective(
+        name, "caption" if mixed else found["kind"], number, place, mixed, found["control"] == "of_another"
+    )
 
 
-def known(captions: int, t5: bool = False, imported: Sequence[str] = ()) -> list[str]:
-    """Every name that a profile with so many captions per picture has."""
+def known(captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0) -> list[str]:
+    """Every name that a profile with so many captions, and generated captions, per picture has."""
     numbers = range(1, captions + 1)
     words = [f"caption_{k}" for k in numbers]
-    others = [*(f"t5_{k}" for k in numbers if t5), *imported]
+    written = [f"generated_{k}" for k in range(1, generated + 1)]
+    others = [*written, *(f"t5_{k}" for k in numbers if t5), *imported]
     controls = [f"{name}_{control}" for control in ("again", "of_another") for name in (*words, *others)]
-    drawn = ["caption_any", *(f"caption_any_{j}" for j in range(2, captions + 1))]
+    families = ["caption_any", *(["mixed_any"] if generated else [])]
+    drawn = [*families, *(f"{family}_{j}" for family in families for j in range(2, captions + 1))]
     return [*ALONE, *words, *drawn, *others, *controls]
 
 

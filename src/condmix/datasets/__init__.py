@@ -63,6 +63,13 @@ class Dataset:
         """(N, captions, A) bool: which attributes a caption names; None where that is not known."""
         return None
 
+    def claims(self, caption: str) -> list[int] | None:
+        """The value that any caption, whoever wrote it, names of each attribute (A,), -1 where none.
+
+        None where the data's attributes are not known.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Split:

@@ -1,5 +1,6 @@
 """A scene's attributes -> five captions, each naming only some of them, in varied words, as people do."""
 
+import re
 from collections.abc import Sequence
 
 from ._scenes import ATTRIBUTES, Dice
@@ -31,6 +32,14 @@ WORDS = {
     "navy": ["navy"],
     "brown": ["brown", "chestnut"],
     "pink": ["pink", "rosy"],
+}
+# What identifies a value: the phrase without the words around it, which a writer other than us may leave out.
+CORES = {
+    (attribute, number): re.compile(
+        r"\b(?:" + "|".join(re.sub(r"^(in|at) the | corner$", "", phrase) for phrase in WORDS[value]) + r")\b"
+    )
+    for attribute, values in enumerate(ATTRIBUTES.values())
+    for number, value in enumerate(values)
 }
 THINGS = ["object", "thing", "figure", "item"]  # where the shape is not named
 GROUNDS = ["background", "backdrop"]
@@ -92,3 +101,12 @@ def with_article(*words: str | None) -> str:
     """The words that are there, after "a" or "an"."""
     phrase = " ".join(word for word in words if word)
     return f"{'an' if phrase.startswith(('a', 'e', 'i', 'o', 'hour')) else 'a'} {phrase}"
+
+
+def claims(caption: str) -> list[int]:
+    """Which value a caption names of each attribute, -1 where none; the first one where it names several."""
+    first = {}
+    for (attribute, number), words in CORES.items():
+        if found := words.search(caption.lower()):
+            first[attribute] = min(first.get(attribute, (len(caption), -1)), (found.start(), number))
+    return [first[attribute][1] if attribute in first else -1 for attribute in range(len(NAMES))]

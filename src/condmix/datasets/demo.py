@@ -20,7 +20,7 @@ from . import SPLITS, Dataset
 from ._cifar_format import CifarArchive, write_cifar
 from ._coco_format import CocoArchive, write_annotations, write_coco
 from ._scenes import ATTRIBUTES, SIDE, Dice, divide, picture, values_of
-from ._wording import describe
+from ._wording import claims, describe
 
 TRUTH = "attributes.json"
 COMPARED = 16  # pictures whose two copies are compared
@@ -94,6 +94,9 @@ class Demo(Dataset):
     def mentions(self, split: str) -> np.ndarray:
         rows = self._of_split(split)["mentions"]
         return np.array([[[flag == "1" for flag in caption] for caption in row] for row in rows], bool)
+
+    def claims(self, caption: str) -> list[int]:
+        return claims(caption)
 
     def _of_split(self, split: str) -> dict:
         if self._truth is None:

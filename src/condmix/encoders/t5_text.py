@@ -7,7 +7,6 @@ only, and the tokenizer's files.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from torch import Tensor
 
 from condmix import CondmixError
 from condmix.encoders import Encoder
-
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")  # whole, or in shards
-READ = (*WEIGHTS, "*.json", "*.model", "*.txt")  # with the configuration and the tokenizer's files
+from condmix.encoders._huggingface import folder_sha256, locate
 
 
 class T5Text(Encoder):
@@ -34,14 +31,14 @@ class T5Text(Encoder):
         self.model.eval().to(device)
         self.length = min(settings.max_tokens, self.tokenizer.model_max_length)
         commit = f" revision:{revision}" if revision else ""
-        self.id = f"{self.model.config.model_type}{commit} sha256:{_sha256(folder)}"
+        self.id = f"{self.model.config.model_type}{commit} sha256:{folder_sha256(folder)}"
         self.preprocessing = f"{type(self.tokenizer).__name__}, {self.length} tokens, their mean, {settings.precision}"
         self.dim = self.model.config.hidden_size
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu", *, settings: Any) -> T5Text:
         """`settings` are the profile's embed.t5: model, revision, max_tokens, precision."""
-        return cls(*locate(settings.model, settings.revision), settings, device)
+        return cls(*locate(settings.model, settings.revision, "embed.t5"), settings, device)
 
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
@@ -53,25 +50,6 @@ class T5Text(Encoder):
         return (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1)
 
 
-def locate(model: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder that holds the model, and the hub's commit if it was downloaded from there."""
-    if Path(model).is_dir():
-        if revision is not None:
-            raise CondmixError(f"embed.t5: {model} is a local folder, which has no revision; leave revision out")
-        return Path(model), None
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(READ)))
-    except Exception as error:  # the hub, its validators and the network each raise their own kinds
-        reason = str(error).strip().splitlines()[0]
-        raise CondmixError(
-            f"embed.t5: {model} is no local folder, and could not be had from the Hugging Face hub ({reason}): "
-            "without a network, give the folder of a model that was fetched elsewhere"
-        ) from error
-    return folder, folder.name  # the hub's cache names the folder by the commit
-
-
 def _load(folder: Path, precision: str) -> tuple[Any, Any]:
     """Tokenizer and encoder, the weights from safetensors; CondmixError where they are not all there."""
     try:
@@ -79,11 +57,6 @@ def _load(folder: Path, precision: str) -> tuple[Any, Any]:
     except ImportError as error:
         raise CondmixError('the encoder t5_text needs transformers: pip install "condmix[t5]"') from error
 
-    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
-        raise CondmixError(
-            f"{folder} has no model.safetensors: weights are read as safetensors only, "
-            "so save the model with transformers' save_pretrained first"
-        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, info = AutoModelForTextEncoding.from_pretrained(
@@ -101,12 +74,3 @@ def _load(folder: Path, precision: str) -> tuple[Any, Any]:
     if missing:
         raise CondmixError(f"{folder} lacks {len(missing)} weights of its text encoder, such as {missing[0]}")
     return tokenizer, model
-
-
-def _sha256(folder: Path) -> str:
-    """Hash of all files that the model is read from: weights, configuration, tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()

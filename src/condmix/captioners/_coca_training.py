@@ -1,0 +1,117 @@
+"""Pictures and their captions -> a trained CoCa (Yu et al. 2022), with open_clip's model and loss."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normalise
+from condmix.encoders import save_clip
+
+CAPTIONING, CONTRAST = 2.0, 1.0  # weights of the two losses; Yu et al., section 4.1
+
+
+def train_and_save(
+    settings: Any,
+    pictures: np.ndarray,
+    tokens: Sequence[Sequence[Sequence[int]]],
+    words: int,
+    folder: Path,
+    device: str,
+) -> None:
+    """Train the CoCa of `settings.model` and leave it in `folder` in open_clip's format.
+
+    pictures (N, H, W, 3) uint8; tokens[i] are the captions of picture i, numbers below `words`.
+    """
+    torch.manual_seed(settings.seed)  # the first weights come from the global generator
+    model, model_cfg = new_coca(settings.model, words)
+    size, length = model.visual.image_size, model.context_length
+    resized = (np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC)) for one in pictures)
+    pixels = np.stack([one.transpose(2, 0, 1) for one in resized])
+    rows = [[padded(caption, length) for caption in captions] for captions in tokens]
+    train(model.to(device), pixels, rows, settings.training, settings.seed)
+    save_clip(folder, model, model_cfg, None)
+
+
+def new_coca(architecture: dict[str, Any], words: int) -> tuple[nn.Module, dict[str, Any]]:
+    """An untrained CoCa with a vocabulary of `words`, and its configuration."""
+    import open_clip
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg
+
+    model_cfg = {**copy.deepcopy(architecture), "custom_text": True}
+    try:
+        for tower in ("text_cfg", "multimodal_cfg"):
+            model_cfg[tower]["vocab_size"] = words
+        model = open_clip.CoCa(**{name: value for name, value in model_cfg.items() if name != "custom_text"})
+        preprocess_cfg = asdict(PreprocessCfg(size=model.visual.image_size))
+    except (TypeError, KeyError, AttributeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise CondmixError(f"generated.model is not a CoCa that open_clip can build: {error!r}") from error
+    # open_clip leaves this one as the memory happens to be
+    nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.text_projection.shape[0] ** -0.5)
+    set_model_preprocess_cfg(model, preprocess_cfg)
+    return model, model_cfg
+
+
+def padded(caption: Sequence[int], length: int) -> Tensor:
+    """(length,) with zeros at the end; a longer caption loses its end."""
+    row = torch.zeros(length, dtype=torch.long)
+    row[: min(len(caption), length)] = torch.tensor(caption[:length])
+    return row
+
+
+def train(model: nn.Module, pixels: np.ndarray, captions: Sequence[Sequence[Tensor]], training: Any, seed: int) -> None:
+    """Train in place on pixels (N, 3, S, S) uint8 and the captions (L,) of each, one of which each step draws.
+
+    Same seed, machine and threads: same weights.
+    """
+    from open_clip.loss import CoCaLoss
+
+    recipe = Recipe(
+        steps=training.steps,
+        batch_size=training.batch_size,
+        lr=training.lr,
+        warmup=round(training.warmup * training.steps),
+        weight_decay=training.weight_decay,
+        joined=0.0,
+        flip=False,
+    )
+    rng, device = np.random.default_rng(seed), model.logit_scale.device
+    criterion = CoCaLoss(CAPTIONING, CONTRAST, pad_id=0)
+    optimizers = make_optimizers(model, recipe)
+    model.train()
+    progress = tqdm(total=recipe.steps, desc="train captioner", unit="step", mininterval=1.0)
+    for step, index in zip(range(recipe.steps), batches(len(pixels), recipe.batch_size, rng), strict=False):
+        images = normalise(torch.from_numpy(pixels[index]).to(device), model)
+        texts = torch.stack([captions[i][rng.integers(len(captions[i]))] for i in index]).to(device)
+        output = model(images, texts[:, : int((texts != 0).sum(dim=1).max())])
+        contrast, captioning = criterion(**output)
+        loss = contrast + captioning
+        if not math.isfinite(loss.item()):
+            raise CondmixError(
+                f"the captioner's loss became {loss.item()} at step {step}: lower generated.training.lr ({recipe.lr:g})"
+            )
+        model.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * learning_rate(step, recipe)
+            optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        progress.update()
+        progress.set_postfix_str(f"captioning {captioning.item() / CAPTIONING:.3f}")
+    progress.close()
+    model.eval()

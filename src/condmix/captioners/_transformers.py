@@ -1,0 +1,76 @@
+"""Captioners of transformers: a local folder, or a name on the Hugging Face hub and a revision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from condmix import CondmixError
+from condmix.captioners import Captioner
+from condmix.encoders._huggingface import folder_sha256, locate
+
+
+class TransformersCaptioner(Captioner):
+    """A model and its processor; a subclass says of which kind."""
+
+    model_class: ClassVar[str]  # in transformers
+    model_type: ClassVar[str]  # in the folder's config.json
+
+    def __init__(self, settings: Any, device: str):
+        folder, revision = locate(settings.model, settings.revision, "generated")
+        self.settings = settings
+        self.processor, self.model = self._load(folder, settings.precision)
+        self.model.eval().to(device)
+        sha256 = folder_sha256(folder)
+        self.facts = {"model": settings.model, "revision": revision, "weights_sha256": sha256}
+
+    @classmethod
+    def open(cls, settings: Any, folder: Any, device: str = "cpu") -> TransformersCaptioner:
+        return cls(settings, device)
+
+    def see(self, pictures: Sequence[np.ndarray]) -> list[Image.Image]:
+        return [Image.fromarray(picture) for picture in pictures]
+
+    def caption(self, seen: list[Image.Image], prompt: str, seed: int) -> list[str]:
+        settings = self.settings
+        text = [prompt] * len(seen) if prompt else None
+        inputs = self.processor(images=seen, text=text, return_tensors="pt").to(self.model.device, self.model.dtype)
+        drawn = {"do_sample": True, "top_p": settings.top_p, "top_k": 0, "temperature": settings.temperature}
+        how = drawn if settings.top_p else {"do_sample": False}  # the likeliest token each time
+        with torch.random.fork_rng(), torch.no_grad():  # transformers draws from the global generators
+            torch.manual_seed(seed)
+            tokens = self.model.generate(**inputs, num_beams=1, max_new_tokens=settings.max_tokens, **how)
+        return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    def _load(self, folder: Any, precision: str) -> tuple[Any, Any]:
+        """Processor and model, the weights from safetensors; CondmixError where they are not all there."""
+        name = self.model_type
+        try:
+            import transformers
+        except ImportError as error:
+            raise CondmixError(f'the captioner {name} needs transformers: pip install "condmix[captioners]"') from error
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            if config.model_type != name:
+                raise CondmixError(f"generated.model: {folder} holds a {config.model_type} model, not {name}")
+            processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+            model, info = getattr(transformers, self.model_class).from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
+                output_loading_info=True,
+            )
+        except CondmixError:
+            raise
+        except Exception as error:  # transformers, safetensors and torch each raise their own kinds
+            reason = str(error).strip().splitlines()[0]
+            raise CondmixError(f"{folder} does not hold a {name} that transformers can load ({reason})") from error
+        if info["missing_keys"]:  # transformers draws them at random
+            missing = sorted(info["missing_keys"])
+            raise CondmixError(f"{folder} lacks {len(missing)} weights of its {name}, such as {missing[0]}")
+        return processor, model

@@ -1,0 +1,52 @@
+"""Models in the folder format of transformers: where they lie, and the hash of what is read of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from condmix import CondmixError
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")  # whole, or in shards
+READ = (*WEIGHTS, "*.json", "*.model", "*.txt")  # with the configuration and the tokenizer's files
+
+
+def locate(model: str, revision: str | None, section: str) -> tuple[Path, str | None]:
+    """The folder that holds the model, and the hub's commit if it was downloaded from there.
+
+    `section` of the profile is for the errors. Weights that are not safetensors are refused.
+    """
+    folder, commit = _locate(model, revision, section)
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        raise CondmixError(
+            f"{folder} has no model.safetensors: weights are read as safetensors only, "
+            "so save the model with transformers' save_pretrained first"
+        )
+    return folder, commit
+
+
+def _locate(model: str, revision: str | None, section: str) -> tuple[Path, str | None]:
+    if Path(model).is_dir():
+        if revision is not None:
+            raise CondmixError(f"{section}: {model} is a local folder, which has no revision; leave revision out")
+        return Path(model), None
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(READ)))
+    except Exception as error:  # the hub, its validators and the network each raise their own kinds
+        reason = str(error).strip().splitlines()[0]
+        raise CondmixError(
+            f"{section}: {model} is no local folder, and could not be had from the Hugging Face hub ({reason}): "
+            "without a network, give the folder of a model that was fetched elsewhere"
+        ) from error
+    return folder, folder.name  # the hub's cache names the folder by the commit
+
+
+def folder_sha256(folder: Path) -> str:
+    """Hash of all files that the model is read from: weights, configuration, tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
