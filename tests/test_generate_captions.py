@@ -120,6 +120,8 @@ def test_the_threshold_is_a_quantile_of_mismatched_pairs():
     assert generate_captions.threshold(scripted(better_than=0.9), mismatched) == pytest.approx(0.4)
     assert generate_captions.threshold(scripted(better_than=0.9, min_similarity=0.45), mismatched) == 0.45
     assert generate_captions.threshold(scripted(), mismatched) == -1
+    with pytest.raises(CondmixError, match="batch_size must be 2 or more"):
+        generate_captions.threshold(scripted(better_than=0.9), [])
 
 
 def test_the_metrics_tell_how_often_what_captions_claim_is_right(params):

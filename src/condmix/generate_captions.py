@@ -80,9 +80,10 @@ def main(params: Params) -> None:
 def key(params: Params) -> str:
     """What the captioner and its captions depend on, but for the weights that it loads."""
     package = Path(__file__).parent
+    learnt = read_captions(params.paths.captions, "train") if params.generated.training else None
     facts = {
-        "settings": params.generated.model_dump(exclude=KEPT_BY),
-        "samples": samples(params.generated),
+        "captions": learnt,
+        "settings": params.generated.model_dump(exclude=KEPT_BY) | {"samples": samples(params.generated)},
         "pictures": {split: of["images_sha256"] for split, of in load_meta(params.paths.dataset)["splits"].items()},
     }
     return run_key(facts, [package / "generate_captions.py", *sorted((package / "captioners").glob("*.py"))])
@@ -188,7 +189,12 @@ class Writer:
 def threshold(settings: Generated, mismatched: Sequence[float]) -> float:
     """The similarity that a caption needs: the higher of the two that the settings name, -1 (all) without any."""
     limits = [-1.0 if settings.min_similarity is None else settings.min_similarity]
-    if settings.better_than is not None and mismatched:
+    if settings.better_than is not None:
+        if not mismatched:
+            raise CondmixError(
+                "generated.better_than: no caption was compared with another picture of its batch; "
+                "generated.batch_size must be 2 or more"
+            )
         limits.append(float(np.quantile(mismatched, settings.better_than)))
     return round(max(limits), 4)
 
