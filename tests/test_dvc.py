@@ -25,6 +25,7 @@ TINY = {
     "judge": {"steps": 3},
     "model": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8]},
     "diffusion": {"schedule": "cosine"},
+    "prior": None,
     "train": {"images": 64, "batch_size": 16, "lr": 1e-3},
     "evaluate": {"n": 8, "steps": 2, "sweep": [1.0, 3.0], "sweep_n": 4, "batch_size": 8},
 }  # fmt: skip

@@ -14,6 +14,7 @@ from condmix.results import (
     read_metrics,
     short_perspectives,
     significant,
+    through_prior,
     uncertainty,
 )
 from fake_results import captions_variant, image_variant, project, without
@@ -51,6 +52,16 @@ def test_oracle_rows_have_no_rank_and_inherit_conditions_but_no_measurement():
     assert row.facts["fd_judge"] == 0.777
     assert "class_accuracy" not in row.facts and "fd_clip" not in row.facts  # measured for the prompt only
     assert not any(row.oracle for row in ranked(metrics))
+
+
+def test_a_row_through_the_prior_is_shown_with_its_number_of_pictures_and_never_ranked_or_best():
+    facts = image_variant()
+    facts["prior"] = {"condition": "prior", "n": 60, "fd_judge": 0.1, "attribute_accuracy_mean": 0.99}
+    (row,) = through_prior([facts, captions_variant()])
+    assert (row.rank, row.facts["n"], row.facts["guidance"], row.oracle) == (None, 60, 3.0, False)
+    assert told(row) == "caption_1 through the prior + class"
+    table = comparison([*ranked([facts, captions_variant()]), row])
+    assert not any(cell.best for cell in table.lines[-1][2])
 
 
 def test_a_headline_that_is_an_oracle_is_not_ranked():

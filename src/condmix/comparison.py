@@ -56,7 +56,8 @@ def unnamed(rows: Sequence[Row]) -> Table | None:
 
 def table(rows: Sequence[Row], columns: Sequence[Measure], judged: bool) -> Table:
     """The rows' cells; with `judged` the best ones are marked and the judge's own accuracy stands below."""
-    best = [column.best(rows) if judged else None for column in columns]
+    comparable = [row for row in rows if row.condition != "prior"]  # which is of fewer pictures
+    best = [column.best(comparable) if judged else None for column in columns]
     lines = [(row, told(row), list(map(cell, [row] * len(columns), columns, best))) for row in rows]
     return Table([column.heading for column in columns], lines, judge_cells(rows, columns) if judged else [])
 
@@ -81,7 +82,8 @@ def judge_cells(rows: Sequence[Row], columns: Sequence[Measure]) -> list[Cell]:
 
 def told(row: Row) -> str:
     """What stood in the row's views, in words; of an image, the words or the picture that stood in its place."""
-    stand_in = {"prompt": "caption_1 as prompt", "oracle": "the real picture"}.get(row.condition)
+    ways = {"prompt": "caption_1 as prompt", "oracle": "the real picture", "prior": "caption_1 through the prior"}
+    stand_in = ways.get(row.condition)
     names = row.facts["perspectives"]
     parts = [short_perspectives([name for name in names if name != "image" or not stand_in])]
     return " + ".join(filter(None, [stand_in if "image" in names else None, *parts]))

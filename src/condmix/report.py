@@ -34,6 +34,7 @@ from condmix.results import (
     read_metrics,
     short_perspectives,
     significant,
+    through_prior,
 )
 
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
@@ -67,7 +68,7 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
         "dates": sorted({e["date"] for e in environments if "date" in e}),
         "commit": agreed(environments, "commit"),
         "hardware": " / ".join(dict.fromkeys(map(hardware, environments))),
-        "ranked": comparison(rows) if rows else None,
+        "ranked": comparison(rows + through_prior(metrics)) if rows else None,
         "oracle": comparison(oracle_rows) if oracle_rows else None,
         "unnamed": unnamed(rows),
         "attributes": attribute_measures(rows),

@@ -67,7 +67,7 @@ class Row:
 
     @property
     def condition(self) -> str:
-        """What stood in the views: "captions", "prompt" (a caption in the image's place) or "oracle"."""
+        """What stood in the views: "captions", "prompt" (a caption in the image's place), "prior" or "oracle"."""
         return self.facts["condition"]
 
     @property
@@ -122,9 +122,19 @@ def oracles(metrics: Sequence[Mapping[str, Any]]) -> list[Row]:
         if Row(facts).oracle:
             rows.append(Row(facts))
         elif facts.get("oracle"):
-            shared = {key: facts[key] for key in CONDITIONS if key in facts}
-            rows.append(Row({**shared, **facts["oracle"]}))
+            rows.append(_beside(facts, "oracle"))
     return rows
+
+
+def through_prior(metrics: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows of variants that were asked through the prior: of fewer pictures than the headline's, so unranked."""
+    return [_beside(facts, "prior") for facts in metrics if facts.get("prior")]
+
+
+def _beside(facts: Mapping[str, Any], condition: str) -> Row:
+    """The row of another condition than the headline's."""
+    shared = {key: facts[key] for key in CONDITIONS if key in facts}
+    return Row({**shared, **facts[condition]})
 
 
 def measures(rows: Sequence[Row]) -> list[Measure]:

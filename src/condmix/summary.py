@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from condmix.comparison import all_measures, cell, judge_cells, told
-from condmix.results import Measure, Row, agreed, oracles, ranked, read_metrics
+from condmix.results import Measure, Row, agreed, oracles, ranked, read_metrics, through_prior
 
 WIDTH = 130
 TEXT_COLUMNS = 4  # rank, variant, fusion, told: flush left; the numbers behind them are flush right
@@ -18,14 +18,16 @@ MLFLOW_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 def summary(params: Any) -> str:
     """Ranked rows, oracle rows (marked *), the judge's own accuracy, and the ways to the report and the runs."""
     metrics = read_metrics(params)
-    rows, oracle_rows = ranked(metrics), oracles(metrics)
+    rows, oracle_rows, imagined = ranked(metrics), oracles(metrics), through_prior(metrics)
     columns = all_measures(rows + oracle_rows)
     lines = [["", "variant", "fusion", "told", *(measure.heading for measure in columns)]]
-    lines += [line(row, columns) for row in rows + oracle_rows]
+    lines += [line(row, columns) for row in rows + imagined + oracle_rows]
     judge = judge_cells(rows, columns)
     if judge:
         lines.append(["", "the judge", "", "real pictures", *(own.text for own in judge)])
     note = ["* oracle, told the held-out picture's own vector: compare only with each other"] if oracle_rows else []
+    if imagined:
+        note.append(f"through the prior: {agreed([row.facts for row in imagined], 'n', '{:,}')} pictures, not ranked")
     page = params.paths.report / "index.html"
     return "\n".join(
         [
