@@ -40,7 +40,7 @@ def enlarged(payload: bytes, side: int) -> bytes:
         scale = side / max(picture.size)
         large = picture.convert("RGB").resize([round(length * scale) for length in picture.size])
     written = io.BytesIO()
-    large.save(written, "JPEG", quality=92)
+    large.save(written, "JPEG", quality=98)
     return written.getvalue()
 
 
