@@ -28,7 +28,8 @@ from condmix.probes import linear_probe, ridge
 from condmix.seeds import derive
 from condmix.shifted_diffusion import Shape, ShiftedPrior, save_no_prior, save_prior, scaled, unit
 
-MEASURED = 2000  # pictures of a split, at most, that the attributes' probes and the distances use
+MEASURED = 2000  # captioned test pictures, at most
+PROBED = 10_000  # training pictures, at most, to which the attributes' probes are fitted
 
 
 def main(params: settings.Params) -> None:
@@ -157,7 +158,7 @@ def probes(
     if test.attributes is None or test.mentions is None:
         return {}
     images, present, _ = train
-    some = present.nonzero()[: 5 * MEASURED, 0]
+    some = present.nonzero()[:PROBED, 0]
     named = test.mentions[rows.numpy(), 0]
     accuracy: dict[str, dict[str, float]] = {name: {} for name in found}
     for column, attribute in enumerate(test.attribute_names):
