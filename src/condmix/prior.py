@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 from tqdm import tqdm
 
@@ -103,6 +102,8 @@ def clustered(z: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
         raise CondmixError(
             f"prior.clusters is {clusters}, but only {len(z)} training pictures have vectors; ask for less"
         )
+    from sklearn.cluster import KMeans  # takes a second to import
+
     found = KMeans(clusters, n_init=1, random_state=seed).fit(z.numpy())
     of = torch.from_numpy(found.labels_).long()
     members = torch.bincount(of, minlength=clusters).float()[:, None]
