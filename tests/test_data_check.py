@@ -120,7 +120,8 @@ def test_data_without_captions_cannot_feed_the_caption_variants(own):
     assert code == 1
     for variant in ("caption", "experiment"):
         assert f'error: variant {variant} reads "caption_1", which the data does not have' in output
-    assert output.count("error: ") == 2 and "train picture without a caption: 2\n" in output
+    assert "error: no training picture has a caption to train a CLIP on: give clip.pretrained" in output
+    assert output.count("error: ") == 3 and "train picture without a caption: 2\n" in output
 
 
 def test_examples_are_few_and_all_are_counted(own):

@@ -122,6 +122,7 @@ def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
 def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     torch.manual_seed(0)
     network = ShiftedPrior(Shape(dim=16, clusters=2, width=8, blocks=1))
+    network.means = torch.randn(2, 16)
     save_prior(judged.paths.prior, network, {"encoder": "random", "sample_steps": 2, "guidance": 1.0})
     params = judged.model_copy(update={"prior": Prior()})
     train.run(params, "class_v1")

@@ -117,6 +117,7 @@ def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(d
 def test_a_prior_gives_every_picture_a_vector_of_its_own(drawing, encoder):
     torch.manual_seed(0)
     network = ShiftedPrior(Shape(16, clusters=2, width=8, blocks=1)).eval()
+    network.means = torch.randn(2, 16)
     save_prior(drawing.paths.prior, network, {"encoder": encoder[0].id, "sample_steps": 3, "guidance": 1.0})
     vectors, mask = texts(encoder, PICTURE, {"image": "red"})
     vectors["image"] = network.sample(vectors["image"], [0, 1], 3, 1.0)

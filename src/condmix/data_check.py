@@ -212,6 +212,11 @@ def check_perspectives(params: Params, seen: dict[str, Seen], findings: Findings
             if parse(name).source not in available:
                 what = f'variant {variant} reads "{name}", which the data does not have: leave it out in params.yaml'
                 findings.stops.setdefault(what, [])
+            if name == "pseudo" and not any(seen["test"].captions):
+                what = f"variant {variant} reads pseudo, but no test picture has a caption to ask it with in evaluation"
+                findings.stops.setdefault(what, [])
+    if not any(seen["train"].captions) and not (params.clip.pretrained or params.clip.weights):
+        findings.stops.setdefault("no training picture has a caption to train a CLIP on: give clip.pretrained", [])
 
 
 def table(seen: dict[str, Seen]) -> str:

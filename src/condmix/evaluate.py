@@ -283,7 +283,7 @@ def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed
         return packed.prompted() if job.condition == "prompt" else packed
     if prior.encoder != packed.variant["encoder"]:
         raise CondmixError(f"the prior is of {prior.encoder}, not of {packed.variant['encoder']}: run dvc repro prior")
-    words = packed.prompt[0].float()
+    words = packed.prompt[0].float().clone()
     words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
     return packed.prompted(words)
 

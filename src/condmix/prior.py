@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,7 +27,8 @@ from condmix.probes import linear_probe, ridge
 from condmix.seeds import derive
 from condmix.shifted_diffusion import Shape, ShiftedPrior, save_no_prior, save_prior, scaled, unit
 
-MEASURED = 2000  # pictures of a split, at most, that the attributes' probes and the distances use
+MEASURED = 2000  # captioned test pictures, at most
+PROBED = 10_000  # training pictures, at most, to which the attributes' probes are fitted
 
 
 def main(params: settings.Params) -> None:
@@ -102,6 +102,8 @@ def clustered(z: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
         raise CondmixError(
             f"prior.clusters is {clusters}, but only {len(z)} training pictures have vectors; ask for less"
         )
+    from sklearn.cluster import KMeans  # takes a second to import
+
     found = KMeans(clusters, n_init=1, random_state=seed).fit(z.numpy())
     of = torch.from_numpy(found.labels_).long()
     members = torch.bincount(of, minlength=clusters).float()[:, None]
@@ -157,7 +159,7 @@ def probes(
     if test.attributes is None or test.mentions is None:
         return {}
     images, present, _ = train
-    some = present.nonzero()[: 5 * MEASURED, 0]
+    some = present.nonzero()[:PROBED, 0]
     named = test.mentions[rows.numpy(), 0]
     accuracy: dict[str, dict[str, float]] = {name: {} for name in found}
     for column, attribute in enumerate(test.attribute_names):
