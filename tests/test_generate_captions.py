@@ -196,3 +196,15 @@ def test_an_architecture_is_for_those_that_are_trained(params, made, sentence):
     with pytest.raises(CondmixError, match=sentence):
         generate_captions.main(params)
     assert not params.paths.generated.exists()
+
+
+def test_a_captioner_is_trained_once_and_lies_beside_what_it_wrote(params, monkeypatch):
+    training = {"steps": 2, "batch_size": 10}
+    params.generated = settings("trained_coca", COCA, training=training, captions=2, batch_size=10)
+    generate_captions.main(params)
+    first = written(params)
+    assert first["captioner"]["captioner"] == "trained_coca" and any(first["captions"])
+    assert (params.paths.generated / "captioner" / "vocabulary.json").exists()
+    monkeypatch.setattr(plugin("captioners", "trained_coca"), "train", None)
+    generate_captions.main(params)
+    assert written(params) == first
