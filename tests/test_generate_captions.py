@@ -171,7 +171,7 @@ def test_generated_captions_become_perspectives_and_change_no_other_s_cache(para
     pack.main(params, "experiment")
     train, test = (Packed.load(params.paths.packed("experiment"), split) for split in ("train", "test"))
     assert train.vectors["mixed_any"].shape[1] == 2 + 5
-    np.testing.assert_allclose(train.odds["mixed_any"][0], [1 / 8] * 2 + [3 / 20] * 5, rtol=1e-6)
+    np.testing.assert_allclose(train.choices["mixed_any"][0], [1 / 8] * 2 + [3 / 20] * 5, rtol=1e-6)
     assert not test.choices and test.variant["perspectives"][1] == {"name": "generated_2", "dim": 16}
 
 
