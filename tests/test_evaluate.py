@@ -124,11 +124,14 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     network = ShiftedPrior(Shape(dim=16, clusters=2, width=8, blocks=1))
     network.means = torch.randn(2, 16)
     save_prior(judged.paths.prior, network, {"encoder": "random", "sample_steps": 2, "guidance": 1.0})
-    params = judged.model_copy(update={"prior": Prior()})
+    settings = judged.evaluate.model_copy(update={"other_n": 5})
+    params = judged.model_copy(update={"prior": Prior(), "evaluate": settings})
     train.run(params, "class_v1")
     evaluate.main(params, "class_v1")
     metrics = json.loads((params.paths.metrics / "class_v1.json").read_text())
-    assert metrics["condition"] == "prompt" and metrics["oracle"]["n"] == 6 and metrics["prior"]["n"] == 4
+    assert (
+        metrics["condition"] == "prompt" and metrics["n"] == 6 and metrics["oracle"]["n"] == metrics["prior"]["n"] == 5
+    )
     packed = Packed.load(params.paths.packed("class_v1"), "test")
     job = Job("prior", 2.0, 4)
     told = evaluate.placed(packed, load_prior(params.paths.prior), job, params.seed)

@@ -72,7 +72,7 @@ class Repository:
                 "deps": [{"path": "data/tiny/dataset"}],
                 "outs": [{"path": f"models/{name}", "md5": name}],
             }
-            for stage, name in (("encode", "clip"), ("judge", "judge"))
+            for stage, name in (("encode", "clip"), ("judge", "judge"), ("prior", "prior"))
         }
         self.write("dvc.lock", yaml.safe_dump({"stages": networks}))
 
@@ -162,7 +162,7 @@ def test_a_killed_grid_goes_on_and_repeats_nothing(tmp_path):
     project = Project(tmp_path / "project", "tiny", TINY)
     project.environment["CONDMIX_TRACKING"] = "off"
     write_grid(project.folder, seeds=[0])
-    project.run("dvc", "repro", "embed", "judge")
+    project.run("dvc", "repro", "embed", "judge", "prior")
     project.commit("reproduced")
     # as many at a time as there are cores: one process each
     command = ["condmix", "experiments", "run", "--grid", "small", "-j", str(os.cpu_count())]

@@ -225,6 +225,7 @@ class Evaluate(Settings):
 
     n: Positive
     batch_size: Positive = 100
+    other_n: Positive | None = None  # pictures of each further way of asking (the oracle, the prior); null: n
     sampler: Name = "dpmpp_2m"
     steps: Positive = 16
     sweep: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)

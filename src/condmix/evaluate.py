@@ -103,7 +103,8 @@ def main(params: Params, variant: str) -> None:
     n = min(settings.n, len(packed))
     headline = asked[0]
     few = min(settings.sweep_n, n)
-    jobs = [Job(one.name, params.guidance, few if one.name == "prior" else n) for one in asked]
+    others = min(settings.other_n or n, n)
+    jobs = [Job(one.name, params.guidance, n if one is headline else others) for one in asked]
     sweep = [Job(headline.name, scale, few) for scale in settings.sweep]
     shuffled = Job(headline.name, params.guidance, few, "shuffled")
     repeated = Job(headline.name, params.guidance, max(1, few // REPEATS) * REPEATS, "repeated")

@@ -326,7 +326,7 @@ def _networks(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) 
         if not any(dep["path"].startswith(f"data/{profile}/") for dep in entry["deps"]):
             raise CondmixError(
                 f"dvc.lock at HEAD holds no {outputs[0]} of profile {profile}, which all runs share: "
-                "set the profile in params.yaml, run dvc repro embed judge, and commit"
+                "set the profile in params.yaml, run dvc repro embed judge prior, and commit"
             )
         found |= {output["path"]: output["md5"] for output in entry["outs"]}
     return found
