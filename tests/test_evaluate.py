@@ -134,13 +134,12 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     )
     packed = Packed.load(params.paths.packed("class_v1"), "test")
     job = Job("prior", 2.0, 4)
-    told = evaluate.placed(packed, load_prior(params.paths.prior), job, params.seed)
+    told = evaluate.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
     assert torch.equal(told.present, packed.prompted().present)
     torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
     assert torch.equal(told.vectors["image"][4:], packed.prompt[0][4:].float())
-    packed.variant["encoder"] = "another"
-    with pytest.raises(CondmixError, match="the prior is of random, not of another"):
-        evaluate.placed(packed, load_prior(params.paths.prior), job, params.seed)
+    with pytest.raises(CondmixError, match="is of vectors of random, not of another: run dvc repro prior"):
+        load_prior(params.paths.prior, "another")
 
 
 def test_generated_captions_condition_with_their_words_and_name_what_these_name(project):
@@ -211,12 +210,13 @@ def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditio
         text = model.encode_text(score.texts.clip.tokenizer([f"two {i}"]))
         by_hand.append(torch.cosine_similarity(image, text).item())
     assert found["of_real_pictures"] == pytest.approx(np.mean(by_hand), abs=1e-3)
-    ranks = score.ranks(real, [[f"two {i}"] for i in range(6)])
+    seen = score.see(real)
+    ranks = score.ranks(seen, [[f"two {i}"] for i in range(6)])
     texts = model.encode_text(score.texts.clip.tokenizer([f"two {i}" for i in range(6)]))
     for i, picture in enumerate(real):
         fits = torch.cosine_similarity(score.images(torch.from_numpy(picture[None].copy())), texts)
         assert ranks[i, 0] == pytest.approx((fits < fits[i]).sum().item() / 5)
-    assert np.isnan(score.ranks(real, [["one", "two"], *[["one"]] * 5])[:, 1]).all()
+    assert np.isnan(score.ranks(seen, [["one", "two"], *[["one"]] * 5])[:, 1]).all()
     with np.load(judged.paths.details("experiment") / "pictures.npz") as file:
         told, ranks = file["told"], file["caption_ranks"]
     assert told[:, 0].all() and not told[:, 1].any()

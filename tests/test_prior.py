@@ -95,8 +95,8 @@ def test_the_stage_measures_every_way_and_its_prior_loads(embedded):
     ways = ["text itself", "linear regression", "diffusion from 3 clusters", "diffusion from N(0, I)"]
     assert list(metrics) == ["n", *ways, "real picture", "seconds"]
     assert all({"cosine", "fd_embedding", "shape"} == metrics[way].keys() for way in ways)
-    trained = load_prior(embedded.paths.prior)
-    assert trained.encoder == "random" and trained.network.shape.clusters == 3
+    trained = load_prior(embedded.paths.prior, "random")
+    assert trained.network.shape.clusters == 3
     vectors = trained.sample(torch.randn(2, 16), [0, 1])
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
     first = (embedded.paths.prior / "model.safetensors").read_bytes()
@@ -110,7 +110,7 @@ def test_what_stops_the_stage_leaves_nothing(embedded, monkeypatch):
         prior.main(embedded)
     assert not embedded.paths.prior.exists() and not (embedded.paths.metrics / "prior.json").exists()
     with pytest.raises(CondmixError, match="run dvc repro prior"):
-        load_prior(embedded.paths.prior)
+        load_prior(embedded.paths.prior, "random")
 
 
 def test_a_profile_without_one_says_so(embedded):
@@ -118,7 +118,7 @@ def test_a_profile_without_one_says_so(embedded):
     prior.main(embedded.model_copy(update={"prior": None}))
     assert [path.name for path in embedded.paths.prior.iterdir()] == ["prior.json"]
     with pytest.raises(CondmixError, match=r"holds no prior \(prior is null in conf/tiny.yaml\)"):
-        load_prior(embedded.paths.prior)
+        load_prior(embedded.paths.prior, "random")
 
 
 def test_mistakes_are_said_in_one_sentence(embedded):

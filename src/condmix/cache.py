@@ -100,6 +100,12 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def numbered(folder: Path, kind: str) -> list[str]:
+    """The perspectives <kind>_1, <kind>_2, ... that have caches in a folder, by number."""
+    names = [path.stem for path in folder.glob(f"{kind}_*.safetensors")]
+    return sorted(names, key=lambda name: int(name.removeprefix(f"{kind}_")))
+
+
 def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:
     what = f"embeddings of {key['perspective']} ({key['split']})"
     if vectors.ndim != 2 or vectors.shape[1] == 0:

@@ -20,7 +20,7 @@ from condmix.features import ClipFeatures
 
 
 class CaptionScore:
-    """The mean cosine between pictures and captions under the CLIP in a folder (open_clip's format)."""
+    """How well captions fit pictures under the CLIP in a folder (open_clip's format)."""
 
     def __init__(self, folder: Path, conditioned_by: str, batch_size: int, device: str = "cpu"):
         """CondmixError if the CLIP is `conditioned_by`, the id of the encoder that made the conditions."""
@@ -33,36 +33,37 @@ class CaptionScore:
                 "name another one, or leave evaluate.scorer empty"
             )
 
-    @torch.no_grad()
-    def __call__(self, pictures: np.ndarray, captions: Sequence[Sequence[str]]) -> float:
-        """Mean over the pictures (n, S, S, 3) uint8 that have captions of the mean cosine to theirs, in -1..1."""
-        seen = torch.nn.functional.normalize(self._all(pictures), dim=1)
-        scores = []
-        for picture, texts in zip(seen, captions, strict=True):
-            if texts:
-                scores.append((self.texts.encode(texts).to(seen) @ picture).mean())
-        return torch.stack(scores).mean().item()
+    def see(self, pictures: np.ndarray) -> Tensor:
+        """Unit vectors (n, D) of pictures (n, S, S, 3) uint8, which the scores are taken of."""
+        parts = [self.images(torch.from_numpy(np.array(part))).cpu() for part in self._parts(pictures)]
+        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
     @torch.no_grad()
-    def ranks(self, pictures: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
+    def read(self, captions: Sequence[str]) -> Tensor:
+        """Unit vectors (N, D) of captions."""
+        return torch.cat([self.texts.encode(part).cpu() for part in self._parts(captions)])
+
+    def score(self, seen: Tensor, captions: Sequence[Sequence[str]]) -> float:
+        """Mean over the pictures (n, D) that have captions of the mean cosine to theirs, in -1..1."""
+        read = self.read([text for texts in captions for text in texts]).split([len(texts) for texts in captions])
+        cosines = [(vectors @ picture).mean() for vectors, picture in zip(read, seen, strict=True) if len(vectors)]
+        return torch.stack(cosines).mean().item()
+
+    def ranks(self, seen: Tensor, captions: Sequence[Sequence[str]]) -> np.ndarray:
         """(n, K): of all other pictures' k-th captions, the share that fits the picture less well than its own k-th.
 
         1 is the best and 1/2 is chance; NaN where there is no such caption. It is the retrieval behind R-precision
         (Xu et al. 2018, arXiv:1711.10485), with the whole rank in place of "first of 100 or not". n >= 2.
         """
-        seen = torch.nn.functional.normalize(self._all(pictures), dim=1)
         found = np.full((len(captions), max(map(len, captions))), np.nan, np.float32)
         for k in range(found.shape[1]):
             having = [i for i, texts in enumerate(captions) if len(texts) > k]
             if len(having) > 1:
-                texts = torch.cat([self.texts.encode([captions[i][k] for i in part]) for part in self._parts(having)])
+                texts = self.read([captions[i][k] for i in having])
                 for row, i in enumerate(having):
-                    fits = texts.to(seen) @ seen[i]
+                    fits = texts @ seen[i]
                     found[i, k] = (fits < fits[row]).sum().item() / (len(having) - 1)
         return found
-
-    def _all(self, pictures: np.ndarray) -> Tensor:
-        return torch.cat([self.images(torch.from_numpy(np.array(part))).cpu() for part in self._parts(pictures)])
 
     def _parts(self, items: Sequence) -> list[Sequence]:
         return [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]

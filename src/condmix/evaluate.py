@@ -238,9 +238,8 @@ def conditions(
     if packed.prompt is None or shown != ["image"]:
         return [oracle]
     words = sorted({0, *slots})
-    ways = ["prompt", "prior"] if prior else ["prompt"]
-    prompt, *through_prior = [Condition(way, texts(words), named(words)) for way in ways]
-    return [prompt, oracle, *through_prior]
+    prompt = Condition("prompt", texts(words), named(words))
+    return [prompt, oracle, *([replace(prompt, name="prior")] if prior else [])]
 
 
 def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
@@ -250,7 +249,8 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     model, card = load_model(params.paths.model(variant))
     model.to(device)
     packed = Packed.load(params.paths.packed(variant), "test")
-    prior = load_prior(params.paths.prior) if params.prior else None
+    through_prior = any(job.condition == "prior" for job in jobs)
+    prior = load_prior(params.paths.prior, packed.variant["encoder"]) if through_prior else None
     settings = params.evaluate
     sampling = Sampling(
         Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
@@ -282,8 +282,6 @@ def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed
     """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
     if job.condition != "prior":
         return packed.prompted() if job.condition == "prompt" else packed
-    if prior.encoder != packed.variant["encoder"]:
-        raise CondmixError(f"the prior is of {prior.encoder}, not of {packed.variant['encoder']}: run dvc repro prior")
     words = packed.prompt[0].float().clone()
     words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
     return packed.prompted(words)
@@ -314,7 +312,8 @@ def held_out_scores(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     card = read_card(params.paths.model(variant))
     score = CaptionScore(Path(params.evaluate.scorer), card["encoder"], params.evaluate.batch_size, device)
-    ranks = score.ranks(pictures, captions[:n])
+    seen = score.see(pictures)
+    ranks = score.ranks(seen, captions[:n])
     told = np.zeros(ranks.shape, bool)
     for row, (texts, used) in enumerate(zip(captions[:n], headline.texts[:n], strict=True)):
         told[row, : len(texts)] = [text in used for text in texts]
@@ -326,9 +325,9 @@ def held_out_scores(
     others = [held_out[i] for i in another(n)]
     return {
         "held_out_captions": {
-            "score": round(score(pictures, held_out), 4),
-            "of_real_pictures": round(score(np.asarray(split.images[:n]), held_out), 4),
-            "of_others": round(score(pictures, others), 4),
+            "score": round(score.score(seen, held_out), 4),
+            "of_real_pictures": round(score.score(score.see(split.images[:n]), held_out), 4),
+            "of_others": round(score.score(seen, others), 4),
             "rank": round(float(np.nanmean(np.where(told, np.nan, ranks))), 4),
             "captions": sum(map(len, held_out)),
             "scorer": score.id,

@@ -76,7 +76,8 @@ def main(
     if prior:
         if prompt is None:
             raise CondmixError("--prior turns the words of --prompt into pictures' vectors; give a --prompt")
-        vectors["image"] = _imagined(params.paths.prior, card, vectors["image"], range(seed, seed + n))
+        imagined = load_prior(params.paths.prior, card["encoder"]).sample(vectors["image"], range(seed, seed + n))
+        vectors["image"] = imagined.to(device)
     batches = sample_batches(
         model,
         sampling,
@@ -89,16 +90,6 @@ def main(
     pictures = torch.cat([batch.cpu() for batch in batches])
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid(pictures.numpy(), scale=scale)).save(out)
-
-
-def _imagined(folder: Path, card: dict, texts: Tensor, seeds: Sequence[int]) -> Tensor:
-    """The trained prior's picture vectors (n, D) for text vectors (n, D)."""
-    prior = load_prior(folder)
-    if prior.encoder != card["encoder"]:
-        raise CondmixError(
-            f"{card['variant']} was trained on vectors of {card['encoder']}, the prior on {prior.encoder}'s"
-        )
-    return prior.sample(texts, seeds).to(texts.device)
 
 
 def encode(given: dict[str, Any], card: dict, clip: Path) -> tuple[dict[str, Tensor], Tensor]:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.cache import read_cache, read_metadata
+from condmix.cache import numbered, read_cache, read_metadata
 from condmix.config import plugins, unknown
 from condmix.perspectives import another, parse
 from condmix.variants import Variant, resolve
@@ -72,7 +72,7 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
         if perspective.place and split == "train":
             if perspective.place > 1:
                 continue
-            sources = [*_captions(folder, "caption"), *(_captions(folder, "generated") if perspective.mixed else ())]
+            sources = [*numbered(folder, "caption"), *(numbered(folder, "generated") if perspective.mixed else ())]
             vectors, present = zip(*(_read(folder, source, split) for source in sources), strict=True)
             found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
             if perspective.mixed and weights is not None:
@@ -119,11 +119,6 @@ def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
         return _read(folder, PROMPT, split)
     vectors, present = _read(folder, "image", split)
     return torch.zeros_like(vectors), torch.zeros_like(present)
-
-
-def _captions(folder: Path, kind: str) -> list[str]:
-    names = [path.stem for path in folder.glob(f"{kind}_*.safetensors")]
-    return sorted(names, key=lambda name: int(name.removeprefix(f"{kind}_")))
 
 
 def describe(variant: Variant, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Axes: N pictures, K captions of each, D width of the vectors.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix import config as settings
-from condmix.cache import read_cache
+from condmix.cache import numbered, read_cache
 from condmix.datasets import Split
 from condmix.files import write_json
 from condmix.frechet import Statistics, frechet_distance
@@ -39,7 +38,8 @@ def main(params: settings.Params) -> None:
         write_json(params.paths.metrics / "prior.json", {"reason": reason})
         return
     started = time.monotonic()
-    train = {name: read(params, "train", name) for name in ("image", *captions(params.paths.embeddings / "train"))}
+    names = ("image", *numbered(params.paths.embeddings / "train", "caption"))
+    train = {name: read(params, "train", name) for name in names}
     if not any(present.any() for name, (_, present, _) in train.items() if name != "image"):
         raise CondmixError(f"profile {params.profile} has no captions to train a prior on: set prior to null")
     networks = {params.prior.clusters: fit(train, params.prior, params.prior.clusters)}
@@ -50,12 +50,6 @@ def main(params: settings.Params) -> None:
     facts = {"encoder": train["image"][2]["encoder"], **params.prior.model_dump()}
     save_prior(params.paths.prior, networks[params.prior.clusters], facts)
     write_json(params.paths.metrics / "prior.json", metrics)
-
-
-def captions(folder: Path) -> list[str]:
-    """Names of the captions' caches, by number."""
-    names = [path.stem for path in folder.glob("caption_*.safetensors")]
-    return sorted(names, key=lambda name: int(name.removeprefix("caption_")))
 
 
 def read(params: settings.Params, split: str, name: str) -> tuple[Tensor, Tensor, dict[str, str]]:

@@ -138,7 +138,6 @@ class Trained:
     """A prior as the stage left it: the network, and how it is sampled."""
 
     network: ShiftedPrior
-    encoder: str  # of its vectors, as the embedding caches name it
     steps: int
     guidance: float
 
@@ -161,12 +160,14 @@ def save_no_prior(folder: Path, reason: str) -> None:
     write_json(folder / CARD, {"trained": False, "reason": reason})
 
 
-def load_prior(folder: Path) -> Trained:
-    """What the stage prior trained."""
+def load_prior(folder: Path, encoder: str) -> Trained:
+    """What the stage prior trained; CondmixError unless on vectors of `encoder`, as the embedding caches name it."""
     try:
         card = json.loads((folder / CARD).read_text())
         if not card["trained"]:
             raise CondmixError(f"{folder} holds no prior ({card['reason']}): set it and run dvc repro prior")
+        if card["encoder"] != encoder:
+            raise CondmixError(f"{folder} is of vectors of {card['encoder']}, not of {encoder}: run dvc repro prior")
         network = ShiftedPrior(Shape(**card["shape"]))
         network.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError as error:
@@ -174,4 +175,4 @@ def load_prior(folder: Path) -> Trained:
     except (json.JSONDecodeError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         problem = str(error).splitlines()[0]
         raise CondmixError(f"{folder} does not hold a prior ({problem}): run dvc repro -f prior") from None
-    return Trained(network.eval(), card["encoder"], card["sample_steps"], card["guidance"])
+    return Trained(network.eval(), card["sample_steps"], card["guidance"])

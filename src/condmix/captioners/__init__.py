@@ -5,6 +5,7 @@ What a captioner writes is a guess: it errs, and the stage `generate_captions` k
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,32 +13,35 @@ from typing import Any, ClassVar
 import numpy as np
 
 
-class Captioner:
-    """What writes captions. A subclass implements `open`, `see` and `caption`.
-
-    One that is `trained` on the data at hand has `train` as well; `open` then reads what that left in the folder.
-    """
+class Captioner(ABC):
+    """What writes captions."""
 
     trained: ClassVar[bool] = False
     prompts: tuple[str, ...] = ("",)  # where the settings name none; several make captions of several kinds
     facts: dict[str, Any]  # model, revision, weights_sha256: equal facts, prompt and seed mean equal captions
 
     @classmethod
+    @abstractmethod
+    def open(cls, settings: Any, folder: Path, device: str = "cpu") -> Captioner:
+        """The captioner that the profile's section `generated` describes. CondmixError where it cannot be had."""
+
+    @abstractmethod
+    def see(self, pictures: Sequence[np.ndarray]) -> Any:
+        """Pictures (H, W, 3) uint8 of any size, made ready to be captioned any number of times."""
+
+    @abstractmethod
+    def caption(self, seen: Any, prompt: str, seed: int) -> list[str]:
+        """One caption of each picture; another seed draws other ones. They may be empty."""
+
+
+class TrainedCaptioner(Captioner):
+    """One that learns from the data at hand; `open` reads what `train` left in the folder."""
+
+    trained = True
+
+    @classmethod
+    @abstractmethod
     def train(
         cls, settings: Any, pictures: np.ndarray, captions: Sequence[Sequence[str]], folder: Path, device: str
     ) -> None:
         """Learn from pictures (N, S, S, 3) uint8 with captions[i] of picture i, and leave the model in `folder`."""
-        raise NotImplementedError
-
-    @classmethod
-    def open(cls, settings: Any, folder: Path, device: str = "cpu") -> Captioner:
-        """The captioner that the profile's section `generated` describes. CondmixError where it cannot be had."""
-        raise NotImplementedError
-
-    def see(self, pictures: Sequence[np.ndarray]) -> Any:
-        """Pictures (H, W, 3) uint8 of any size, made ready to be captioned any number of times."""
-        raise NotImplementedError
-
-    def caption(self, seen: Any, prompt: str, seed: int) -> list[str]:
-        """One caption of each picture; another seed draws other ones. They may be empty."""
-        raise NotImplementedError

@@ -16,16 +16,15 @@ from typing import Any
 import numpy as np
 
 from condmix import CondmixError
+from condmix.captioners import TrainedCaptioner
 from condmix.captioners._coca import CocaCaptioner, load_coca, weights_sha256
 from condmix.captioners._coca_training import train_and_save
 
 VOCABULARY = "vocabulary.json"
 
 
-class TrainedCoca(CocaCaptioner):
+class TrainedCoca(CocaCaptioner, TrainedCaptioner):
     """A CoCa that the stage trains; it lies in open_clip's folder format with its vocabulary beside it."""
-
-    trained = True
 
     @classmethod
     def train(

@@ -34,7 +34,7 @@ WORDS = {
     "pink": ["pink", "rosy"],
 }
 # What identifies a value: the phrase without the words around it, which a writer other than us may leave out.
-CORES = {
+KEYWORDS = {
     (attribute, number): re.compile(
         r"\b(?:" + "|".join(re.sub(r"^(in|at) the | corner$", "", phrase) for phrase in WORDS[value]) + r")\b"
     )
@@ -106,7 +106,7 @@ def with_article(*words: str | None) -> str:
 def claims(caption: str) -> list[int]:
     """Which value a caption names of each attribute, -1 where none; the first one where it names several."""
     first = {}
-    for (attribute, number), words in CORES.items():
+    for (attribute, number), words in KEYWORDS.items():
         if found := words.search(caption.lower()):
             first[attribute] = min(first.get(attribute, (len(caption), -1)), (found.start(), number))
     return [first[attribute][1] if attribute in first else -1 for attribute in range(len(NAMES))]
