@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -22,9 +21,11 @@ from condmix.captionfile import read_captions
 from condmix.config import Params, load
 from condmix.datasets import Split
 from condmix.diffusion import Schedule
-from condmix.evaluate import conditions, picture_seed
+from condmix.draw import picture_seed
+from condmix.evaluate import conditions
 from condmix.measures import Measure
 from condmix.model import Architecture, ConditionalModel
+from condmix.observe import Seen
 from condmix.packed import Packed
 from condmix.processes import spawn
 from condmix.sample import Sampling, sample_batches
@@ -102,7 +103,7 @@ def main(variant: str, n: int) -> None:
                 model.to(memory_format=torch.channels_last)
                 seeds = [picture_seed(params.seed, i) for i in range(n)]
                 batches = sample_batches(model, sampling, vectors, mask, seeds, settings.batch_size)
-                found = measure(np.concatenate([batch.numpy() for batch in batches]), asked.named)
+                found = measure(Seen.join([measure.observer(batch) for batch in batches]), asked.named)
                 least = min(found["attribute_accuracy"].items(), key=lambda item: item[1])
                 print(f"| {name} | {saved['images']:,} | {saved['seconds']:.0f} | "
                       f"{found['attribute_accuracy_mean']:.1%} | {least[0]} {least[1]:.1%} | "

@@ -18,7 +18,8 @@ import torch
 from condmix.captionfile import read_captions
 from condmix.config import load
 from condmix.datasets import Split
-from condmix.evaluate import Job, collect, conditions, draw
+from condmix.draw import Drawn, Job, draw
+from condmix.evaluate import conditions
 from condmix.measures import Measure
 from condmix.packed import Packed
 from condmix.processes import together
@@ -53,11 +54,12 @@ def main(variant: str, n: int, rounds: int) -> None:
                     Path(folder),
                 )
                 seconds[sampler, steps].append(time.perf_counter() - started)
-                found[sampler, steps] = measure(collect(Path(folder), job, world), asked.named)
+                found[sampler, steps] = measure(Drawn(Path(folder), world).seen(job), asked.named)
     print(
         f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, seed {params.seed}; distances to "
         f"{len(split.images):,} test pictures; {params.evaluate.processes} processes, {rounds} rounds; seconds include "
-        f"the processes' start; torch {torch.__version__}, load before {load_before:.2f}\n"
+        f"the start of the networks, and looking at the pictures; "
+        f"torch {torch.__version__}, load before {load_before:.2f}\n"
     )
     distances = [name for name in found[CONTENDERS[0]] if name.startswith("fd_") or name == "fid"]
     print(f"| sampler | steps | seconds | speed-up | {' | '.join(distances)} | attributes right |")

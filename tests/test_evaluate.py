@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from clip_helpers import save_tiny_clip
-from condmix import CondmixError, evaluate, train
+from condmix import CondmixError, draw, evaluate, train
 from condmix.caption_score import CaptionScore
 from condmix.config import Prior
 from condmix.datasets import Split
-from condmix.evaluate import REPEATS, Job, Written, best_guidance, conditions, read_written
+from condmix.draw import REPEATS, Drawn, Job
+from condmix.evaluate import Written, best_guidance, conditions, read_written
 from condmix.judges import Judge
 from condmix.measures import Measure
+from condmix.observe import Observer
 from condmix.packed import Packed
+from condmix.processes import together
 from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,8 +69,8 @@ def test_each_job_is_told_what_it_says(judged):
 
     folder = judged.root / "drawn"
     folder.mkdir()
-    evaluate.draw(judged, "experiment", [plain, shuffled, without], folder)
-    drawn = {job.change: np.load(folder / f"{job.file}.0.npy") for job in (plain, shuffled, without)}
+    draw.draw(judged, "experiment", [plain, shuffled, without], folder)
+    drawn = {job.change: Drawn(folder, 1).pictures(job) for job in (plain, shuffled, without)}
     assert not np.array_equal(drawn[""], drawn["without class"]) and not np.array_equal(drawn[""], drawn["shuffled"])
 
 
@@ -78,8 +81,8 @@ def test_a_perspective_left_out_is_its_null(judged):
     jobs = [Job("captions", 2.0, 6), Job("captions", 2.0, 6, "without class")]
     folder = judged.root / "drawn"
     folder.mkdir()
-    evaluate.draw(judged, "experiment", jobs, folder)
-    one, other = (np.load(folder / f"{job.file}.0.npy") for job in jobs)
+    draw.draw(judged, "experiment", jobs, folder)
+    one, other = (Drawn(folder, 1).pictures(job) for job in jobs)
     same = (one == other).all(axis=(1, 2, 3))
     assert same[lacking.numpy()].all() and not same[~lacking.numpy()].all()
 
@@ -134,7 +137,7 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     )
     packed = Packed.load(params.paths.packed("class_v1"), "test")
     job = Job("prior", 2.0, 4)
-    told = evaluate.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
+    told = draw.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
     assert torch.equal(told.present, packed.prompted().present)
     torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
     assert torch.equal(told.vectors["image"][4:], packed.prompt[0][4:].float())
@@ -174,13 +177,36 @@ def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():
 def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     split = Split.load(judged.paths.dataset, "test")
     measure = Measure(judged, split)
-    assert measure(np.asarray(split.images), np.ones((8, 1), bool))["fd_judge"] == pytest.approx(0, abs=1e-4)
-    training = Split.load(judged.paths.dataset, "train").images
-    closely = measure.closely(np.asarray(training[:8]))
+    real, everything = measure.observer.all(np.asarray(split.images)), np.ones((8, 1), bool)
+    assert measure(real, everything)["fd_judge"] == pytest.approx(0, abs=1e-4)
+    copies = np.asarray(Split.load(judged.paths.dataset, "train").images[:8])
+    closely = measure.closely(measure.observer.all(copies), copies)
     assert closely["nearest_training"]["median"] == 0 < closely["nearest_training"]["median_of_real"]
     (path,) = judged.paths.statistics.iterdir()
     path.write_bytes(b"damaged")
-    assert Measure(judged, split)(np.asarray(split.images), np.ones((8, 1), bool))["fd_judge"] < 1e-4
+    assert Measure(judged, split)(real, everything)["fd_judge"] < 1e-4
+
+
+def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
+    jobs = [Job("captions", 2.0, 5), Job("captions", 2.0, 1, "shuffled")]  # of one picture, no two draw
+    folders = [tmp_path / str(world) for world in (1, 2)]
+    for world, folder in enumerate(folders, 1):
+        folder.mkdir()
+        (folder / "left.npy").write_bytes(b"by a run that was killed")
+        together(world, draw.draw, judged, "experiment", jobs, folder)
+        assert not (folder / "left.npy").exists()
+    observer = Observer(judged)
+    for job in jobs:
+        one, two = (Drawn(folder, world) for world, folder in enumerate(folders, 1))
+        assert one.pictures(job).shape == (job.n, 8, 8, 3)
+        assert np.array_equal(one.pictures(job), two.pictures(job))
+        seen = observer.all(one.pictures(job))
+        for found in (one.seen(job), two.seen(job)):
+            torch.testing.assert_close(found.features["judge"], seen.features["judge"])
+            assert torch.equal(found.values, seen.values)
+    fewer = Job("captions", 2.0, 3)  # the first of those that were drawn for five
+    assert np.array_equal(two.pictures(fewer), one.pictures(jobs[0])[:3])
+    assert torch.equal(two.seen(fewer).values, two.seen(jobs[0]).values[:3])
 
 
 def test_accuracy_by_caption_asks_every_variant_the_same(judged):

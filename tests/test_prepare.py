@@ -127,7 +127,7 @@ def test_a_failure_leaves_what_was_there(few, tmp_path):
 
 def test_columns_that_do_not_fit(few, tmp_path):
     few.pictures.pop()
-    with pytest.raises(CondmixError, match="train has 3 ids but 2 pictures"):
+    with pytest.raises(CondmixError, match="train_images.npy was to hold 3 pictures, but 2 came"):
         prepare.prepare(few, "few", 16, tmp_path / "dataset")
     few.labels = lambda split: np.zeros(5, np.int64)
     with pytest.raises(CondmixError, match="3 pictures but 5 rows of labels"):

@@ -29,6 +29,7 @@ from condmix.config import plugin, unknown
 from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, read_config, save_clip
 from condmix.files import write_json
+from condmix.npy import write_pixels
 from condmix.probes import linear_probe, recall_at_1, zero_shot
 from condmix.processes import spawn
 
@@ -248,16 +249,17 @@ def train_member(scratch: Path, model_settings: str | dict[str, Any], recipe: Re
 
 
 def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> None:
-    """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in an .npy file: real data exceed memory."""
+    """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in an .npy file."""
     mean, std = (torch.tensor(model.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
-    pixels = None
-    progress = tqdm(images, "resize for CLIP", total=count, unit="img", mininterval=0.5)
-    for row, image in enumerate(progress):
+
+    def small(image: np.ndarray) -> np.ndarray:
         # Undoes the last step of preprocessing; after the resize the picture consists of bytes, so this is exact.
-        small = ((preprocess(Image.fromarray(image)) * std + mean) * 255).round().to(torch.uint8)
-        if pixels is None:
-            pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *small.shape))
-        pixels[row] = small
+        return ((preprocess(Image.fromarray(image)) * std + mean) * 255).round().to(torch.uint8).numpy()
+
+    size = model.visual.preprocess_cfg["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    progress = tqdm(images, "resize for CLIP", total=count, unit="img", mininterval=0.5)
+    write_pixels(path, (count, 3, height, width), map(small, progress))
 
 
 # Measuring

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
 from condmix import CondmixError
@@ -28,20 +27,17 @@ from condmix.caption_score import CaptionScore, not_told
 from condmix.captionfile import read_captions, read_claims, read_generated
 from condmix.config import Params
 from condmix.datasets import Split
-from condmix.diffusion import Schedule
+from condmix.draw import REPEATS, Drawn, Job, draw, picture_seed
 from condmix.files import replacing, write_json
 from condmix.measures import Measure, class_attribute
-from condmix.model import load_model, read_card
+from condmix.model import read_card
 from condmix.packed import Packed
 from condmix.perspectives import another, parse
 from condmix.processes import is_main, together
-from condmix.sample import Sampling, grid, sample_batches
-from condmix.seeds import derive
-from condmix.shifted_diffusion import Trained, load_prior
+from condmix.sample import grid
 from condmix.tracking import find_run, git_commit, track
 
 SHOWN = 24  # scenes whose pictures the report shows
-REPEATS = 4  # pictures of one condition, for the diversity
 
 
 @dataclass(frozen=True)
@@ -59,37 +55,6 @@ class Written:
 
     captions: list[list[str]]
     claims: list[list[list[int]]] | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
-
-    `change` is "" or one thing that is done to them: "without <perspective>", "shuffled" (each has another
-    picture's), "repeated" (n / REPEATS conditions, REPEATS pictures of each).
-    """
-
-    condition: str
-    guidance: float
-    n: int
-    change: str = ""
-
-    @property
-    def file(self) -> str:
-        """Name of the array that holds its pictures, without the process's number."""
-        return f"{self.condition}-{self.guidance}-{self.change}"
-
-    def rows(self, count: int) -> np.ndarray:
-        """Which of `count` test pictures each of the n pictures is told of (n,)."""
-        if self.change == "repeated":
-            return np.arange(self.n) // REPEATS
-        return another(count)[: self.n] if self.change == "shuffled" else np.arange(self.n)
-
-    def seeds(self, seed: int) -> list[int]:
-        """One seed per picture; but for repeated conditions those of `picture_seed`."""
-        if self.change == "repeated":
-            return [derive(seed, "repeated", i) for i in range(self.n)]
-        return [picture_seed(seed, i) for i in range(self.n)]
 
 
 def main(params: Params, variant: str) -> None:
@@ -120,19 +85,19 @@ def main(params: Params, variant: str) -> None:
     world = together(settings.processes, draw, params, variant, draws, folder)
     if not is_main():
         return
-    drawn = time.monotonic() - started
-    measure = Measure(params, split)
+    seconds = time.monotonic() - started
+    drawn, measure = Drawn(folder, world), Measure(params, split)
     bar = tqdm(total=len(everything), desc=f"judge {variant}", unit="set")
 
     def row(job: Job) -> dict[str, Any]:
         bar.update()
-        found = measure(collect(folder, job, world), _named(asked, job))
+        found = measure(drawn.seen(job), _named(asked, job))
         return found | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
 
     rows, swept = [row(job) for job in jobs], [row(job) for job in sweep]
-    pictures = collect(folder, jobs[0], world)
-    right = measure.right(pictures)
-    closely = measure.closely(pictures)
+    pictures, seen = drawn.pictures(jobs[0]), drawn.seen(jobs[0])
+    right = measure.right(seen)
+    closely = measure.closely(seen, pictures)
     if right is not None:
         closely |= measure.by_caption(right)
     of_captions: dict[str, np.ndarray] = {}
@@ -142,11 +107,11 @@ def main(params: Params, variant: str) -> None:
     changed = {
         "shuffled": row(shuffled),
         "without": {name: row(job) for name, job in without.items()},
-        "diversity": measure.diversity(collect(folder, repeated, world), REPEATS),
+        "diversity": measure.diversity(drawn.seen(repeated), REPEATS),
         "diversity_n": {"conditions": repeated.n // REPEATS, "pictures_each": REPEATS},
     }
     bar.close()
-    shown = {condition.name: collect(folder, job, world)[:SHOWN] for condition, job in zip(asked, jobs, strict=False)}
+    shown = {one.name: np.array(drawn.pictures(job)[:SHOWN]) for one, job in zip(asked, jobs, strict=True)}
     shutil.rmtree(folder)
 
     card = read_card(params.paths.model(variant))
@@ -164,7 +129,7 @@ def main(params: Params, variant: str) -> None:
         "seed": params.seed,
         "split": "test",
         "reference": measure.reference,
-        "features": [network.name for network in measure.networks],
+        "features": measure.features,
         "ema": card["train.ema"],
         "judge_accuracy": measure.judge_accuracy,
         "judge_accuracy_n": measure.judge_n,
@@ -172,7 +137,7 @@ def main(params: Params, variant: str) -> None:
         **changed,
         "sweep": swept,
         "best_guidance": best_guidance(swept),
-        "images_per_second_sampling": round(sum(job.n for job in draws) / drawn, 1),
+        "images_per_second_sampling": round(sum(job.n for job in draws) / seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
         "commit": git_commit(),
     }
@@ -240,65 +205,6 @@ def conditions(
     words = sorted({0, *slots})
     prompt = Condition("prompt", texts(words), named(words))
     return [prompt, oracle, *([replace(prompt, name="prior")] if prior else [])]
-
-
-def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
-    """In each process: draw every job's share of pictures and leave them in `folder`."""
-    state = PartialState(cpu=not torch.cuda.is_available())
-    rank, world, device = state.process_index, state.num_processes, state.device
-    model, card = load_model(params.paths.model(variant))
-    model.to(device)
-    packed = Packed.load(params.paths.packed(variant), "test")
-    through_prior = any(job.condition == "prior" for job in jobs)
-    prior = load_prior(params.paths.prior, packed.variant["encoder"]) if through_prior else None
-    settings = params.evaluate
-    sampling = Sampling(
-        Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
-        card["diffusion.prediction"],
-        settings.sampler,
-        settings.steps,
-        params.guidance,
-        composed=settings.composed,
-        interval=settings.interval,
-    )
-    bar = tqdm(total=sum(job.n for job in jobs), desc=f"sample {variant}", unit="img", disable=rank > 0)
-    for job in jobs:
-        told = placed(packed, prior, job, params.seed)
-        rows = torch.from_numpy(job.rows(len(told))[rank::world])
-        vectors, mask = told.batch(rows, device)
-        if job.change.startswith("without "):
-            mask[:, list(packed.vectors).index(job.change.removeprefix("without "))] = False
-        seeds = job.seeds(params.seed)[rank::world]
-        parts = []
-        at = replace(sampling, guidance=job.guidance)
-        for batch in sample_batches(model, at, vectors, mask, seeds, settings.batch_size):
-            parts.append(batch.cpu().numpy())
-            bar.update(len(batch) * world)
-        np.save(folder / f"{job.file}.{rank}.npy", np.concatenate(parts))
-    bar.close()
-
-
-def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed:
-    """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
-    if job.condition != "prior":
-        return packed.prompted() if job.condition == "prompt" else packed
-    words = packed.prompt[0].float().clone()
-    words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
-    return packed.prompted(words)
-
-
-def picture_seed(seed: int, row: int) -> int:
-    """Seed of test picture number `row`: the same for every variant, so that they can be compared in pairs."""
-    return derive(seed, "picture", row)
-
-
-def collect(folder: Path, job: Job, world: int) -> np.ndarray:
-    """A job's pictures (n, S, S, 3) uint8, from what each process drew of them."""
-    parts = [np.load(folder / f"{job.file}.{rank}.npy") for rank in range(world)]
-    pictures = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.uint8)
-    for rank, part in enumerate(parts):
-        pictures[rank::world] = part
-    return pictures[: job.n]
 
 
 def held_out_scores(

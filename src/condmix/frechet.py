@@ -1,16 +1,15 @@
-"""Features -> running Gaussian statistics -> the Fréchet distance between two sets of pictures.
+"""Features -> Gaussian statistics -> the Fréchet distance between two sets of pictures.
 
     d^2 = |mu_1 - mu_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1^{1/2} S_2 S_1^{1/2})^{1/2}
 
 the 2-Wasserstein distance between two Gaussians (Dowson & Landau, 1982). Only with the features of
 pytorch-fid's Inception network is it the FID of Heusel et al. (2017): `condmix.features` owns that name.
 """
-# B batch, F features, n pictures
+# F features, n pictures
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +32,9 @@ class Statistics:
 
     @classmethod
     def of(cls, features: Tensor) -> Statistics:
-        """Statistics of one batch (B, F) of features, B >= 1."""
+        """Statistics of features (n, F), n >= 1."""
+        if not len(features):
+            raise CondmixError("no pictures were given, so they have no feature statistics")
         if not torch.isfinite(features).all():
             raise CondmixError(
                 "the features of some pictures are NaN or infinite, so no Fréchet distance "
@@ -43,25 +44,6 @@ class Statistics:
         mean = features.mean(0)
         centred = features - mean
         return cls(len(features), mean, centred.T @ centred)
-
-    @classmethod
-    def of_batches(cls, batches: Iterable[Tensor]) -> Statistics:
-        """Statistics of a stream of batches (B, F), of which only one is in memory at a time."""
-        total: Statistics | None = None
-        for batch in batches:
-            part = cls.of(batch)
-            total = part if total is None else total.merge(part)
-        if total is None:
-            raise CondmixError("no pictures were given, so they have no feature statistics")
-        return total
-
-    def merge(self, other: Statistics) -> Statistics:
-        """Statistics of both sets together (Chan, Golub & LeVeque, 1979): exact, in any order."""
-        n = self.n + other.n
-        step = other.mean - self.mean
-        mean = self.mean + step * (other.n / n)
-        between = torch.outer(step, step) * (self.n * other.n / n)
-        return Statistics(n, mean, self.scatter + other.scatter + between)
 
     @property
     def covariance(self) -> Tensor:

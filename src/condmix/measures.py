@@ -5,7 +5,6 @@ Axes: N pictures of the split, n of them drawn, A attributes, S image size, F fe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from torch import Tensor
 from condmix import CondmixError, distances
 from condmix.config import Params
 from condmix.datasets import Split, load_meta
-from condmix.features import Features, extractors, metric_name
+from condmix.features import Features, metric_name
 from condmix.files import replacing
 from condmix.frechet import Statistics, frechet_distance
-from condmix.judges import Judge, read_card
+from condmix.judges import read_card
+from condmix.observe import Observer, Seen
 
 
 def class_attribute(split: Split) -> int:
@@ -38,35 +38,34 @@ def class_attribute(split: Split) -> int:
 class Measure:
     """Everything that is measured on pictures drawn for the first n test conditions."""
 
-    def __init__(self, params: Params, split: Split):
-        self.split, self.params, self.batch_size = split, params, params.evaluate.batch_size
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.judge = Judge.load(params.paths.judge, device)
+    def __init__(self, params: Params, split: Split, observer: Observer | None = None):
+        """`observer`, or one of its own, looks at the real pictures; drawn ones come as an `Observer` saw them."""
+        self.split, self.params = split, params
+        self.observer = observer = observer or Observer(params)
         card = read_card(params.paths.judge)
         self.judge_accuracy, self.judge_n = card.get("accuracy"), card.get("n")
-        self.networks = extractors(
-            params.evaluate.features, self.judge, params.paths.clip, params.evaluate.inception_weights, device
-        )
+        self.features = [network.name for network in observer.networks]
         self.reference = {"split": "test", "n": len(split.images)}
-        self._real = {network.name: reference_features(network, split, params) for network in self.networks}
+        self._real = {network.name: reference_features(network, split, params) for network in observer.networks}
         self._statistics = {name: Statistics.of(real) for name, real in self._real.items()}
 
-    def __call__(self, pictures: np.ndarray, named: np.ndarray | None) -> dict[str, Any]:
-        """Distances, and what the judge sees, of pictures (n, S, S, 3) uint8 whose conditions name `named` (N, A)."""
+    def __call__(self, seen: Seen, named: np.ndarray | None) -> dict[str, Any]:
+        """Distances, and what the judge sees, of pictures whose conditions name `named` (N, A)."""
         found: dict[str, Any] = {}
-        for network in self.networks:
-            statistics = Statistics.of_batches(features(network, pictures, self.batch_size))
-            distance = frechet_distance(statistics, self._statistics[network.name])
-            found[metric_name(network.name)] = round(distance, 4)
-        right = self.right(pictures)
+        for name in self.features:
+            distance = frechet_distance(Statistics.of(seen.features[name]), self._statistics[name])
+            found[metric_name(name)] = round(distance, 4)
+        right = self.right(seen)
         return found if right is None else found | self.judged(right, named)
 
-    def closely(self, pictures: np.ndarray) -> dict[str, Any]:
-        """What only the headline pictures are asked: intervals, further distances, and whether they are copies."""
+    def closely(self, seen: Seen, pictures: np.ndarray) -> dict[str, Any]:
+        """What only the headline pictures are asked: intervals, further distances, and whether they are copies.
+
+        `pictures` (n, S, S, 3) uint8 are those that were seen.
+        """
         found: dict[str, Any] = {}
-        for network in self.networks:
-            name, real = network.name, self._real[network.name]
-            drawn = torch.cat(list(features(network, pictures, self.batch_size)))
+        for name in self.features:
+            real, drawn = self._real[name], seen.features[name]
             if self.params.evaluate.resamples:
                 ends = distances.frechet_interval(
                     drawn, self._statistics[name], self.params.seed, self.params.evaluate.resamples
@@ -86,25 +85,22 @@ class Measure:
         }
         return found
 
-    def diversity(self, pictures: np.ndarray, per_condition: int) -> dict[str, float]:
-        """Mean distance between pictures (C M, S, S, 3) of one condition, M = `per_condition` neighbours each."""
-        found = {}
-        for network in self.networks:
-            drawn = torch.cat(list(features(network, pictures, self.batch_size)))
-            found[network.name] = round(distances.diversity(drawn.unflatten(0, (-1, per_condition))), 4)
-        return found
+    def diversity(self, seen: Seen, per_condition: int) -> dict[str, float]:
+        """Mean distance between the C M pictures of C conditions, M = `per_condition` neighbours of each."""
+        return {
+            name: round(distances.diversity(seen.features[name].unflatten(0, (-1, per_condition))), 4)
+            for name in self.features
+        }
 
-    @torch.no_grad()
-    def right(self, pictures: np.ndarray) -> np.ndarray | None:
+    def right(self, seen: Seen) -> np.ndarray | None:
         """(n, A) bool: does the judge see the real picture's value of each attribute? The class is one (n, 1) if no
         attributes are known; None without a judge."""
-        if self.judge is None:
+        if seen.values is None:
             return None
-        batches = [self.judge(part) for part in _batches(pictures, self.batch_size)]
-        names = self.names()
-        seen = np.stack([torch.cat([b[name].argmax(1) for b in batches]).cpu().numpy() for name in names], axis=1)
+        heads = list(self.observer.judge.heads)
+        values = seen.values[:, [heads.index(name) for name in self.names()]].numpy()
         known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
-        return seen == known[: len(pictures)]
+        return values == known[: len(values)]
 
     def names(self) -> list[str]:
         """What the columns of `right` are."""
@@ -160,7 +156,9 @@ def reference_features(network: Features, split: Split, params: Params) -> Tenso
     path = params.paths.statistics / f"{network.name}.safetensors"
     found = _cached(path, key)
     if found is None:
-        found = torch.cat(list(features(network, split.images, params.evaluate.batch_size))).float().cpu()
+        size = params.evaluate.batch_size
+        batches = (torch.from_numpy(np.array(split.images[i : i + size])) for i in range(0, len(split.images), size))
+        found = torch.cat([network(batch).float().cpu() for batch in batches])
         with replacing(path) as part:
             save_file({"features": found.contiguous()}, part, metadata=key)
     return found
@@ -173,18 +171,6 @@ def _cached(path: Path, key: dict[str, str]) -> Tensor | None:
             return file.get_tensor("features") if file.metadata() == key else None
     except (OSError, SafetensorError):
         return None
-
-
-@torch.no_grad()
-def features(network: Any, pictures: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    """Features (B, F) of pictures (N, S, S, 3), batch by batch."""
-    for part in _batches(pictures, batch_size):
-        yield network(part)
-
-
-def _batches(pictures: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    for first in range(0, len(pictures), batch_size):
-        yield torch.from_numpy(np.array(pictures[first : first + batch_size]))
 
 
 def _share(right: np.ndarray) -> float:

@@ -5,7 +5,6 @@ where the side is a multiple of the target, Lanczos elsewhere. All cores decode 
 work are in memory, and go in order into a file that maps.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError, config
 from condmix.datasets import SPLITS, Dataset
+from condmix.npy import write_pixels
 from condmix.prefetch import CORES, prefetch
 
 
@@ -63,19 +63,10 @@ def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int
             raise CondmixError(f"{split} has {len(ids)} pictures but {len(column)} rows of {name}")
         np.save(folder / f"{split}_{name}.npy", column)
 
-    digest, count = hashlib.sha256(), 0
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(ids), size, size, 3)}
-    # Written in order, not through a mapping: a full disk then is an error and not a crash.
-    with open(folder / f"{split}_images.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        made = prefetch(lambda decoder: square(decoder(), size).tobytes(), data.decoders(split), threads, 4 * threads)
-        for pixels in tqdm(made, f"prepare {split}", total=len(ids), unit="img", mininterval=0.5):
-            file.write(pixels)
-            digest.update(pixels)
-            count += 1
-    if count != len(ids):
-        raise CondmixError(f"{split} has {len(ids)} ids but {count} pictures")
-    return {"count": count, "images_sha256": digest.hexdigest()}
+    made = prefetch(lambda decoder: square(decoder(), size), data.decoders(split), threads, 4 * threads)
+    pictures = tqdm(made, f"prepare {split}", total=len(ids), unit="img", mininterval=0.5)
+    sha256 = write_pixels(folder / f"{split}_images.npy", (len(ids), size, size, 3), pictures)
+    return {"count": len(ids), "images_sha256": sha256}
 
 
 def square(picture: np.ndarray, size: int) -> np.ndarray:
