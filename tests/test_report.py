@@ -116,16 +116,17 @@ def test_a_class_that_was_told_is_not_taken_for_a_caption(tmp_path):
     assert scene["class"] == "ring" and [text for text, used in scene["captions"] if used] == ["a red ring"]
 
 
-def test_scenes_mark_what_was_told_and_keep_a_caption_that_is_not_of_the_list(tmp_path):
+def test_scenes_mark_what_was_told_and_keep_generated_captions_apart(tmp_path):
     params = project(tmp_path, captions_variant(), scenes=1)
     path = params.paths.details("caption") / "details.json"
     details = json.loads(path.read_text())
     details["samples"][0]["condition_captions"] = ["a red ring", "words of its own"]
     path.write_text(json.dumps(details))
     (scene,) = scenes([Details.read(params, read_metrics(params)[0])])
-    told = [caption for caption, used in scene["captions"] if used]
-    assert told == ["a red ring", "words of its own"] and len(scene["captions"]) == 3
+    assert [caption for caption, used in scene["captions"] if used] == ["a red ring"]
+    assert len(scene["captions"]) == 2 and scene["generated"] == ["words of its own"]
     assert scene["seed"] == "70"
+    assert 'generated: <span class="used">words of its own</span>' in render(params)
 
 
 def test_data_without_attributes_classes_or_sweep(tmp_path):

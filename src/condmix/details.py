@@ -51,6 +51,19 @@ class Details:
         return cls(metrics, content["card"], content["samples"], pictures, losses)
 
 
+def said(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is said of one picture, given its sample of every variant: "captions", by people or templates, each with
+    whether a variant was told it, and "generated", what a captioner wrote and a variant was told.
+    """
+    captions, name = list(dict.fromkeys(samples[0]["captions"])), samples[0].get("class")
+    used = dict.fromkeys(text for sample in samples for text in sample["condition_captions"])
+    return {
+        "captions": [(caption, caption in used) for caption in captions],
+        # where a class is told, its name is among the texts that condition
+        "generated": [text for text in used if text not in captions and text != name],
+    }
+
+
 def read_pictures(path: Path, count: int, remedy: str) -> np.ndarray:
     """(count, S, S, 3) uint8."""
     try:

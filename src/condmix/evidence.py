@@ -27,7 +27,7 @@ from PIL import Image
 from condmix import CondmixError, paired
 from condmix.charts import STYLES, Line, line_chart
 from condmix.comparison import NONE
-from condmix.details import read_pictures
+from condmix.details import read_pictures, said
 from condmix.files import replacing, write_json, write_text
 from condmix.report import data_uri, flat
 from condmix.results import agreed, read_json, short_perspectives, significant
@@ -695,12 +695,11 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
     drawn = [(run, run.drawn(run.condition)) for run in runs]
     oracle = [(run, run.drawn("oracle")) for run in runs if run.condition != "oracle" and run.metrics.get("oracle")]
     for place, sample in enumerate(first.samples[:SCENES]):
-        told = {text for run in runs for text in run.samples[place]["condition_captions"]}
         yield {
             "id": sample["id"],
             "class": sample.get("class"),
             "seed": seed,
-            "captions": [(caption, caption in told) for caption in dict.fromkeys(sample["captions"])],
+            **said([run.samples[place] for run in runs]),
             "real": real[place],
             "pictures": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition != "oracle"],
             "oracles": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition == "oracle"]

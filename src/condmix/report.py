@@ -19,7 +19,7 @@ from PIL import Image
 
 from condmix.charts import Line, line_chart
 from condmix.comparison import NONE, comparison, told, unnamed
-from condmix.details import Details
+from condmix.details import Details, said
 from condmix.files import write_text
 from condmix.results import (
     Measure,
@@ -97,14 +97,12 @@ def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:
     for number in dict.fromkeys(number for places in where.values() for number in places):
         having = [(variant, where[variant.name][number]) for variant in variants if number in where[variant.name]]
         samples = [variant.samples[place] for variant, place in having]
-        name = samples[0].get("class")  # where a class is told, its name is among the texts that condition
-        used = [text for sample in samples for text in sample["condition_captions"] if text != name]
         first, place = having[0]
         yield {
             "id": number,
-            "class": name,
+            "class": samples[0].get("class"),
             "seed": agreed(samples, "seed"),
-            "captions": [(caption, caption in used) for caption in dict.fromkeys(samples[0]["captions"] + used)],
+            **said(samples),
             "real": data_uri(first.pictures["real"][place]),
             "pictures": [picture(v, row, i) for v, i in having for row in ranked([v.metrics])],
             "oracles": [picture(v, row, i) for v, i in having for row in oracles([v.metrics])],
