@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python benchmarks/quality.py --variant caption --n 200
 
-Needs a reproduced pipeline (dvc repro). Each recipe trains once over its budget, by the processes that the
-profile asks for; after every eighth of it the averaged weights draw the same n held-out conditions. Seconds are
+Needs a reproduced pipeline (dvc repro). Each recipe trains once over its budget, by as many processes as
+it asks for; after every eighth of it the averaged weights draw the same n held-out conditions. Seconds are
 those of training alone.
 """
 
@@ -17,6 +17,7 @@ import click
 import torch
 from accelerate import Accelerator
 
+import condmix.train
 from condmix.captionfile import read_captions
 from condmix.config import Params, load
 from condmix.datasets import Split
@@ -31,10 +32,10 @@ from condmix.processes import spawn
 from condmix.sample import Sampling, sample_batches
 from condmix.train import Trainer
 
-# What the profile began with: DDPM's shift, uniform times, larger batches, a higher learning rate, more pictures.
+# What the profile began with: DDPM's shift, larger batches, a higher learning rate, more pictures, two processes.
 FIRST = {
     "model": {"scale_shift": False},
-    "train": {"images": 56_000, "batch_size": 64, "lr": 2e-3, "logit_normal_times": None},
+    "train": {"images": 56_000, "batch_size": 64, "lr": 2e-3, "processes": 2},
 }
 RECIPES = {"first": FIRST, "now": {}}
 PARTS = 8
@@ -46,8 +47,15 @@ def changed(params: Params, recipe: dict) -> Params:
     return params.model_copy(update=sections)
 
 
-def train(params: Params, variant: str, folder: Path) -> None:
+def independent_times(count: int, steps: int, _: object, generator: torch.Generator) -> torch.Tensor:
+    """Times (B,), each uniform by itself, as DDPM draws them and the first recipe did."""
+    return torch.randint(steps, (count,), generator=generator, device=generator.device)
+
+
+def train(params: Params, variant: str, name: str, folder: Path) -> None:
     """In each process: train over the whole budget; the first one leaves weights and seconds after every part."""
+    if name == "first":
+        condmix.train.draw_times = independent_times
     trainer = Trainer(params, variant, Accelerator(cpu=True))
     trainer.network.train()
     seconds = 0.0
@@ -81,7 +89,7 @@ def main(variant: str, n: int) -> None:
     measure = Measure(params, split)
     settings = params.evaluate
     print(f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, {settings.sampler} in "
-          f"{settings.steps} steps, seed {params.seed}, {params.train.processes} processes; torch {torch.__version__}, "
+          f"{settings.steps} steps, seed {params.seed}; torch {torch.__version__}, "
           f"load before {os.getloadavg()[0]:.2f}\n")  # fmt: skip
     headings = ("recipe", "pictures seen", "seconds", "named attributes right", "the least of them", "fd_judge")
     print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
@@ -95,7 +103,7 @@ def main(variant: str, n: int) -> None:
             at.guidance,
         )
         with tempfile.TemporaryDirectory() as folder:
-            spawn(at.train.processes, train, at, variant, Path(folder))
+            spawn(at.train.processes, train, at, variant, name, Path(folder))
             for part in range(PARTS):
                 saved = torch.load(Path(folder, f"{part}.pt"), weights_only=True)
                 model = ConditionalModel(Architecture(**saved["architecture"])).eval()

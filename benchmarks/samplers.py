@@ -3,7 +3,8 @@
     PYTHONPATH=src python benchmarks/samplers.py --variant experiment --n 200 --rounds 1
 
 Needs a trained variant (dvc repro). The first row, 1,000 steps of DDPM's ancestral sampling, is what the others are
-compared with; it takes nearly all the time. `evaluate.processes` draw together, as in the evaluate stage.
+compared with; it takes nearly all the time. `evaluate.processes` draw together, as in the evaluate stage. Beside a
+distance stands what it is above the first row's, as a 95% bootstrap interval over the conditions, the same of both.
 """
 
 import os
@@ -18,13 +19,30 @@ import torch
 from condmix.captionfile import read_captions
 from condmix.config import load
 from condmix.datasets import Split
+from condmix.distances import bootstrap_interval
 from condmix.draw import Drawn, Job, draw
 from condmix.evaluate import conditions
-from condmix.measures import Measure
+from condmix.features import metric_name
+from condmix.frechet import Statistics, frechet_distance
+from condmix.measures import Measure, reference_features
+from condmix.observe import Seen
 from condmix.packed import Packed
 from condmix.processes import together
 
 CONTENDERS = [("ddpm", 1000), ("ddim", 50), ("ddim", 20), ("dpmpp_2m", 20), ("dpmpp_2m", 10)]
+
+
+def difference(name: str, one: Seen, other: Seen, reference: Statistics) -> str:
+    """The interval of the distance of `one` less that of `other`, pictures of the same conditions and seeds."""
+
+    def statistic(chosen: torch.Tensor) -> float:
+        first, second = (
+            frechet_distance(Statistics.of(seen.features[name][chosen]), reference) for seen in (one, other)
+        )
+        return first - second
+
+    low, high = bootstrap_interval(statistic, len(one.features[name]), seed=0, centred=True)
+    return f"{low:+.2f} to {high:+.2f}"
 
 
 @click.command()
@@ -38,7 +56,10 @@ def main(variant: str, n: int, rounds: int) -> None:
     asked = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
     job = Job(asked.name, params.guidance, n)
     measure = Measure(params, split)
-    seconds, found = {one: [] for one in CONTENDERS}, {}
+    references = {
+        network.name: Statistics.of(reference_features(network, split, params)) for network in measure.observer.networks
+    }
+    seconds, seen, found = {one: [] for one in CONTENDERS}, {}, {}
     load_before = os.getloadavg()[0]
     for _ in range(rounds):
         for sampler, steps in CONTENDERS:
@@ -54,20 +75,25 @@ def main(variant: str, n: int, rounds: int) -> None:
                     Path(folder),
                 )
                 seconds[sampler, steps].append(time.perf_counter() - started)
-                found[sampler, steps] = measure(Drawn(Path(folder), world).seen(job), asked.named)
+                seen[sampler, steps] = Drawn(Path(folder), world).seen(job)
+                found[sampler, steps] = measure(seen[sampler, steps], asked.named)
     print(
         f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, seed {params.seed}; distances to "
         f"{len(split.images):,} test pictures; {params.evaluate.processes} processes, {rounds} rounds; seconds include "
         f"the start of the networks, and looking at the pictures; "
         f"torch {torch.__version__}, load before {load_before:.2f}\n"
     )
-    distances = [name for name in found[CONTENDERS[0]] if name.startswith("fd_") or name == "fid"]
-    print(f"| sampler | steps | seconds | speed-up | {' | '.join(distances)} | attributes right |")
-    print("|---" * (5 + len(distances)) + "|")
-    slowest = seconds[CONTENDERS[0]]
+    headings = " | ".join(f"{metric_name(name)} | less ddpm's" for name in references)
+    print(f"| sampler | steps | seconds | speed-up | {headings} | attributes right |")
+    print("|---" * (5 + 2 * len(references)) + "|")
+    first = CONTENDERS[0]
     for one in CONTENDERS:
-        ratio = median(a / b for a, b in zip(slowest, seconds[one], strict=True))
-        values = " | ".join(f"{found[one][name]:.2f}" for name in distances)
+        ratio = median(a / b for a, b in zip(seconds[first], seconds[one], strict=True))
+        values = " | ".join(
+            f"{found[one][metric_name(name)]:.2f} | "
+            + ("" if one == first else difference(name, seen[one], seen[first], reference))
+            for name, reference in references.items()
+        )
         right = found[one].get("attribute_accuracy_mean")
         shown = "" if right is None else f"{100 * right:.1f}%"
         print(f"| {one[0]} | {one[1]:,} | {median(seconds[one]):.1f} | {ratio:.1f} | {values} | {shown} |")
