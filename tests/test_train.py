@@ -17,6 +17,7 @@ from condmix import CondmixError
 from condmix.checkpoint import Checkpoint
 from condmix.config import Train, load
 from condmix.model import load_model, read_card
+from condmix.processes import spawn
 from condmix.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +106,29 @@ def test_two_processes_train_like_one(project, untracked):
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-3)
     assert read_card(project.root / "models/experiment")["processes"] == 2
+
+
+def test_a_compiled_network_trains_like_the_plain_one(project, untracked, monkeypatch):
+    compiled = torch.compile  # inductor would take minutes to say the same
+    monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend="eager"))
+    weights = project.paths.model("experiment") / "model.safetensors"
+    run(project, "experiment")
+    plain = load_file(weights)
+    run(change(project, compile=True), "experiment")
+    assert plain.keys() == load_file(weights).keys()
+    for name, value in load_file(weights).items():
+        torch.testing.assert_close(value, plain[name], atol=1e-5, rtol=1e-4)
+
+
+def test_bf16_trains_nearly_like_fp32_and_keeps_the_weights_in_fp32(project, untracked):
+    weights = project.paths.model("experiment") / "model.safetensors"
+    run(change(project, precision="fp32"), "experiment")
+    fp32, loss = load_file(weights), read_card(weights.parent)["final_loss"]
+    spawn(1, run, change(project, precision="bf16"), "experiment")  # a process has one precision for good
+    bf16 = load_file(weights)
+    assert {value.dtype for value in bf16.values()} == {torch.float32}
+    assert read_card(weights.parent)["final_loss"] == pytest.approx(loss, rel=0.02)
+    assert any(not torch.equal(value, fp32[name]) for name, value in bf16.items())
 
 
 def test_micro_batches_leave_the_same_gradient(project, untracked):
