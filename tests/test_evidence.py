@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.evidence import Evidence, without_rows, write
+from condmix.evidence import Evidence, write_tables
+from condmix.evidence_page import without_rows, write_page
 from test_report import Page
 
 NAMES = ("shape", "colour", "size", "position", "background")
@@ -97,7 +98,9 @@ def all_runs(root, grid):
 
 
 def rendered(tmp_path, grid, runs):
-    write(grid, runs, tmp_path / "out")
+    evidence = Evidence(grid, runs)
+    write_tables(evidence, tmp_path / "out")
+    write_page(evidence, tmp_path / "out")
     return (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 

@@ -57,13 +57,16 @@ GRACE = 10  # seconds that an interrupted run has for ending by itself
 
 def report(root: Path, grid: Grid) -> Path:
     """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
-    from condmix import evidence
+    from condmix.evidence import Evidence, write_tables
+    from condmix.evidence_page import write_page
 
     finished = collect(root, grid)
     if not finished:
         raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
     folder = root / "metrics" / "experiments" / grid.name
-    evidence.write(grid, finished, folder=folder)
+    evidence = Evidence(grid, finished)
+    write_tables(evidence, folder)
+    write_page(evidence, folder)
     return folder
 
 

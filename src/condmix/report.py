@@ -44,12 +44,16 @@ def main(params: Any) -> None:
     """Write metrics/report/index.html from what the variants' evaluations left; CondmixError says what is missing."""
     metrics = read_metrics(params)
     variants = [Details.read(params, facts) for facts in metrics]
+    write_text(params.paths.report / "index.html", rendered("report.html", contents(params, metrics, variants)))
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """A page from one of templates/, which may name nothing that `content` has not."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    page = environment.get_template("report.html").render(contents(params, metrics, variants))
-    write_text(params.paths.report / "index.html", page)
+    return environment.get_template(template).render(content)
 
 
 def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequence[Details]) -> dict[str, Any]:
