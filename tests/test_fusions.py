@@ -119,6 +119,17 @@ def test_additive_has_no_weights_but_its_nulls_and_takes_the_encoders_width(view
     torch.testing.assert_close(module(time, views, EVERYTHING)[0], time + unit.sum(1))
 
 
+def test_projected_begins_as_additive_and_can_turn_a_source_down(views):
+    module, time = make("projected")
+    unit = views / views.norm(dim=-1, keepdim=True) * D**0.5
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], time + unit.sum(1))
+    with torch.no_grad():
+        module.residual[0] = -torch.eye(D)  # the first source is silent, the second says 1 + 0.5 times what it says
+        module.residual[1] = 0.5 * torch.eye(D)
+    expected = time + 1.5 * unit[:, 1] + unit[:, 2]
+    torch.testing.assert_close(module(time, views, EVERYTHING)[0], expected)
+
+
 def test_mean_averages_what_is_present_in_any_order(views):
     module, time = make("mean")
     mask = torch.tensor([[True, False, True]] * B)
