@@ -29,7 +29,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "condmix needs Python 3.11 or newer; $$($(PYTHON) --version) was found: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@free() { df -Ph "$$1" | awk 'NR == 2 {print $$4 " in " $$6}'; }; \
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { \
+		echo "pip could not install condmix, for the reason above. It needs 7 GB of disk for the environment and 3 GB" \
+			"for temporary files; free now: $$(free .), $$(free "$${TMPDIR:-/tmp}"). Make room, then run make again."; exit 1; }
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
