@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError, draw, evaluate, train
@@ -18,6 +19,7 @@ from condmix.judges import Judge
 from condmix.measures import Measure
 from condmix.observe import Observer
 from condmix.packed import Packed
+from condmix.perspectives import another
 from condmix.processes import together
 from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
 
@@ -53,6 +55,7 @@ def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
     assert 0 <= low < high
     assert {"kid_judge", "precision_judge", "recall_judge", "nearest_training", "shuffled"} <= metrics.keys()
     assert list(metrics["without"]) == ["caption_1", "class"] and metrics["without"]["class"]["n"] == 4
+    assert list(metrics["wrong"]) == ["caption_1", "class"] and metrics["wrong"]["class"]["n"] == 4
     assert metrics["diversity"]["judge"] > 0 and metrics["diversity_n"] == {"conditions": 1, "pictures_each": REPEATS}
     assert [row["guidance"] for row in metrics["sweep"]] == [1.0, 2.0]
     assert metrics["best_guidance"]["fd_judge"] in (1.0, 2.0)
@@ -85,6 +88,22 @@ def test_a_perspective_left_out_is_its_null(judged):
     one, other = (Drawn(folder, 1).pictures(job) for job in jobs)
     same = (one == other).all(axis=(1, 2, 3))
     assert same[lacking.numpy()].all() and not same[~lacking.numpy()].all()
+
+
+def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
+    folder = judged.root / "drawn"
+    folder.mkdir()
+    wrong = Job("captions", 2.0, 6, "wrong class")
+    draw.draw(judged, "experiment", [wrong], folder)
+    found = np.array(Drawn(folder, 1).pictures(wrong))
+
+    path = judged.paths.packed("experiment") / "test.safetensors"
+    tensors, other = load_file(path), torch.from_numpy(another(8))
+    for name in ("class", "class.present"):
+        tensors[name] = tensors[name][other].contiguous()
+    save_file(tensors, path)
+    draw.draw(judged, "experiment", [Job("captions", 2.0, 6)], folder)
+    assert np.array_equal(found, Drawn(folder, 1).pictures(Job("captions", 2.0, 6)))
 
 
 def test_controls_claim_only_what_they_say_of_the_picture(judged):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.evidence import Evidence, write_tables
-from condmix.evidence_page import without_rows, write_page
+from condmix.evidence_page import changed_rows, write_page
 from test_report import Page
 
 NAMES = ("shape", "colour", "size", "position", "background")
@@ -58,6 +58,9 @@ def metrics_of(name, seed, right, perspectives, fusion, condition):
         "best_guidance": {"scene_accuracy": 3.0 + (seed == 1), "fd_judge": 1.0},
         "without": {
             p: {"scene_accuracy": share - 0.05, "fd_judge": 9.0, "n": N, "guidance": 3.0} for p in perspectives
+        },
+        "wrong": {
+            p: {"scene_accuracy": share - 0.25, "fd_judge": 11.0, "n": N, "guidance": 3.0} for p in perspectives
         },
         "shuffled": {"scene_accuracy": 0.31, "fd_judge": 5.0, "n": 50, "guidance": 3.0},
     }  # fmt: skip
@@ -232,7 +235,7 @@ def test_absent_measures_are_dashes(tmp_path):
         run.metrics = {key: run.metrics[key] for key in kept}
     page = Page(rendered(tmp_path, grid, runs))
     assert "–" in page.text["ranking"] and "two captions concat" in page.text["ranking"]
-    assert not {"matrix", "guidance", "without", "distances", "oracle"} & set(page.text)
+    assert not {"matrix", "guidance", "changed", "distances", "oracle"} & set(page.text)
 
 
 def test_pictures_of_one_scene_and_seed_stand_side_by_side(tmp_path):
@@ -266,18 +269,19 @@ def test_guidance_is_averaged_over_seeds(tmp_path):
     assert float(row["scene_accuracy"]) == pytest.approx(mean) and row["seeds"] == "3"
 
 
-def test_what_a_left_out_perspective_costs_is_told_for_the_same_pictures_only(tmp_path):
+def test_what_a_perspective_left_out_or_wrong_costs_is_told_for_the_same_pictures_only(tmp_path):
     grid = make_grid(seeds=[0], names=("one_caption",))
     (run,) = all_runs(tmp_path, grid)
-    left_out, shuffled = without_rows(Evidence(grid, [run]))
-    assert left_out["points"] == "−5.0"
+    left_out, wrong, shuffled = changed_rows(Evidence(grid, [run]))
+    assert (left_out["what"], wrong["what"]) == ("without caption_1", "another picture's caption_1")
+    assert left_out["points"] == "−5.0" and wrong["points"] == "−25.0"
     assert float(left_out["distance"].replace("−", "-")) == pytest.approx(9.0 - run.metrics["fd_judge"], abs=0.01)
     swept = run.metrics["sweep"][2]  # the same 50 pictures at the same guidance
     assert shuffled["share"] == "31.0%"
     assert float(shuffled["points"].replace("−", "-")) == pytest.approx(31 - 100 * swept["scene_accuracy"], abs=0.06)
     assert float(shuffled["distance"].replace("−", "-")) == pytest.approx(5.0 - swept["fd_judge"], abs=0.01)
     run.metrics["shuffled"]["n"] = 20
-    assert list(without_rows(Evidence(grid, [run])))[1]["points"] == "–"
+    assert list(changed_rows(Evidence(grid, [run])))[-1]["points"] == "–"
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):

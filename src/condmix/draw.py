@@ -36,8 +36,9 @@ ROWS = 1000  # pictures in memory when those of several processes become one fil
 class Job:
     """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
 
-    `change` is "" or one thing that is done to them: "without <perspective>", "shuffled" (each has another
-    picture's), "repeated" (n / REPEATS conditions, REPEATS pictures of each).
+    `change` is "" or one thing that is done to them: "without <perspective>", "wrong <perspective>" (another
+    picture's, beside what is right), "shuffled" (all are another picture's), "repeated" (n / REPEATS conditions,
+    REPEATS pictures of each).
     """
 
     condition: str
@@ -95,8 +96,13 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         if not len(rows):
             continue
         vectors, mask = told.batch(rows, device)
-        if job.change.startswith("without "):
-            mask[:, list(packed.vectors).index(job.change.removeprefix("without "))] = False
+        change, _, perspective = job.change.partition(" ")
+        if change == "without":
+            mask[:, list(packed.vectors).index(perspective)] = False
+        elif change == "wrong":
+            slot = list(packed.vectors).index(perspective)
+            others, present = told.batch(torch.from_numpy(another(len(told)))[rows], device)
+            vectors[perspective], mask[:, slot] = others[perspective], present[:, slot]
         at = replace(sampling, guidance=job.guidance)
         seeds = job.seeds(params.seed)[rank::world]
         seen: list[Seen] = []

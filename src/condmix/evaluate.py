@@ -4,8 +4,9 @@ Every picture is drawn for the conditions of one test picture. A variant that se
 two ways: by the held-out picture's own CLIP vector, an oracle that is told the answer, and by the CLIP text vector
 of a caption in the image's place (train on images, ask with words). Rows of the one kind don't compare with rows
 of the other. A profile with a prior asks in a third way, by a picture's vector that it samples for the caption.
-The first way is asked again with changes: at other guidance scales, without each of several perspectives, under
-another picture's conditions (what is right then is right by chance), and several times under one condition.
+The first way is asked again with changes: at other guidance scales, without each of several perspectives, with
+another picture's in its place, under another picture's conditions (what is right then is right by chance), and
+several times under one condition.
 Axes: N pictures, P perspectives, A attributes, S image size.
 """
 
@@ -73,11 +74,12 @@ def main(params: Params, variant: str) -> None:
     sweep = [Job(headline.name, scale, few) for scale in settings.sweep]
     shuffled = Job(headline.name, params.guidance, few, "shuffled")
     repeated = Job(headline.name, params.guidance, max(1, few // REPEATS) * REPEATS, "repeated")
-    left_out = list(packed.vectors) if len(packed.vectors) > 1 else []
-    without = {name: Job(headline.name, params.guidance, few, f"without {name}") for name in left_out}
+    several = list(packed.vectors) if len(packed.vectors) > 1 else []
+    without = {name: Job(headline.name, params.guidance, few, f"without {name}") for name in several}
+    wrong = {name: Job(headline.name, params.guidance, few, f"wrong {name}") for name in several}
 
     # A smaller set is the beginning of a larger one at the same scale, so only the largest is drawn.
-    everything = [*jobs, *sweep, shuffled, repeated, *without.values()]
+    everything = [*jobs, *sweep, shuffled, repeated, *without.values(), *wrong.values()]
     draws = list({job.file: job for job in sorted(everything, key=lambda job: job.n)}.values())
 
     folder = params.paths.drawn(variant)
@@ -100,13 +102,18 @@ def main(params: Params, variant: str) -> None:
     closely = measure.closely(seen, pictures)
     if right is not None:
         closely |= measure.by_caption(right)
-    of_captions: dict[str, np.ndarray] = {}
+    of_pictures: dict[str, np.ndarray] = {}
+    if right is not None:
+        changes = [shuffled, *without.values(), *wrong.values()]
+        of_pictures |= {f"right {job.change}": measure.right(drawn.seen(job)) for job in changes}
     if settings.scorer:
         agreement, of_captions = held_out_scores(params, variant, pictures, headline, captions, split)
         closely |= agreement
+        of_pictures |= of_captions
     changed = {
         "shuffled": row(shuffled),
         "without": {name: row(job) for name, job in without.items()},
+        "wrong": {name: row(job) for name, job in wrong.items()},
         "diversity": measure.diversity(drawn.seen(repeated), REPEATS),
         "diversity_n": {"conditions": repeated.n // REPEATS, "pictures_each": REPEATS},
     }
@@ -143,7 +150,7 @@ def main(params: Params, variant: str) -> None:
     }
     metrics = {key: value for key, value in metrics.items() if value is not None}
     write(params, variant, metrics, card, headline, captions, split, shown)
-    write_pictures(params, variant, measure.names(), right, headline, split, n, of_captions)
+    write_pictures(params, variant, measure.names(), right, headline, split, n, of_pictures)
     record(params, variant, metrics, card, shown)
 
 
@@ -259,12 +266,12 @@ def write_pictures(
     headline: Condition,
     split: Split,
     n: int,
-    of_captions: dict[str, np.ndarray],
+    of_pictures: dict[str, np.ndarray],
 ) -> None:
     """metrics/details/<variant>/pictures.npz: the headline figures picture by picture, for paired comparisons.
 
     ids (n,), right (n, A), named (n, A), mentions (n, K, A) of the picture's K captions, attribute_names (A,), and
-    what `held_out_scores` found of the captions.
+    `of_pictures`: what is right (m, A) in the first m under each change, and what `held_out_scores` found.
     """
     nothing = np.zeros((n, 0), bool)
     known = right is not None
@@ -277,7 +284,7 @@ def write_pictures(
         else np.zeros_like(right if known else nothing),
         "mentions": mentions,
         "attribute_names": np.array(names if known else [], dtype=str),
-        **of_captions,
+        **of_pictures,
     }
     with replacing(params.paths.details(variant) / "pictures.npz") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)

@@ -16,7 +16,7 @@ import csv
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Run:
     scores: dict[str, np.ndarray]
     ranks: np.ndarray | None = None  # (n, K) of the picture's captions, CaptionScore.ranks
     told: np.ndarray | None = None  # (n, K): which of them it was told
+    changed: Mapping[str, np.ndarray] = field(default_factory=dict)  # "without x", ... -> (m,): the first score then
 
     @property
     def condition(self) -> str:
@@ -148,6 +149,25 @@ class Evidence:
         adjusted = paired.holm([result.p for result in results.values()])
         return [Test(*place, result, p) for (place, result), p in zip(results.items(), adjusted, strict=True)]
 
+    def change(self, experiment: str, change: str) -> paired.Comparison | None:
+        """An experiment's models, under a change of what they are told, against themselves without it."""
+        runs = [run for run in self.of(experiment) if change in run.changed]
+        return compare_some(
+            [run.changed[change] for run in runs], [run.scores[self.questions[0]] for run in runs],
+            derive(self.grid.name, experiment, change),
+        )  # fmt: skip
+
+    def changed_alike(self, experiment: str, change: str) -> paired.Comparison | None:
+        """An experiment's models against those that it is compared with, both under the same change."""
+        other = self.against(experiment)
+        pairs = [
+            (first.changed[change], second.changed[change])
+            for first, second in (self.pairs(experiment, other) if other else ())
+            if change in first.changed and change in second.changed
+        ]
+        first, second = zip(*pairs, strict=True) if pairs else ((), ())
+        return compare_some(first, second, derive(self.grid.name, experiment, other, change))
+
     def test(self, experiment: str, question: str) -> Test | None:
         return next((t for t in self.tests if (t.experiment, t.question) == (experiment, question)), None)
 
@@ -180,6 +200,16 @@ class Evidence:
         return next(iter(self.distances()), None)
 
 
+def compare_some(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int
+) -> paired.Comparison | None:
+    """Scores of several seeds, each (n,), over the first pictures that all of them have; None for fewer than two."""
+    n = min(map(len, (*first, *second)), default=0)
+    if n < 2:
+        return None
+    return paired.compare(*(np.stack([scores[:n] for scores in side]) for side in (first, second)), seed)
+
+
 # ---- reading ----
 
 
@@ -192,6 +222,10 @@ def read_run(finished: Any) -> Run:
             ids, right, mentions = file["ids"], file["right"], file["mentions"]
             attributes = file["attribute_names"].tolist()
             ranks, told = (file[name] if name in file.files else None for name in ("caption_ranks", "told"))
+            changed = {
+                name.removeprefix("right "): paired.scene_score(file[name])
+                for name in file.files if name.startswith("right ")
+            }
     except FileNotFoundError:
         raise CondmixError(f"{path} is missing: run {REMEDY}") from None
     except (KeyError, ValueError, OSError) as error:
@@ -209,7 +243,7 @@ def read_run(finished: Any) -> Run:
     if right.size and mentions.shape[1]:
         scores["first_caption"] = paired.asked_score(right, mentions[:, 0])
     return Run(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
-               finished.folder, ids, scores, ranks, told)  # fmt: skip
+               finished.folder, ids, scores, ranks, told, changed)  # fmt: skip
 
 
 def score_held_out(runs: Sequence[Run]) -> None:

@@ -58,7 +58,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "charts": guidance_charts(evidence),
         "chosen": len(selected(evidence)) < len(evidence.names),
         "best_guidance": best_guidance(evidence),
-        "without": list(without_rows(evidence)),
+        "changed": list(changed_rows(evidence)),
         "distances": distance_table(evidence),
         "sizes": [size_row(evidence, name) for name in evidence.names],
         "conditions": conditions(evidence, metrics),
@@ -250,25 +250,41 @@ def best_guidance(evidence: Evidence) -> dict[str, Any]:
     return {"measures": measures, "rows": rows}
 
 
-def without_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """Per experiment and perspective: what is lost when the same model is not told it; last, all told another's."""
+def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Per experiment and perspective: what is lost when the same model is not told it, or told another picture's.
+
+    Last, when all that it is told is another picture's.
+    """
     shown = MEASURED.get(evidence.questions[0])
     for name in evidence.names:
         runs = [run.metrics for run in evidence.of(name)]
-        perspectives = dict.fromkeys(key for facts in runs for key in facts.get("without", {}))
-        asked = [(f"without {key}", [facts.get("without", {}).get(key) for facts in runs]) for key in perspectives]
-        asked.append(("shuffled: told about another picture", [facts.get("shuffled") for facts in runs]))
-        for what, found in asked:
+        asked = []
+        for change, words in (("without", "without {}"), ("wrong", "another picture's {}")):
+            perspectives = dict.fromkeys(key for facts in runs for key in facts.get(change, {}))
+            asked += [
+                (words.format(key), f"{change} {key}", [facts.get(change, {}).get(key) for facts in runs])
+                for key in perspectives
+            ]
+        asked.append(("another picture's everything", "shuffled", [facts.get("shuffled") for facts in runs]))
+        for what, change, found in asked:
             pairs = [(same_pictures(facts, other), other) for facts, other in zip(runs, found, strict=True) if other]
             if pairs:
-                scenes, distances = change(pairs, shown), change(pairs, evidence.distance)
+                distances = mean_change(pairs, evidence.distance)
                 yield {
                     "name": name, "what": what, "seeds": len(pairs),
                     "share": share_text(evidence.spread([other for _, other in pairs], shown))[0],
-                    "points": NONE if scenes is None else points(scenes, sign=True),
+                    "points": difference_text(evidence.change(name, change)),
+                    "beside": difference_text(evidence.changed_alike(name, change)),
                     "distance": NONE if distances is None
                     else ("+" if distances > 0 else "−") + significant(abs(distances)),
                 }  # fmt: skip
+
+
+def difference_text(found: paired.Comparison | None) -> tuple[str, str]:
+    """A difference of shares in points, and its interval."""
+    if found is None:
+        return NONE, ""
+    return points(found.difference, sign=True), f"{points(found.low, sign=True)} to {points(found.high, sign=True)}"
 
 
 def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -281,7 +297,7 @@ def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mappi
     return alike[0] if alike else {}
 
 
-def change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str | None) -> float | None:
+def mean_change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str | None) -> float | None:
     """Mean over seeds of the second's value minus the first's."""
     values = [(first.get(key), second.get(key)) for first, second in pairs]
     values = [second - first for first, second in values if first is not None and second is not None]
