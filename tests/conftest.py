@@ -1,6 +1,7 @@
 """A project small enough to train in a second: 48 random 8x8 pictures, three perspectives, every file real."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,9 @@ CONF = {
 
 
 def write_project(root: Path, **params) -> None:
-    """params.yaml and conf/tiny.yaml in `root`."""
+    """params.yaml, conf/tiny.yaml and the pipeline in `root`."""
     (root / "conf").mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).parents[1] / "dvc.yaml", root)  # which settings a stage may read
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | params))
     (root / "conf" / "tiny.yaml").write_text(yaml.safe_dump(CONF))
 

@@ -1,116 +1,164 @@
-"""dvc.yaml against the code: every stage lists what it imports, and the layers hold."""
+"""What decides a result (condmix.pipeline) against the code, the settings and dvc.yaml; and the layers."""
 
-import ast
 import fnmatch
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from condmix import CondmixError, pipeline
+from condmix.config import load
+from condmix.pipeline import PACKAGE, closure, code_sha256, declared, flat, key, stage_code, view
+
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src" / "condmix"
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# Code that a stage runs but need not list: what it does shows in a dependency, or in nothing that the stage writes.
-READERS = "src/condmix/datasets/"  # what they read is the prepared data set
-FUSIONS = "src/condmix/fusions/"  # their hash is part of variant.json, which the pack stage writes
-PREVIEWS = ("src/condmix/guidance.py", "src/condmix/sample.py", "src/condmix/samplers/")  # only MLflow gets them
-ENCODERS = (PACKAGE / "encoders").glob("*.py")
-NOT_CLIP = tuple(str(file.relative_to(ROOT)) for file in ENCODERS if not file.stem.startswith(("clip_", "__")))
-KNOWN_OTHERWISE = {
-    "encode": (READERS, *NOT_CLIP),  # which opens CLIP's two towers by name
-    "generate_captions": (READERS, *NOT_CLIP),
-    "embed": (READERS,),
-    "train": (FUSIONS, *PREVIEWS),
-    "evaluate": (FUSIONS,),
-}
+STAGES = list(pipeline.read(ROOT)["stages"])
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 PLUGINS = {"captioners", "fusions", "encoders", "datasets", "samplers"}
 
 
-def module_file(name: str) -> Path | None:
-    """The file of condmix.<name>, or None where that is an attribute of a module."""
-    path = PACKAGE.joinpath(*name.split(".")[1:])
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if file.exists():
-            return file
-    return None
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package, whose files a test may change."""
+    folder = tmp_path_factory.mktemp("copy") / "condmix"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
-def imports(file: Path) -> set[Path]:
-    """Our own files that a file imports anywhere in it, functions included, and the plug-ins it asks for by kind."""
-    found: set[Path] = set()
-    package = ["condmix", *file.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "plugin":
-            kind = node.args[0]
-            if isinstance(kind, ast.Constant):
-                found |= set((PACKAGE / kind.value).glob("*.py"))
-        found |= {module_file(name) for name in names if name.split(".")[0] == "condmix"} - {None}
-    return found - {file, PACKAGE / "__init__.py"}
+@pytest.fixture(scope="module")
+def params():
+    return load(ROOT)
 
 
-def closure(file: Path, apart: frozenset[Path] = frozenset()) -> set[Path]:
-    """Everything of ours that a file imports, directly or not, but for what only files that are set apart import."""
-    seen: set[Path] = set()
-    todo = [file]
-    while todo:
-        importer = todo.pop()
-        for one in imports(importer) - seen if importer not in apart else ():
-            seen.add(one)
-            todo.append(one)
-    return seen
+def expanded(names, package=PACKAGE):
+    """Files, with those of each folder in its place."""
+    found = set()
+    for name in names:
+        files = (package / name).rglob("*") if name.endswith("/") else [package / name]
+        found |= {file.relative_to(package).as_posix() for file in files if file.is_file() and file.suffix != ".pyc"}
+    return found
 
 
-def module_of(stage: str) -> Path:
-    return PACKAGE / ("config.py" if stage == "check" else f"{stage}.py")
+def test_the_lists_in_dvc_yaml_are_those_that_the_code_gives():
+    text = (ROOT / "dvc.yaml").read_text()
+    assert pipeline.written(text) == text, "stale: python -m condmix.pipeline"
+    assert pipeline.written(text.replace("      - src/condmix/unet.py\n", "")) == text
+    for stage, content in pipeline.read(ROOT)["stages"].items():
+        listed = {dep.removeprefix("src/condmix/") for dep in content["deps"] if dep.startswith("src/")}
+        assert {name.rstrip("/") for name in stage_code(stage)} <= listed
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_code_that_it_runs(stage):
-    module = module_of(stage)
-    # The settings reach a stage as params, which DVC tracks key by key; tracking.py only records; files.py decides
-    # how bytes reach the disk and not which.
-    exempt = {PACKAGE / name for name in ("config.py", "tracking.py", "files.py")}
-    exempt -= {module}
-    needed = {str(file.relative_to(ROOT)) for file in (closure(module, frozenset(exempt)) | {module}) - exempt}
-    listed = [dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")]
-    missing = sorted(file for file in needed if not any(file == dep or file.startswith(f"{dep}/") for dep in listed))
-    missing = [file for file in missing if not file.startswith(KNOWN_OTHERWISE.get(stage, ()))]
-    assert not missing, "\n".join(missing)
+def test_every_file_of_a_stages_closure_is_part_of_its_key_and_no_other(stage, package):
+    names = expanded(stage_code(stage, package), package)
+    assert names
+    before = code_sha256(stage_code(stage, package), package)
+    for path in sorted(path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n# changed\n")
+        changed = code_sha256(stage_code(stage, package), package) != before
+        path.write_bytes(content)
+        assert changed == (path.relative_to(package).as_posix() in names), path
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the other value need not be a valid one
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_lists_no_code_that_it_does_not_run(stage):
-    module = module_of(stage)
-    run = {str(file.relative_to(ROOT)) for file in closure(module) | {module}}
-    if stage == "pack":
-        run |= {"src/condmix/fusions/__init__.py"}  # hashed into variant.json
-    for dep in STAGES[stage]["deps"]:
-        if dep.startswith("src/") and not dep.startswith("src/condmix/templates/"):  # not Python
-            assert any(file == dep or file.startswith(f"{dep}/") for file in run), dep
+def test_every_setting_that_a_stage_declares_is_part_of_its_key_and_no_other(stage, params):
+    names = declared(stage, ROOT)
+    before = key([], view(params, stage), [])
+    for name in flat(params.model_dump(mode="json", exclude={"root", "profile"})):
+        changed = key([], view(with_value(params, name.split("."), "another"), stage), []) != before
+        covered = any(name == one or name.startswith(f"{one}.") for one in (*names, *pipeline.UNDECLARED.get(stage, ())))
+        assert changed == covered, name
+
+
+def with_value(section, path, value):
+    first, *rest = path
+    inner = getattr(section, first)
+    if isinstance(inner, dict):  # settings of a plug-in's or a library's own
+        return section.model_copy(update={first: {**inner, ".".join(rest): value}})
+    return section.model_copy(update={first: with_value(inner, rest, value) if rest else value})
+
+
+def test_every_input_is_part_of_the_key(tmp_path, params):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "a").write_text("1")
+    file.write_text("2")
+    keys = [key([], params, [folder, file])]
+    for change in (
+        lambda: (folder / "in" / "a").write_text("3"),
+        lambda: (folder / "in" / "a").rename(folder / "b"),
+        lambda: (folder / "in" / "c").write_text(""),
+        lambda: file.write_text("4"),
+    ):
+        change()
+        keys.append(key([], params, [folder, file]))
+    assert len(set(keys)) == 5
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "a.pyc").write_text("")
+    assert key([], params, [folder, file]) == keys[-1]
+
+
+def test_the_environment_and_settings_without_effect(params):
+    plain = key([], params, [])
+    assert key([], params, [], {"torch": "1"}) != plain
+    quiet = params.model_copy(update={"train": params.train.model_copy(update={"log_every": 7})})
+    assert key([], quiet, []) != plain
+    assert key([], quiet, [], without=["train.log_every"]) == key([], params, [], without=["train.log_every"])
+
+
+def test_a_stage_cannot_read_a_setting_that_it_does_not_declare(params):
+    seen = view(params, "train")
+    assert seen.train == params.train and seen.data.flip == params.data.flip and seen.paths.root == params.root
+    for section, name in ((seen, "evaluate"), (seen.data, "dataset")):
+        with pytest.raises(AttributeError, match=name):
+            getattr(section, name)
+
+
+def test_a_stage_or_setting_that_does_not_exist_is_named(tmp_path, params):
+    with pytest.raises(CondmixError, match='no stage "trian"'):
+        declared("trian", ROOT)
+    stages = {"train": {"cmd": "", "deps": [], "params": [{"conf/${profile}.yaml": ["trian"]}]}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    with pytest.raises(CondmixError, match='"trian", which does not exist; did you mean "train"'):
+        view(params.model_copy(update={"root": tmp_path}), "train")
+
+
+def test_what_is_called_neutral_exists_and_has_a_reason():
+    for patterns in (pipeline.NEUTRAL, *pipeline.NEUTRAL_IN.values()):
+        for pattern, reason in patterns.items():
+            assert fnmatch.filter(FILES, pattern) and len(reason) > 20, pattern
+    for stage in (*pipeline.NEUTRAL_IN, *pipeline.UNDECLARED):
+        assert stage in STAGES
+
+
+def test_closures_follow_functions_plugins_and_templates():
+    assert "shifted_diffusion.py" in closure("generate.py")  # through a chain of imports
+    assert "samplers/" in closure("sample.py")  # by plugin("samplers", name)
+    assert {"templates/report.html", "templates/report.css", "templates/scene.html"} <= set(closure("report.py"))
+    assert "unet.py" not in closure("train.py", ["model.py", "shifted_diffusion.py"])
 
 
 def test_stages_meet_through_files():
-    stages = {module_of(stage) for stage in STAGES} - {PACKAGE / "config.py"}
+    stages = {f"{stage}.py" for stage in STAGES} - {"check.py"}
     for stage in stages:
-        assert not imports(stage) & stages, f"{stage.name} imports another stage"
+        assert not set(direct(stage)) & stages, f"{stage} imports another stage"
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_layers(file):
-    ours = {str(one.relative_to(PACKAGE)) for one in imports(file)} - {"files.py"}  # which knows nothing of condmix
-    name = str(file.relative_to(PACKAGE))
+def direct(name):
+    """What a file of ours imports itself, of ours."""
+    path = PACKAGE / name
+    return set(pipeline._imports(path, path.stat().st_mtime_ns, PACKAGE)) - {"__init__.py"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_layers(name):
+    ours = direct(name) - {"files.py"}  # which knows nothing of condmix
     kind = name.split("/")[0]
-    if name in ("config.py", "files.py", "perspectives.py", "tracking.py"):
-        assert ours <= ({"perspectives.py"} if name == "config.py" else set())
-    elif kind in PLUGINS and not file.stem.startswith("_"):
+    if name in ("config.py", "files.py", "perspectives.py", "pipeline.py", "tracking.py"):
+        assert ours <= {"config.py": {"perspectives.py"}, "pipeline.py": {"config.py"}}.get(name, set())
+    elif kind in PLUGINS and not Path(name).stem.startswith("_"):
         assert all(fnmatch.fnmatch(one, f"{kind}/_*.py") for one in ours), ours
     elif name in ("unet.py", "diffusion.py", "guidance.py") or kind == "samplers":
         assert ours <= {"diffusion.py", "samplers/__init__.py"}, ours

@@ -1,7 +1,7 @@
 """Vectors (N, D) of one perspective <-> one safetensors file that knows what it was made from.
 
 Vectors are stored as fp16 with unit norm. The metadata hold the key (perspective, split, encoder, preprocessing,
-data, count, version), the mean and sd of the norms before normalisation and the content's sha256; a reader refuses
+data, count, code), the mean and sd of the norms before normalisation and the content's sha256; a reader refuses
 a file whose key is not the one it expects. Where the perspective's name does not say it, they hold `of`: what the
 vectors were made from, "image", "caption" or "class".
 """
@@ -22,13 +22,14 @@ from torch import Tensor
 from condmix import CondmixError
 from condmix.files import replacing
 
-KEY = ("perspective", "split", "encoder", "preprocessing", "data", "count", "version")
-VERSION = "1"  # raise it when the same key would mean other numbers
+KEY = ("perspective", "split", "encoder", "preprocessing", "data", "count", "code")
 
 
-def cache_key(perspective: str, split: str, encoder: str, preprocessing: str, data: str, count: int) -> dict[str, str]:
-    """The key of a cache: `encoder` and `preprocessing` as the Encoder names them, `data` a hash of what it read."""
-    values = (perspective, split, encoder, preprocessing, data, str(count), VERSION)
+def cache_key(
+    perspective: str, split: str, encoder: str, preprocessing: str, data: str, count: int, code: str = ""
+) -> dict[str, str]:
+    """The key of a cache: `encoder` and `preprocessing` as the Encoder names them, hashes of what it read and ran."""
+    values = (perspective, split, encoder, preprocessing, data, str(count), code)
     return dict(zip(KEY, values, strict=True))
 
 

@@ -7,13 +7,13 @@ hash of everything that the run's weights depend on, so only the same run can re
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,14 +21,23 @@ from torch import Tensor
 
 from condmix import CondmixError
 from condmix.files import replacing
+from condmix.tracking import cpu_name
 
 
-def run_key(facts: Mapping[str, Any], sources: list[Path]) -> str:
-    """16 hex digits for a run: its settings and data (`facts`) and the code that computes it (`sources`)."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for source in sources:
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+def environment(device: str | torch.device, precision: str, processes: int = 1) -> dict[str, Any]:
+    """What of the machine changes the bits of a result; part of a checkpoint's key (`condmix.pipeline.key`).
+
+    A run that goes on elsewhere, on another processor or with another number of threads, would end with weights that
+    no machine can make again.
+    """
+    cuda = torch.device(device).type == "cuda"
+    return {
+        "torch": torch.__version__,
+        "precision": precision,
+        "processes": processes,
+        "processor": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "threads": None if cuda else torch.get_num_threads(),
+    }
 
 
 class Checkpoint:

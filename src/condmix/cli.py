@@ -79,19 +79,17 @@ def _add_stage(name: str, text: str) -> None:
     def stage() -> None:
         if os.environ.get("RANK", "0") != "0":
             return  # one process does this stage's work, however many a launcher started
-        importlib.import_module(f"condmix.{name}").main(_params())
+        importlib.import_module(f"condmix.{name}").main(_view(name))
 
 
 def _add_variant_stage(name: str, text: str) -> None:
     @main.command(name, help=text, short_help=text)
     @click.argument("variant")
     def stage(variant: str) -> None:
-        params = _params()
-        if variant not in params.variants:
-            raise CondmixError(
-                f'variant "{variant}" is not among the variants of params.yaml: {", ".join(params.variants)}'
-            )
-        importlib.import_module(f"condmix.{name}").main(params, variant)
+        variants = _params().variants
+        if variant not in variants:
+            raise CondmixError(f'variant "{variant}" is not among the variants of params.yaml: {", ".join(variants)}')
+        importlib.import_module(f"condmix.{name}").main(_view(name), variant)
 
 
 for _name, _text in STAGES.items():
@@ -237,6 +235,12 @@ def _params():  # noqa: ANN202
     from condmix.config import load
 
     return load()
+
+
+def _view(stage: str):  # noqa: ANN202
+    from condmix.pipeline import view
+
+    return view(_params(), stage)
 
 
 if __name__ == "__main__":

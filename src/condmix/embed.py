@@ -27,7 +27,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, find_executable_batch_size
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.cache import cache_key, read_cache, write_cache
 from condmix.captionfile import read_captions, read_generated
 from condmix.config import plugin
@@ -108,7 +108,7 @@ class Work:
 
 def main(params: Any) -> None:
     """Write data/<profile>/embeddings/<split>/<perspective>.safetensors and delete those no longer made."""
-    archives = archives_hash(params.paths.archives) if is_main() else None
+    archives = pipeline.tree_sha256(params.paths.archives) if is_main() else None
     together(params.embed.processes, run, params, archives)
 
 
@@ -227,8 +227,23 @@ def generated_columns(folder: Path, sources: Sequence[Source]) -> Iterator[tuple
 
 def make_job(folder: Path, scratch: Path, encoder: Any, column: Column, split: str) -> Job:
     """How a column becomes its cache in `folder`; the name of its shards' folder in `scratch` is a hash of the key."""
-    key = cache_key(column.perspective, split, encoder.id, encoder.preprocessing, column.data_hash, len(column.present))
+    key = cache_key(
+        column.perspective,
+        split,
+        encoder.id,
+        encoder.preprocessing,
+        column.data_hash,
+        len(column.present),
+        code_sha256(f"{type(encoder).__module__.removeprefix('condmix.').replace('.', '/')}.py"),
+    )
     return Job(folder / split / f"{column.perspective}.safetensors", key, encoder, column, scratch / _hash(key)[:16])
+
+
+def code_sha256(module: str) -> str:
+    """Hash of the code that makes a cache: this stage's and that of one encoder's module, but not of the others'."""
+    neutral = [*pipeline.NEUTRAL, *pipeline.NEUTRAL_IN["embed"]]
+    own = pipeline.closure("embed.py", [*neutral, "encoders/*"])
+    return pipeline.code_sha256(sorted({*own, *pipeline.closure(module, neutral)}))
 
 
 def announce(jobs: Sequence[Job], work: Work, processes: int) -> None:
@@ -357,7 +372,9 @@ def import_perspective(
         yield path
         ids = [int(i) for i in source.dataset.ids(source.split)]
         data = _hash([ids, files[source.split].sha256 if source.split in files else None])
-        key = cache_key(perspective, source.split, first.encoder, "imported", data, source.count)
+        key = cache_key(
+            perspective, source.split, first.encoder, "imported", data, source.count, code_sha256("embeddingfile.py")
+        )
         if path.exists() and _is_current(path, key):
             print(f"{path}: up to date")
             continue
@@ -385,16 +402,6 @@ def _is_current(path: Path, key: dict[str, str]) -> bool:
     except CondmixError:  # another key, or damaged: either way it is made again
         return False
     return True
-
-
-def archives_hash(folder: Path) -> str:
-    """Hash of every archive's name and content: hashing an archive is far cheaper than decoding it."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def images_hash(dataset: Any, split: str, archives: str) -> str:

@@ -28,6 +28,8 @@ from condmix.captionfile import read_captions
 from condmix.config import plugin, unknown
 from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, read_config, save_clip
+from condmix.encoders.clip_image import ClipImage
+from condmix.encoders.clip_text import ClipText
 from condmix.files import write_json
 from condmix.npy import write_pixels
 from condmix.probes import linear_probe, recall_at_1, zero_shot
@@ -65,11 +67,8 @@ def main(params: Any) -> None:
     if not torch.equal(clip.tokenizer(sentence), tokenizer(sentence)):
         raise CondmixError(f"open_clip's folder format does not keep the tokenizer of {settings.model}: use another")
 
-    encoders = {
-        name: plugin("encoders", name).open(paths.clip, dataset.class_names, device)
-        for name in ("clip_image", "clip_text")
-    }
-    metrics = measure(dataset, encoders["clip_image"], encoders["clip_text"], params.captions.templates)
+    towers = (kind.open(paths.clip, dataset.class_names, device) for kind in (ClipImage, ClipText))
+    metrics = measure(dataset, *towers, params.captions.templates)
     name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
     write_json(paths.metrics / "encode.json", metrics)

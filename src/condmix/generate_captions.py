@@ -27,11 +27,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.captionfile import read_captions, tidy
-from condmix.checkpoint import Checkpoint, run_key
+from condmix.checkpoint import Checkpoint, environment
 from condmix.config import Generated, Params, plugin
-from condmix.datasets import SPLITS, load_meta
+from condmix.datasets import SPLITS
+from condmix.encoders.clip_image import ClipImage
+from condmix.encoders.clip_text import ClipText
 from condmix.files import write_json, write_text
 from condmix.seeds import derive
 from condmix.tracking import project_root
@@ -52,14 +54,12 @@ def main(params: Params) -> None:
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
-    clip_image, clip_text = (
-        plugin("encoders", name).open(paths.clip, dataset.class_names, device) for name in ("clip_image", "clip_text")
-    )
-    work = Checkpoint(project_root(), f"captions-{key(params)}")
+    clip_image, clip_text = (kind.open(paths.clip, dataset.class_names, device) for kind in (ClipImage, ClipText))
+    work = Checkpoint(project_root(), f"captions-{key(params, device)}")
     with work.lock():
         captioner = open_captioner(params, dataset, work.folder / "captioner", device)
         writer = Writer(settings, captioner, clip_image, clip_text)
-        folder = work.folder / run_key(captioner.facts | {"clip": clip_image.id}, [])
+        folder = work.folder / pipeline.digest(captioner.facts | {"clip": clip_image.id})[:16]
         shards = {split: list(writer.shards(dataset, split, folder)) for split in SPLITS}
 
     limit = threshold(settings, [x for shard in shards["train"] for x in shard["mismatched"]])
@@ -77,16 +77,14 @@ def main(params: Params) -> None:
     write_json(paths.metrics / "generated.json", wrote | {"threshold": limit, **measured})
 
 
-def key(params: Params) -> str:
+def key(params: Params, device: str) -> str:
     """What the captioner and its captions depend on, but for the weights that it loads."""
-    package = Path(__file__).parent
-    learnt = read_captions(params.paths.captions, "train") if params.generated.training else None
-    facts = {
-        "captions": learnt,
-        "settings": params.generated.model_dump(exclude=KEPT_BY) | {"samples": samples(params.generated)},
-        "pictures": {split: of["images_sha256"] for split, of in load_meta(params.paths.dataset)["splits"].items()},
-    }
-    return run_key(facts, [package / "generate_captions.py", *sorted((package / "captioners").glob("*.py"))])
+    chosen = params.generated
+    learnt = [params.paths.captions / "train.json"] if chosen.training else []
+    facts = environment(device, chosen.precision) | {"samples": samples(chosen)}
+    without = {f"generated.{name}" for name in (*KEPT_BY, "samples")}
+    code = pipeline.stage_code("generate_captions")
+    return pipeline.key(code, params, [params.paths.archives, *learnt], facts, without)
 
 
 def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> Any:

@@ -31,6 +31,7 @@ METRICS = "metrics/experiment.json"
 LOSSES = "metrics/losses/experiment.csv"
 PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
 FUSIONS = "src/condmix/fusions"
+SHARED = ("models/", "data/${profile}/archives", "data/${profile}/generated")  # made once for all runs
 MESSAGE = "condmix experiments: {seconds:.0f} s, {jobs} at a time"
 MESSAGE_RE = re.compile(r"condmix experiments: (\d+) s, (\d+) at a time")
 
@@ -263,7 +264,7 @@ def _recipe(
     settings: Mapping[str, Any],
     files: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that decides a run's result, stage by stage, as DVC sees it: commands, code, settings, networks.
+    """Everything that decides a run's result, stage by stage, as DVC sees it: commands, code, settings, shared inputs.
 
     So a commit that changes the report, the documents or another fusion leaves a finished run finished.
     """
@@ -293,7 +294,7 @@ def _recipe(
         "commands": {name: stage["cmd"] for name, stage in stages.items()},
         "code": git(root, "ls-tree", commit, "--", *sorted(code)),
         "settings": chosen,
-        "networks": _networks(profile, stages, files["dvc.lock"]),
+        "shared": _shared(profile, stages, files["dvc.lock"]),
     }
 
 
@@ -313,22 +314,26 @@ def _stages_behind(pipeline: Mapping[str, Any], target: str) -> list[str]:
     return sorted(found)
 
 
-def _networks(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, str]:
-    """MD5 of the trained networks that all runs share (CLIP, judge): code does not determine them to the bit."""
+def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, str]:
+    """MD5 of what all runs share and code and settings do not determine to the bit.
+
+    That is the archives (a folder of one's own may change), what a captioner wrote, and the trained networks.
+    """
     found = {}
     for name, stage in stages.items():
-        outputs = [
-            output for output in stage.get("outs", []) if isinstance(output, str) and output.startswith("models/")
-        ]
-        if "matrix" in stage or not outputs:
+        outputs = [output if isinstance(output, str) else next(iter(output)) for output in stage.get("outs", [])]
+        kept = [output.replace("${profile}", profile) for output in outputs if output.startswith(SHARED)]
+        if "matrix" in stage or not kept:
             continue
-        entry = lock.get("stages", {}).get(name, {"deps": [], "outs": []})
-        if not any(dep["path"].startswith(f"data/{profile}/") for dep in entry["deps"]):
+        entry = lock.get("stages", {}).get(name, {})
+        made = {output["path"]: output["md5"] for output in entry.get("outs", [])}
+        inputs = [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("data/")]
+        if not set(kept) <= made.keys() or not all(path.startswith((f"data/{profile}/", PARAMS_OK)) for path in inputs):
             raise CondmixError(
-                f"dvc.lock at HEAD holds no {outputs[0]} of profile {profile}, which all runs share: "
+                f"dvc.lock at HEAD holds no {kept[0]} of profile {profile}, which all runs share: "
                 "set the profile in params.yaml, run dvc repro embed judge prior, and commit"
             )
-        found |= {output["path"]: output["md5"] for output in entry["outs"]}
+        found |= {path: made[path] for path in kept}
     return found
 
 

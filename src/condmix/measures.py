@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from condmix import CondmixError, distances
+from condmix import CondmixError, distances, pipeline
 from condmix.config import Params
 from condmix.datasets import Split, load_meta
 from condmix.features import Features, metric_name
@@ -150,6 +150,7 @@ def reference_features(network: Features, split: Split, params: Params) -> Tenso
     """Features (N, F) of the whole test split, computed once per feature network and data."""
     key = {
         "features": network.id,
+        "code": pipeline.code_sha256(pipeline.closure("features.py", pipeline.NEUTRAL)),
         "data": load_meta(params.paths.dataset)["splits"]["test"]["images_sha256"],
         "n": str(len(split.images)),
     }

@@ -5,7 +5,6 @@ A variant's training depends on its own folder alone, so a caption added elsewhe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.cache import numbered, read_cache, read_metadata
 from condmix.config import plugins, unknown
 from condmix.perspectives import another, parse
@@ -144,11 +143,7 @@ def describe(variant: Variant, folder: Path) -> dict[str, Any]:
 
 
 def fusion_sha256(name: str) -> str:
-    """Hash of the code that makes a fusion: its own file and the base that all of them share."""
+    """Hash of the code that makes a fusion: its own file and what that imports."""
     if name not in plugins("fusions"):
         raise CondmixError(unknown("fusion", name, plugins("fusions")))
-    folder = Path(__file__).parent / "fusions"
-    digest = hashlib.sha256()
-    for path in (folder / f"{name}.py", folder / "__init__.py"):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return pipeline.code_sha256(pipeline.closure(f"fusions/{name}.py", pipeline.NEUTRAL))

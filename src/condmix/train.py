@@ -25,9 +25,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix import config as settings
-from condmix.checkpoint import Checkpoint, run_key
+from condmix.checkpoint import Checkpoint
+from condmix.checkpoint import environment as arithmetic
 from condmix.datasets import Split, load_meta
 from condmix.diffusion import Schedule, loss
 from condmix.model import Architecture, ConditionalModel, save_model
@@ -41,6 +42,8 @@ from condmix.seeds import derive
 from condmix.tracking import Run, environment, project_root, track
 
 LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
+# Settings that no weight depends on: how often the state is kept and the loss noted; "auto", which is resolved first.
+IRRELEVANT = ("train.checkpoint_seconds", "train.log_every", "train.precision", "train.processes")
 
 
 def main(params: settings.Params, variant: str) -> None:
@@ -63,7 +66,8 @@ def run(params: settings.Params, variant: str) -> None:
         trainer.accelerator.wait_for_everyone()
         trainer.checkpoint.remove_finished_others()
         trainer.resume()
-        with track(variant, trainer.described(), {"kind": "training"}, trainer.run_id) as tracked:
+        described = {**trainer.described(), "guidance": params.guidance}
+        with track(variant, described, {"kind": "training"}, trainer.run_id) as tracked:
             trainer.run_id = tracked.id
             trainer.fit(tracked)
             trainer.write(tracked)
@@ -113,7 +117,6 @@ class Trainer:
             "variant": self.variant,
             "fusion": self.packed.variant["fusion"],
             "perspectives": "+".join(self.packed.vectors),
-            "guidance": p.guidance,
             "profile": p.profile,
             "seed": p.seed,
             "encoder": self.packed.variant["encoder"],
@@ -329,22 +332,12 @@ class Trainer:
         )
 
     def _key(self) -> str:
-        package = Path(__file__).parent
-        code = ["train", "model", "unet", "diffusion", "pseudo", "fusions/__init__"]
-        code.append(f"fusions/{self.packed.variant['fusion']}")
-        facts = {
-            "architecture": asdict(self.model.architecture),
-            "train": self.settings.model_dump(exclude={"checkpoint_seconds", "log_every"}),
-            "diffusion": self.params.diffusion.model_dump(),
-            "flip": self.params.data.flip,
-            "seed": self.params.seed,
-            "dataset": self.data_sha256,
-            "variant": self.packed.variant,
-            "vectors": self.packed.sha256,
-            "processes": self.accelerator.num_processes,
-            "device": self.device.type,
-        }
-        return run_key(facts, [package / f"{name}.py" for name in code])
+        fusion = f"fusions/{self.packed.variant['fusion']}.py"
+        code = [*pipeline.stage_code("train"), *pipeline.closure(fusion, pipeline.NEUTRAL)]
+        precision = "bf16" if bf16(self.settings.precision) else "fp32"
+        facts = arithmetic(self.device, precision, self.accelerator.num_processes)
+        inputs = [self.params.paths.dataset, self.params.paths.packed(self.variant)]
+        return pipeline.key(code, self.params, inputs, facts, {*IRRELEVANT, *pipeline.UNDECLARED["train"]})
 
 
 def architecture(params: settings.Params, variant: dict) -> Architecture:

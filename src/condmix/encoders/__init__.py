@@ -8,7 +8,6 @@ open_clip_config.json (architecture and preprocessing) and open_clip_model.safet
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condmix import CondmixError
+from condmix.pipeline import tree_sha256
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -70,12 +70,12 @@ class Clip(NamedTuple):
     preprocess: Callable[[Any], Tensor]
     tokenizer: Callable[[Sequence[str]], Tensor]
     dim: int  # of the space in which both towers end
-    weights_sha256: str
+    sha256: str  # of the folder: weights, architecture, preprocessing and tokenizer
 
     @property
     def id(self) -> str:
         """The name of both towers; which of them made a vector is told by the perspective."""
-        return f"clip sha256:{self.weights_sha256}"
+        return f"clip sha256:{self.sha256}"
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +104,7 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
         raise CondmixError(
             f"{folder} does not hold a CLIP that open_clip can load ({reason}): make it again (dvc repro encode)"
         ) from error
-    return Clip(model.eval(), preprocess, tokenizer, dim, _sha256(folder / WEIGHTS))
+    return Clip(model.eval(), preprocess, tokenizer, dim, tree_sha256(folder))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -129,8 +129,3 @@ def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokeniz
         tokenizer.save_pretrained(folder)
     save_config_for_hf(model, folder / f".{CONFIG}", model_cfg)
     os.replace(folder / f".{CONFIG}", folder / CONFIG)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
