@@ -68,7 +68,9 @@ def test_every_setting_that_a_stage_declares_is_part_of_its_key_and_no_other(sta
     before = key([], view(params, stage), [])
     for name in flat(params.model_dump(mode="json", exclude={"root", "profile"})):
         changed = key([], view(with_value(params, name.split("."), "another"), stage), []) != before
-        covered = any(name == one or name.startswith(f"{one}.") for one in (*names, *pipeline.UNDECLARED.get(stage, ())))
+        covered = any(
+            name == one or name.startswith(f"{one}.") for one in (*names, *pipeline.UNDECLARED.get(stage, ()))
+        )
         assert changed == covered, name
 
 

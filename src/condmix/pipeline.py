@@ -104,7 +104,7 @@ def code_sha256(files: Iterable[str], package: Path = PACKAGE) -> str:
     return digest({name: tree_sha256(package / name) for name in files})
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _imports(path: Path, modified: int, package: Path) -> list[str]:
     """What one file asks for; `modified` is part of the cache's key."""
     if path.parent.name == TEMPLATES:
@@ -281,7 +281,9 @@ def written(text: str) -> str:
         if line == BEGIN or (line.startswith("      - src/") and stage is not None):
             continue
         out.append(line)
-        following = next((one for one in lines[number + 1 :] if not one.startswith("      - src/") and one != BEGIN), "")
+        following = next(
+            (one for one in lines[number + 1 :] if not one.startswith("      - src/") and one != BEGIN), ""
+        )
         in_deps = line == "    deps:" or (line.startswith("      - ") and _section(lines, number) == "deps")
         if in_deps and not following.startswith("      - "):
             out += [BEGIN, *(f"      - src/condmix/{name.rstrip('/')}" for name in _listed(stage))]
