@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from condmix import CondmixError, __version__
-from condmix.files import exclusive
+from condmix.files import exclusive, write_text
 from condmix.interrupts import interruptible
 
 STAGES = {
@@ -81,8 +81,7 @@ def check() -> None:
     for variant in params.variants:
         resolve(variant, params.fusion, params.perspectives)
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
-    params.paths.params_ok.parent.mkdir(exist_ok=True)
-    params.paths.params_ok.write_text("params.yaml and conf/ name things that exist\n")
+    write_text(params.paths.params_ok, "params.yaml and conf/ name things that exist\n")
 
 
 def _add_stage(name: str, text: str) -> None:
