@@ -37,8 +37,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     MLFLOW_DISABLE_TELEMETRY=true \
     DVC_NO_ANALYTICS=true \
     PATH=/opt/venv/bin:$PATH
-# git for DVC's experiments and the commit in every model card (a mounted checkout belongs to a user of the host, which
-# git would refuse), make for `make test`. Unpinned: the archive keeps only a package's newest version, a pin soon fails.
+# git for DVC's experiments, whose commits need an author, and for the commit in every model card (a mounted checkout
+# belongs to a user of the host, which git would refuse), make for `make test`. Unpinned: the archive keeps only a package's newest version, a pin soon fails.
 # Ubuntu's image has a user of its own with UID 1000.
 ARG UID=1000
 # hadolint ignore=DL3008
@@ -46,6 +46,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && git config --system --add safe.directory /workspace \
+    && git config --system user.name condmix \
+    && git config --system user.email condmix@localhost \
     && python3 -m venv /opt/venv \
     && userdel --remove ubuntu \
     && useradd --create-home --uid "$UID" condmix

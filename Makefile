@@ -9,8 +9,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := repro
 
 repro: setup
+	@condmix repair
 	dvc repro
 	@condmix summary
+	@echo "shell   . $(BIN)/activate   (once in every terminal: it puts condmix, dvc and mlflow on the PATH)"
 
 test: setup
 	python -m pytest

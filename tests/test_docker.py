@@ -21,6 +21,11 @@ def test_what_the_dockerfile_copies_exists():
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
+def test_git_knows_who_commits_experiments():
+    configured = re.findall(r"git config --system (user\.\w+) \S+", (ROOT / "Dockerfile").read_text())
+    assert configured == ["user.name", "user.email"]
+
+
 def test_compose_builds_stages_that_the_dockerfile_has():
     stages = re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     services = yaml.safe_load(COMPOSE)["services"].values()

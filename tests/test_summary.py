@@ -1,5 +1,10 @@
 """The table in the terminal."""
 
+import sqlite3
+import subprocess
+
+import pytest
+
 from condmix.report import main as report
 from condmix.summary import MLFLOW_UI, WIDTH, summary
 from fake_results import captions_variant, image_variant, project, without
@@ -40,3 +45,33 @@ def test_tells_whether_the_report_is_there(tmp_path):
 def test_data_without_attributes_or_oracle(tmp_path):
     text = summary(project(tmp_path, without(captions_variant(), "attribute_accuracy_mean", "judge_accuracy")))
     assert "oracle" not in text and "judge" not in table(text)[-1]
+
+
+def test_says_where_the_runs_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = project(tmp_path, captions_variant())
+    assert "#/experiments" not in summary(params)
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        store.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT)")
+        store.executemany("INSERT INTO experiments VALUES (?, ?)", [(0, "Default"), (7, "condmix")])
+    assert "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning" in summary(params)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert "#/experiments" not in summary(params)
+
+
+@pytest.mark.parametrize(("name", "email"), [("a", "a@b"), ("a", ""), ("", "a@b")])
+def test_asks_for_the_git_identity_that_experiments_need(tmp_path, monkeypatch, name, email):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for variable in ("XDG_CONFIG_HOME", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(variable, raising=False)
+    params = project(tmp_path, captions_variant())
+    assert "git config" not in summary(params)  # no repository: no experiments
+    subprocess.run(["git", "init", "-q"], check=True)
+    for key, value in (("user.name", name), ("user.email", email)):
+        subprocess.run(["git", "config", key, value], check=True)
+    commands = ['git config --global user.name "Your Name"', "git config --global user.email you@example.com"]
+    assert [command in summary(params) for command in commands] == [not (name and email)] * 2

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.files import replacing
+from condmix.files import exclusive, replacing
 from condmix.tracking import cpu_name
 
 
@@ -47,10 +47,9 @@ class Checkpoint:
         self.folder = root / ".checkpoints" / key
         self.path = self.folder / "state.safetensors"
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[None]:
         """Held while training: two queued runs of the same thing must not share a state file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "lock")
+        return exclusive(self.folder / "lock", "the same work")
 
     def save(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
         """Write beside the old state, flush to the disk, then take its place."""

@@ -9,11 +9,14 @@ import errno
 import importlib
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 
 from condmix import CondmixError, __version__
+from condmix.files import exclusive, write_text
+from condmix.interrupts import interruptible
 
 STAGES = {
     "fetch": "Download and verify the profile's archives, or draw the demo world.",
@@ -37,6 +40,14 @@ class Cli(click.Group):
     """Ends every mistake in one sentence and a non-zero status; `--debug` lets the traceback through."""
 
     def invoke(self, context: click.Context) -> object:
+        with interruptible() as interruption:
+            try:
+                return self._invoke(context)
+            except KeyboardInterrupt:
+                click.echo("condmix: interrupted; run the same command again to go on", err=True)
+                sys.exit(interruption.exit_code)
+
+    def _invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except CondmixError as error:
@@ -70,8 +81,7 @@ def check() -> None:
     for variant in params.variants:
         resolve(variant, params.fusion, params.perspectives)
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
-    params.paths.params_ok.parent.mkdir(exist_ok=True)
-    params.paths.params_ok.write_text("params.yaml and conf/ name things that exist\n")
+    write_text(params.paths.params_ok, "params.yaml and conf/ name things that exist\n")
 
 
 def _add_stage(name: str, text: str) -> None:
@@ -79,7 +89,8 @@ def _add_stage(name: str, text: str) -> None:
     def stage() -> None:
         if os.environ.get("RANK", "0") != "0":
             return  # one process does this stage's work, however many a launcher started
-        importlib.import_module(f"condmix.{name}").main(_view(name))
+        with _alone(name):
+            importlib.import_module(f"condmix.{name}").main(_view(name))
 
 
 def _add_variant_stage(name: str, text: str) -> None:
@@ -89,13 +100,30 @@ def _add_variant_stage(name: str, text: str) -> None:
         variants = _params().variants
         if variant not in variants:
             raise CondmixError(f'variant "{variant}" is not among the variants of params.yaml: {", ".join(variants)}')
-        importlib.import_module(f"condmix.{name}").main(_view(name), variant)
+        with _alone(f"{name}@{variant}"):
+            importlib.import_module(f"condmix.{name}").main(_view(name), variant)
+
+
+def _alone(stage: str) -> AbstractContextManager[None]:
+    """A stage's outputs have one writer at a time: a second process waits. Of a launcher's processes, one locks."""
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    return exclusive(Path(".checkpoints", "locks", stage), f"the stage {stage}")
 
 
 for _name, _text in STAGES.items():
     _add_stage(_name, _text)
 for _name, _text in VARIANT_STAGES.items():
     _add_variant_stage(_name, _text)
+
+
+@main.command()
+def repair() -> None:
+    """Mend what a killed DVC leaves: a dvc.lock, or a list of running processes, that it can't read any more."""
+    from condmix.repair import repair as mend
+
+    for sentence in mend(Path.cwd()):
+        click.echo(f"condmix: {sentence}", err=True)
 
 
 @main.command()

@@ -70,9 +70,6 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     rank, world, device = state.process_index, state.num_processes, state.device
     model, card = load_model(params.paths.model(variant))
     model.to(device)
-    if state.is_main_process:
-        for left in folder.iterdir():  # by a run that was killed
-            left.unlink()
     with state.local_main_process_first():  # it may have to download weights; all have met when this ends
         observer = Observer(params, device)
     packed = Packed.load(params.paths.packed(variant), "test")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -30,7 +29,7 @@ from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, read_config, save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
-from condmix.files import write_json
+from condmix.files import scratch, write_json
 from condmix.npy import write_pixels
 from condmix.probes import linear_probe, recall_at_1, zero_shot
 from condmix.processes import spawn
@@ -207,21 +206,19 @@ def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
     if not any(captioned):
         raise CondmixError(f"profile {params.profile} has no captions to train a CLIP on: give clip.pretrained")
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    params.paths.models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=params.paths.models, prefix=".clip.") as folder:
-        scratch = Path(folder)
+    with scratch(params.paths.models / ".clip_training") as folder:
         images = compress(dataset.images("train"), captioned)
-        shrink(images, sum(captioned), preprocess, model, scratch / PIXELS)
-        (scratch / CAPTIONS).write_text(json.dumps(list(compress(captions, captioned))))
+        shrink(images, sum(captioned), preprocess, model, folder / PIXELS)
+        (folder / CAPTIONS).write_text(json.dumps(list(compress(captions, captioned))))
         start = time.monotonic()
         processes = 1 if torch.cuda.is_available() else settings.processes
         if processes == 1:
-            train_member(scratch, settings.model, recipe, params.clip.seed)
+            train_member(folder, settings.model, recipe, params.clip.seed)
         else:
-            spawn(processes, train_member, scratch, settings.model, recipe, params.clip.seed)
+            spawn(processes, train_member, folder, settings.model, recipe, params.clip.seed)
         seconds = time.monotonic() - start
-        model.load_state_dict(load_file(scratch / TRAINED))
-        loss = json.loads((scratch / LOSS).read_text())
+        model.load_state_dict(load_file(folder / TRAINED))
+        loss = json.loads((folder / LOSS).read_text())
     return {
         "train_images": sum(captioned),
         **asdict(recipe),
@@ -233,18 +230,18 @@ def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def train_member(scratch: Path, model_settings: str | dict[str, Any], recipe: Recipe, seed: int) -> None:
-    """In each process: train on what lies in `scratch`, and leave the weights and the loss there."""
+def train_member(folder: Path, model_settings: str | dict[str, Any], recipe: Recipe, seed: int) -> None:
+    """In each process: train on what lies in `folder`, and leave the weights and the loss there."""
     torch.manual_seed(seed)  # a model's first weights come from the global generator
     model, _, tokenizer = new_clip(model_settings)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    pixels = np.load(scratch / PIXELS, mmap_mode="r")
-    captions = json.loads((scratch / CAPTIONS).read_text())
+    pixels = np.load(folder / PIXELS, mmap_mode="r")
+    captions = json.loads((folder / CAPTIONS).read_text())
     loss = train_clip(accelerator, model, tokenizer, pixels, captions, recipe, seed)
     if accelerator.is_main_process:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, scratch / TRAINED)
-        (scratch / LOSS).write_text(json.dumps(loss))
+        save_file(tensors, folder / TRAINED)
+        (folder / LOSS).write_text(json.dumps(loss))
 
 
 def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> None:

@@ -12,9 +12,9 @@ Axes: N pictures, P perspectives, A attributes, S image size.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from condmix.captionfile import read_captions, read_claims, read_generated
 from condmix.config import Params
 from condmix.datasets import Split
 from condmix.draw import REPEATS, Drawn, Job, draw, picture_seed
-from condmix.files import replacing, write_json
+from condmix.files import replacing, scratch, write_json
 from condmix.measures import Measure, class_attribute
 from condmix.model import read_card
 from condmix.packed import Packed
@@ -60,6 +60,13 @@ class Written:
 
 def main(params: Params, variant: str) -> None:
     """Draw, measure, and write metrics/<variant>.json and metrics/details/<variant>/."""
+    folder = params.paths.drawn(variant)
+    with scratch(folder) if is_main() else nullcontext():
+        evaluate(params, variant, folder)
+
+
+def evaluate(params: Params, variant: str, folder: Path) -> None:
+    """The evaluation itself, by way of `folder`, in which all processes leave what they draw."""
     started = time.monotonic()
     split = Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
@@ -82,8 +89,6 @@ def main(params: Params, variant: str) -> None:
     everything = [*jobs, *sweep, shuffled, repeated, *without.values(), *wrong.values()]
     draws = list({job.file: job for job in sorted(everything, key=lambda job: job.n)}.values())
 
-    folder = params.paths.drawn(variant)
-    folder.mkdir(parents=True, exist_ok=True)
     world = together(settings.processes, draw, params, variant, draws, folder)
     if not is_main():
         return
@@ -119,7 +124,6 @@ def main(params: Params, variant: str) -> None:
     }
     bar.close()
     shown = {one.name: np.array(drawn.pictures(job)[:SHOWN]) for one, job in zip(asked, jobs, strict=True)}
-    shutil.rmtree(folder)
 
     card = read_card(params.paths.model(variant))
     metrics = {
@@ -314,7 +318,8 @@ def write(
         for i in range(len(shown[headline.name]))
     ]
     for name, pictures in {"real": split.images[: len(samples)], **shown}.items():
-        np.save(folder / f"{name}.npy", np.asarray(pictures))
+        with replacing(folder / f"{name}.npy") as part, open(part, "wb") as file:
+            np.save(file, np.asarray(pictures))
     write_json(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
     write_json(params.paths.metrics / f"{variant}.json", metrics)
 

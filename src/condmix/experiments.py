@@ -95,11 +95,7 @@ class Runner:
         self.cache = Path(call(self.root, "dvc", "cache", "dir").strip())
         self._remove_left_clones()
         predicted = cost(self.root, self.grid, runs, references)[0]
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            failed = self._run_all(missing, predicted)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        failed = self._run_all(missing, predicted)
         if failed:
             raise CondmixError(f"{len(failed)} of {len(missing)} runs failed: {', '.join(run.name for run in failed)}")
 
@@ -123,10 +119,6 @@ class Runner:
                         raise error
                     bar.update()
                     _say_left(bar, shares)
-            except KeyboardInterrupt:
-                raise CondmixError(
-                    "stopped; finished runs stay, and the same command goes on with the others"
-                ) from None
             finally:
                 self._stopped.set()
                 self._end_children()
@@ -258,10 +250,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _say_left(bar: tqdm, shares: Sequence[float]) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import compress, islice
@@ -34,7 +33,7 @@ from condmix.config import Generated, Params, plugin
 from condmix.datasets import SPLITS
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
-from condmix.files import write_json, write_text
+from condmix.files import replacing_folder, write_json, write_text
 from condmix.seeds import derive
 from condmix.tracking import project_root
 
@@ -73,7 +72,8 @@ def main(params: Params) -> None:
         write_generated(paths.generated / f"{split}.json", kept, wrote, claims)
         measured[split] = measure(rows, kept, shards[split]) | accuracy(dataset, split, claims)
     if captioner.trained:
-        shutil.copytree(work.folder / "captioner", paths.generated / "captioner", dirs_exist_ok=True)
+        with replacing_folder(paths.generated / "captioner") as part:
+            shutil.copytree(work.folder / "captioner", part, dirs_exist_ok=True)
     write_json(paths.metrics / "generated.json", wrote | {"threshold": limit, **measured})
 
 
@@ -104,12 +104,8 @@ def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> A
         if not any(captioned):
             raise CondmixError(f"profile {params.profile} has no captions to train {settings.captioner} on")
         pictures = list(compress(dataset.images("train"), captioned))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".captioner.") as scratch:
-            part = Path(scratch) / "captioner"
-            part.mkdir()
+        with replacing_folder(folder) as part:
             kind.train(settings, pictures, list(compress(captions, captioned)), part, device)
-            part.replace(folder)
     return kind.open(settings, folder, device)
 
 

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from condmix import CondmixError
 from condmix.config import Settings, load, unknown
+from condmix.files import scratch
 
 TARGET = "evaluate@experiment"
 DETAILS = "metrics/details/experiment"
@@ -227,8 +228,8 @@ def _changes(grid: Grid, experiment: Experiment, seed: int) -> tuple[dict[str, A
 
 def _check(grid: Grid, name: str, changes: tuple[dict[str, Any], dict[str, Any]], files: Mapping[str, Any]) -> None:
     """The changed settings must be what `condmix check` accepts; else its sentence, and which experiment it is of."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for path in ("params.yaml", f"conf/{grid.profile}.yaml"):
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(yaml.safe_dump(files[path]))
@@ -268,8 +269,8 @@ def _recipe(
 
     So a commit that changes the report, the documents or another fusion leaves a finished run finished.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder, conf = Path(scratch), f"conf/{profile}.yaml"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, conf = Path(temporary), f"conf/{profile}.yaml"
         (folder / "conf").mkdir()
         for path in ("params.yaml", conf):
             (folder / path).write_text(yaml.safe_dump(files[path]))
@@ -345,9 +346,7 @@ def _details(root: Path, name: str, revision: str) -> Path:
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.") as scratch:
-        part = Path(scratch) / name
+    with scratch(folder.with_name(f".{name}")) as part:
         try:
             DVCFileSystem(str(root), rev=revision).get(DETAILS, str(part), recursive=True)
         except (DvcException, FileNotFoundError) as error:
@@ -355,7 +354,7 @@ def _details(root: Path, name: str, revision: str) -> Path:
                 f"the files of {name} are not in DVC's cache any more ({error}): "
                 f"dvc exp remove {name}, and run the grid again"
             ) from None
-        os.replace(part, folder)
+        os.replace(part / Path(DETAILS).name, folder)
     return folder
 
 

@@ -6,9 +6,6 @@ A variant's training depends on its own folder alone, so a caption added elsewhe
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from torch import Tensor
 from condmix import CondmixError, pipeline
 from condmix.cache import numbered, read_cache, read_metadata
 from condmix.config import plugins, unknown
+from condmix.files import replacing_folder
 from condmix.perspectives import another, parse
 from condmix.variants import Variant, resolve
 
@@ -31,18 +29,12 @@ def main(params: Any, variant: str) -> None:
     """Write data/<profile>/packed/<variant>/{train,test}.safetensors and variant.json."""
     chosen = resolve(variant, params.fusion, params.perspectives)
     check_perspectives(chosen, params.profile, params.paths.embeddings)
-    folder = params.paths.packed(variant)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{variant}.") as scratch:
-        part = Path(scratch) / variant
-        part.mkdir()
+    with replacing_folder(params.paths.packed(variant)) as part:
         for split in SPLITS:
             tensors = pack_split(chosen, params.paths.embeddings / split, split, params.mixed_any)
             save_file(tensors, part / f"{split}.safetensors")
         card = describe(chosen, params.paths.embeddings / SPLITS[0])
         (part / "variant.json").write_text(json.dumps(card, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
 
 
 def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None:

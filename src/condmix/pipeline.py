@@ -37,6 +37,7 @@ NEUTRAL = {
     "__init__.py": "the version, and the base class of errors",
     "config.py": "checks the settings; their values count one by one, as each stage declares them",
     "files.py": "decides how bytes reach the disk, not which bytes",
+    "interrupts.py": "ends a process early, and changes nothing that it has written",
     "pipeline.py": "computes the keys themselves",
     "tracking.py": "records a run; what it records decides nothing",
 }

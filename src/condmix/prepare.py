@@ -6,8 +6,6 @@ work are in memory, and go in order into a file that maps.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError, config
 from condmix.datasets import SPLITS, Dataset
+from condmix.files import replacing_folder
 from condmix.npy import write_pixels
 from condmix.prefetch import CORES, prefetch
 
@@ -28,11 +27,7 @@ def main(params) -> None:
 
 def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int = CORES) -> None:
     """Writes the whole folder, or leaves what was there as it was. Any number of threads writes the same bytes."""
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(Path(folder)) as partial:
         meta = {
             "dataset": name,
             "image_size": size,
@@ -41,10 +36,6 @@ def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int = CO
             "splits": {split: write_split(data, split, size, partial, threads) for split in SPLITS},
         }
         (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int) -> dict:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import datetime
+import multiprocessing
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from accelerate import PartialState
 from torch.multiprocessing import ProcessExitedException
 
 from condmix import CondmixError
+from condmix.interrupts import held_back, interruptible
+
+GRACE = 20  # seconds that an interrupted process has for tidying up
 
 
 def is_main() -> bool:
@@ -52,7 +57,15 @@ def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> Non
     """
     with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
         try:
-            torch.multiprocessing.spawn(_member, (processes, folder, function, arguments), nprocs=processes)
+            with held_back():
+                members = torch.multiprocessing.spawn(
+                    _member, (processes, folder, function, arguments), nprocs=processes, join=False
+                )
+            while not members.join():
+                pass
+        except KeyboardInterrupt:
+            _end_children()
+            raise
         except ProcessExitedException as error:
             said = sorted(Path(folder).glob("error-*"))
             if said:
@@ -61,6 +74,20 @@ def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> Non
                 f"a process of {function.__module__} ended with {error.signal_name or error.exit_code}; "
                 "run it again: it goes on from its last checkpoint"
             ) from None
+
+
+def _end_children() -> None:
+    """Interrupt the processes that this one has started, with time to tidy up, then end them.
+
+    They are asked for, since an interrupt may come while some have not been started yet.
+    """
+    deadline = time.monotonic() + GRACE
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(max(0, deadline - time.monotonic()))
+        child.kill()
 
 
 def keep_memory() -> None:
@@ -76,6 +103,17 @@ def keep_memory() -> None:
 
 
 def _member(rank: int, processes: int, folder: str, function: Callable[..., None], arguments: tuple) -> None:
+    with interruptible() as interruption:
+        try:
+            _take_part(rank, processes, folder, function, arguments)
+        except CondmixError as error:
+            Path(folder, f"error-{rank}").write_text(str(error))
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            raise SystemExit(interruption.exit_code) from None  # torch would pass it off as success
+
+
+def _take_part(rank: int, processes: int, folder: str, function: Callable[..., None], arguments: tuple) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     keep_memory()
@@ -91,8 +129,5 @@ def _member(rank: int, processes: int, folder: str, function: Callable[..., None
     )
     try:
         function(*arguments)
-    except CondmixError as error:
-        Path(folder, f"error-{rank}").write_text(str(error))
-        raise SystemExit(1) from None
     finally:
         torch.distributed.destroy_process_group()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from condmix.comparison import all_measures, cell, judge_cells, told
 from condmix.results import Measure, Row, agreed, oracles, ranked, read_metrics, through_prior
+from condmix.tracking import EXPERIMENT, project_root
 
 WIDTH = 130
 TEXT_COLUMNS = 4  # rank, variant, fusion, told: flush left; the numbers behind them are flush right
@@ -38,8 +43,38 @@ def summary(params: Any) -> str:
             *note,
             f"report  {page}" if page.exists() else "report  not written yet: run dvc repro report",
             f"runs    {MLFLOW_UI}",
+            *(f"        {address}" for address in runs_addresses()),
+            *identity_advice(),
         ]
     )
+
+
+def runs_addresses() -> list[str]:
+    """Where that server shows the table of our runs, which is not its first page; none without the default store."""
+    store = project_root() / "mlflow.db"
+    if os.environ.get("MLFLOW_TRACKING_URI") or not store.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as database:
+            rows = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", [EXPERIMENT]).fetchall()
+    except sqlite3.Error:
+        return []
+    return [f"http://127.0.0.1:5000/#/experiments/{number}/runs?workflowType=machine_learning" for (number,) in rows]
+
+
+def identity_advice() -> list[str]:
+    """What to do before `dvc exp run` where git does not know who commits; DVC's experiments are commits."""
+    if not (project_root() / ".git").exists():
+        return []
+    for key, variable in (("user.name", "GIT_COMMITTER_NAME"), ("user.email", "GIT_COMMITTER_EMAIL")):
+        known = subprocess.run(["git", "config", key], capture_output=True).stdout.strip()
+        if not known and not os.environ.get(variable):
+            return [
+                "git     experiments (dvc exp run) are commits, and git does not know your name yet:",
+                '        git config --global user.name "Your Name"',
+                "        git config --global user.email you@example.com",
+            ]
+    return []
 
 
 def conditions(metrics: Sequence[Mapping[str, Any]]) -> str:

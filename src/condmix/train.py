@@ -30,6 +30,7 @@ from condmix.checkpoint import Checkpoint
 from condmix.checkpoint import environment as arithmetic
 from condmix.datasets import Split, load_meta
 from condmix.diffusion import Schedule, loss
+from condmix.files import replacing
 from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
 from condmix.perspectives import parse
@@ -289,8 +290,7 @@ class Trainer:
         }
         sha256 = save_model(folder, self.averaged(), card)
         curve = paths.metrics / "losses" / f"{self.variant}.csv"
-        curve.parent.mkdir(parents=True, exist_ok=True)
-        with open(curve, "w", newline="") as file:
+        with replacing(curve) as part, open(part, "w", newline="") as file:
             csv.writer(file).writerows([LOSS_COLUMNS, *self.rows])
         tracked.tag({"model_sha256": sha256})
         for name in ("model.safetensors", "model.json"):

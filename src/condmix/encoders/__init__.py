@@ -9,7 +9,6 @@ open_clip_config.json (architecture and preprocessing) and open_clip_model.safet
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condmix import CondmixError
+from condmix.files import replacing_folder
 from condmix.pipeline import tree_sha256
 
 CONFIG = "open_clip_config.json"
@@ -113,19 +113,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokenizer: Any) -> None:
-    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back.
-
-    The configuration comes last: a folder without it is not a CLIP, so a killed process leaves none that is half new.
-    """
+    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back."""
     from open_clip.push_to_hf_hub import save_config_for_hf
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / f".{WEIGHTS}")
-    os.replace(folder / f".{WEIGHTS}", folder / WEIGHTS)
-    if hasattr(tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
-        tokenizer.save_pretrained(folder)
-    save_config_for_hf(model, folder / f".{CONFIG}", model_cfg)
-    os.replace(folder / f".{CONFIG}", folder / CONFIG)
+    with replacing_folder(folder) as part:
+        save_file(tensors, part / WEIGHTS)
+        if hasattr(tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
+            tokenizer.save_pretrained(part)
+        save_config_for_hf(model, part / CONFIG, model_cfg)

@@ -1,0 +1,146 @@
+"""Whatever ends a command, it tidies up, says so in one line, and leaves no process behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+CODE = """
+import signal, sys, time
+import click
+from condmix.cli import main
+from condmix.files import scratch
+from pathlib import Path
+
+@main.command()
+@click.argument("folder", type=Path)
+def wait(folder):
+    with scratch(folder / ".work"):
+        print("at work", flush=True)
+        try:
+            time.sleep(60)
+        finally:
+            {tidy}
+
+main(["wait", sys.argv[1]])
+"""
+
+
+def start(folder, tidy="pass", **options):
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE.format(tidy=tidy), folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+    assert process.stdout.readline() == b"at work\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_in_one_line(tmp_path, number, code):
+    process = start(tmp_path)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code
+    assert said == b"condmix: interrupted; run the same command again to go on\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_signal_again_ends_it_at_once_and_another_does_not(tmp_path):
+    tidy = "print('tidies up', flush=True); time.sleep(60)"
+    process = start(tmp_path, tidy)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == b"tidies up\n"
+    process.send_signal(signal.SIGTERM)  # as a launcher sends it to processes that a Ctrl-C has reached already
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGINT and not said
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    process = start(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))  # as nohup does
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    process.communicate()
+
+
+GROUP = """
+import os, sys, time
+from pathlib import Path
+from condmix.interrupts import interruptible
+from condmix.processes import spawn
+import torch.distributed
+
+def work(folder):
+    rank = os.environ["RANK"]
+    torch.distributed.barrier()
+    Path(folder, f"{rank}.pid").write_text(str(os.getpid()))
+    try:
+        time.sleep(60)
+    finally:
+        Path(folder, f"{rank}.tidy").touch()
+
+if __name__ == "__main__":
+    import work
+    with interruptible() as interruption:
+        try:
+            spawn(2, work.work, sys.argv[1])
+        except KeyboardInterrupt:
+            sys.exit(interruption.exit_code)
+"""
+
+
+def ended(process, pids):
+    """Whether the process ends, and all of the others by themselves soon after it."""
+    process.wait(60)
+    for _ in range(200):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks processes up in /proc")
+@pytest.mark.parametrize("to", ["parent", "group", "killed"])
+def test_processes_of_a_group_end_with_it_and_tidy_up(tmp_path, to):
+    (tmp_path / "work.py").write_text(GROUP)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "work.py", tmp_path], stderr=subprocess.PIPE, start_new_session=True
+    )
+    files = [tmp_path / f"{rank}.pid" for rank in range(2)]
+    while not all(file.exists() and file.read_text() for file in files):
+        assert process.poll() is None
+        time.sleep(0.05)
+    pids = [int(file.read_text()) for file in files]
+    if to == "parent":
+        process.send_signal(signal.SIGTERM)
+    elif to == "group":
+        os.killpg(process.pid, signal.SIGINT)  # what a Ctrl-C does
+    else:
+        process.kill()
+    assert ended(process, pids)
+    assert process.returncode == {"parent": 143, "group": 130, "killed": -signal.SIGKILL}[to]
+    assert b"Traceback" not in process.stderr.read()
+    assert all((tmp_path / f"{rank}.tidy").exists() for rank in range(2))
+
+
+def test_an_interrupt_while_processes_start_leaves_none(tmp_path):
+    (tmp_path / "work.py").write_text(GROUP)
+    for wait in (1.5, 3.0):  # imports of the parent, of the children; whatever this meets must end well
+        process = subprocess.Popen(
+            [sys.executable, tmp_path / "work.py", tmp_path], stderr=subprocess.PIPE, start_new_session=True
+        )
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # no process of the group is left
