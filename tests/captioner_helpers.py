@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from condmix.config import Generated
+from settings import section
 
 WORDS = ["a", "cat", "dog", "on", "red", "blue", "ring", "in", "the", "left", "photo", "of", "what", "does", "image"]
 COCA = {
@@ -21,7 +21,7 @@ COCA = {
 
 def settings(captioner, model, **changes):
     """A profile's section `generated`."""
-    return Generated(captioner=captioner, model=model, **{"max_tokens": 8, "top_p": 0.9} | changes)
+    return section("generated", captioner=captioner, model=model, **{"max_tokens": 8} | changes)
 
 
 def pictures(count=3, side=20):

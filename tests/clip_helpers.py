@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from condmix.config import Embed, Paths
+from condmix.config import Paths
 from condmix.datasets import Dataset
+from settings import section
 
 TINY = {
     "embed_dim": 16,
@@ -87,7 +88,7 @@ def colour_params(root, **clip):
         captions=SimpleNamespace(templates=()),
         generated=None,
         mixed_any=None,
-        embed=SimpleNamespace(**dict(Embed())),
+        embed=SimpleNamespace(**dict(section("embed"))),
         clip=SimpleNamespace(**clip),
     )
 

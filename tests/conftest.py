@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from condmix.config import load
+from settings import profile
 
 CLASSES = ["round", "square", "long"]
 DIM = 16
@@ -23,13 +24,15 @@ PARAMS = {
     "seed": 0,
     "variants": ["class_v1", "class_v2", "caption", "experiment"],
 }
-CONF = {
-    "data": {"dataset": "demo", "image_size": 8},
-    "clip": {},
-    "model": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-    "train": {"images": 96, "batch_size": 8, "lr": 1e-3, "checkpoint_seconds": 0, "log_every": 4},
-    "evaluate": {"n": 6, "steps": 2, "sweep": [1.0, 2.0], "sweep_n": 4, "batch_size": 4, "features": ["judge"]},
-}
+CONF = profile(
+    data={"image_size": 8},
+    model={"channels": 8, "multipliers": [1, 2], "attention": [4], "dropout": 0.1, "position_map": False,
+           "scale_shift": False},
+    train={"images": 96, "batch_size": 8, "lr": 1e-3, "checkpoint_seconds": 0, "log_every": 4, "ema": 0.9995,
+           "pseudo_noise": 3.0, "logit_normal_times": None},
+    evaluate={"n": 6, "other_n": None, "steps": 2, "sweep": [1.0, 2.0], "sweep_n": 4, "batch_size": 4,
+              "features": ["judge"]},
+)  # fmt: skip
 
 
 def write_project(root: Path, **params) -> None:

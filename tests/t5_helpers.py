@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import torch
 
+from settings import content
+
 WORDS = ["<pad>", "</s>", "<unk>", "a", "an", "cat", "dog", "frog", "owl", "on", "log", "red", "green", "blue"]
 
 
@@ -33,4 +35,5 @@ def save_tiny_t5(folder, seed=0):
 
 def t5_settings(folder, **changes):
     """A profile's embed.t5."""
-    return SimpleNamespace(**{"model": str(folder), "revision": None, "max_tokens": 128, "precision": "fp32"} | changes)
+    model = {"model": content(folder), "revision": None}
+    return SimpleNamespace(**model | {"max_tokens": 128, "precision": "fp32"} | changes)

@@ -8,10 +8,11 @@ import pytest
 
 from condmix import CondmixError, captions
 from condmix.captionfile import read_captions
-from condmix.config import Captions, Data, Paths
+from condmix.config import Paths
 from condmix.datasets import Dataset
 from condmix.datasets._cifar_format import write_cifar
 from condmix.datasets.demo import Demo
+from settings import section
 
 
 class Classes(Dataset):
@@ -56,7 +57,7 @@ def test_the_stage_on_the_demo_world(tmp_path):
     """Caption k of the file is the caption k that `mentions` speaks of."""
     paths = Paths(tmp_path, "demo")
     Demo.draw(paths.archives, {"train": 30, "test": 4, "seed": 1})
-    captions.main(SimpleNamespace(paths=paths, data=Data(dataset="demo", image_size=16), captions=Captions()))
+    captions.main(SimpleNamespace(paths=paths, data=section("data"), captions=section("captions")))
     for split in ("train", "test"):
         content = json.loads((paths.captions / f"{split}.json").read_text())
         assert content["captions"] == Demo(paths.archives, {}).captions(split) == read_captions(paths.captions, split)
@@ -68,7 +69,7 @@ def test_the_stage_on_cifar10(tmp_path):
     paths.archives.mkdir(parents=True)
     pictures = {split: np.zeros((6, 32, 32, 3), np.uint8) for split in ("train", "test")}
     write_cifar(paths.archives, pictures, {split: [0, 1, 0, 1, 0, 1] for split in pictures}, ["cat", "ship"])
-    data = Data(dataset="cifar10", image_size=32)
-    captions.main(SimpleNamespace(paths=paths, data=data, captions=Captions(templates=("a photo of a {}",))))
+    data = section("data", dataset="cifar10", image_size=32)
+    captions.main(SimpleNamespace(paths=paths, data=data, captions=section("captions", templates=["a photo of a {}"])))
     assert read_captions(paths.captions, "test")[:2] == [["a photo of a cat"], ["a photo of a ship"]]
     assert sorted(path.name for path in paths.captions.iterdir()) == ["test.json", "train.json"]

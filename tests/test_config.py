@@ -9,11 +9,19 @@ from pydantic import ValidationError
 
 from condmix import CondmixError
 from condmix.config import load, plugin, plugins
+from settings import profile
 
 ROOT = Path(__file__).parents[1]
 
 
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 IMPORT = {"perspective": "dino_1", "split": "train", "path": "a.npz", "sha256": "0" * 64}
+T5 = {"model": "google-t5/t5-small", "revision": COMMIT, "max_tokens": 128, "precision": "fp32"}
+
+
+def captioner(**changes):
+    given = {"captioner": "coca", "model": "coca_ViT-L-14", "revision": "laion2b_s13b_b90k"}
+    return profile(generated=given | changes)["generated"]
 
 
 @pytest.fixture
@@ -84,11 +92,11 @@ def test_a_mistake_in_params_is_named(project, keys, value, says):
         (("evaluate", "sampler"), "ddmp", ["conf/demo.yaml", '"ddmp"', "ddpm"]),
         (("data", "dataset"), "imagenet", ['no dataset "imagenet"', "cifar10, coco, demo"]),
         (("data", "image_size"), 18, ["18", "cannot be halved 2 times"]),
-        (("embed", "t5"), {"model": "x", "revison": "y"}, ['no setting "embed.t5.revison"', "embed.t5.revision"]),
+        (("embed", "t5"), T5 | {"revison": "y"}, ['no setting "embed.t5.revison"', "embed.t5.revision"]),
         (("embed", "batch_size"), "big", ["embed.batch_size is 'big'", 'a whole number from 1, or "auto"']),
-        (("generated",), {"captioner": "cocoa", "model": "x"}, ['no captioner "cocoa"', 'did you mean "coca"']),
-        (("generated",), {"captioner": "coca", "model": ""}, ["generated.model"]),
-        (("generated",), {"captioner": "coca", "model": "x", "topp": 1}, ["generated.topp", '"generated.top_p"']),
+        (("generated",), captioner(captioner="cocoa"), ['no captioner "cocoa"', 'did you mean "coca"']),
+        (("generated",), captioner(model=""), ["generated.model"]),
+        (("generated",), captioner(topp=1), ["generated.topp", '"generated.top_p"']),
         (("mixed_any",), [0, 0], ["mixed_any", "above 0"]),
         (("embed", "encoders"), ["t5_text"], ["conf/demo.yaml", "t5_text", "embed.t5 does not say which"]),
         (("embed", "imports"), [IMPORT | {"perspective": "dino"}], ['"dino" must be a lowercase word and a number']),
@@ -111,8 +119,9 @@ def test_perspectives_of_t5_and_imports_are_known_where_the_profile_has_them(pro
     change(project / "params.yaml", "perspectives", value=names)
     with pytest.raises(CondmixError, match='no perspective "t5_1"'):
         load(project)
-    change(project / "conf" / "demo.yaml", "embed", "encoders", value=["clip_image", "clip_text", "t5_text"])
-    change(project / "conf" / "demo.yaml", "embed", "t5", value={"model": "somewhere"})
+    encoders = ["clip_image", "clip_text", "class_label", "t5_text"]
+    change(project / "conf" / "demo.yaml", "embed", "encoders", value=encoders)
+    change(project / "conf" / "demo.yaml", "embed", "t5", value=T5)
     with pytest.raises(CondmixError, match='no perspective "dino_1"'):
         load(project)
     change(project / "conf" / "demo.yaml", "embed", "imports", value=[IMPORT])
@@ -123,7 +132,7 @@ def test_generated_captions_are_perspectives_where_the_profile_has_a_captioner(p
     change(project / "params.yaml", "perspectives", value=["generated_2", "mixed_any"])
     with pytest.raises(CondmixError, match='no perspective "generated_2"; found: class, image, pseudo, caption_1'):
         load(project)
-    change(project / "conf" / "demo.yaml", "generated", value={"captioner": "blip", "model": "x", "captions": 2})
+    change(project / "conf" / "demo.yaml", "generated", value=captioner(captions=2))
     assert load(project).perspectives == ("generated_2", "mixed_any")
     change(project / "params.yaml", "perspectives", value=["generated_3"])
     with pytest.raises(CondmixError, match='no perspective "generated_3"'):
@@ -134,7 +143,7 @@ def test_a_missing_setting_is_named(project):
     content = yaml.safe_load((project / "conf" / "demo.yaml").read_text())
     del content["train"]["lr"]
     (project / "conf" / "demo.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(CondmixError, match=r"conf/demo.yaml: train.lr is missing"):
+    with pytest.raises(CondmixError, match=r"conf/demo.yaml lacks train.lr; `condmix check --fill`"):
         load(project)
 
 

@@ -13,15 +13,21 @@ from condmix.config import Paths
 from condmix.data_check import too_long
 from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
-from conftest import CONF, PARAMS
+from conftest import PARAMS
 from own_data import encoded, random_picture, write, write_tar
+from settings import profile
 
 LONG = " ".join(["far"] * 80)
 
 
 def project(root: Path, monkeypatch, **data) -> Path:
     """A project whose profile is `own`; returns the folder for its archives."""
-    conf = CONF | {"data": {"image_size": 8} | data, "captions": {"templates": ["a photo of a {}"]}}
+    conf = profile(
+        data={"image_size": 8, "world": {}} | data,
+        captions={"templates": ["a photo of a {}"]},
+        clip={"model": "ViT-B-32"},
+        model={"multipliers": [1, 2], "attention": [4]},
+    )
     write(root, {"params.yaml": yaml.safe_dump(PARAMS), "conf/own.yaml": yaml.safe_dump(conf)})
     monkeypatch.chdir(root)
     archives = Paths(root, "own").archives

@@ -4,31 +4,24 @@ import numpy as np
 import pytest
 
 from dvc_project import Project
+from settings import profile
 
 VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
-TINY = {
-    "data": {
-        "dataset": "demo", "image_size": 16, "flip": False, "files": [], "world": {"train": 60, "test": 20, "seed": 7},
-    },
-    "captions": {"templates": []},
-    "generated": None,
-    "mixed_any": None,
-    "clip": {
+TINY = profile(
+    data={"world": {"train": 60, "test": 20, "seed": 7}},
+    clip={
         "model": {
             "embed_dim": 16,
             "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 16, "patch_size": 8},
             "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
         },
-        "steps": 3, "batch_size": 20,
+        "steps": 3, "batch_size": 20, "processes": 1,
     },
-    "embed": {"captions": 5},
-    "judge": {"steps": 3},
-    "model": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8]},
-    "diffusion": {"schedule": "cosine"},
-    "prior": None,
-    "train": {"images": 64, "batch_size": 16, "lr": 1e-3},
-    "evaluate": {"n": 8, "steps": 2, "sweep": [1.0, 3.0], "sweep_n": 4, "batch_size": 8},
-}  # fmt: skip
+    judge={"steps": 3},
+    model={"channels": 8, "multipliers": [1, 2]},
+    train={"images": 64, "batch_size": 16},
+    evaluate={"n": 8, "other_n": None, "steps": 2, "sweep": [1.0, 3.0], "sweep_n": 4, "batch_size": 8},
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

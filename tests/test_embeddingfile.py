@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from clip_helpers import Colours, colour_params, save_tiny_clip
 from condmix import CondmixError, embed, pack
 from condmix.cache import read_cache
+from condmix.config import Import
 from condmix.config import plugin as real_plugin
 from condmix.datasets._cifar_format import write_cifar
 from condmix.embeddingfile import read_embeddings
@@ -37,11 +38,11 @@ def write(path, vectors=VECTORS, ids=None, **facts):
         save_file({"vectors": torch.as_tensor(vectors), "ids": torch.from_numpy(ids)}, path, facts)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     one = {"perspective": facts["perspective"], "split": facts["split"]} if len(facts) == len(FACTS) else FACTS
-    return SimpleNamespace(perspective=one["perspective"], split=one["split"], path=str(path), sha256=sha256)
+    return Import(perspective=one["perspective"], split=one["split"], path=str(path), sha256=sha256)
 
 
 def read(one):
-    return read_embeddings(one.path, one.sha256, one.perspective, one.split)
+    return read_embeddings(one.verified("embed.imports"), one.perspective, one.split)
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
@@ -77,22 +78,22 @@ def test_half_precisions_are_read(tmp_path):
 def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, changes, says):
     one = write(tmp_path / "a.npz", **changes)
     with pytest.raises(CondmixError, match=says):
-        read_embeddings(one.path, one.sha256, "dino_1", "test")
+        read_embeddings(Path(one.path), "dino_1", "test")
 
 
 def test_other_files_are_refused(tmp_path):
     one = write(tmp_path / "a.npz")
-    with pytest.raises(CondmixError, match="no file .*nowhere"):
-        read_embeddings(tmp_path / "nowhere", one.sha256, "dino_1", "test")
-    with pytest.raises(CondmixError, match="expects 00"):
-        read_embeddings(one.path, "0" * 64, "dino_1", "test")
+    with pytest.raises(CondmixError, match="embed.imports: there is no file or folder .*nowhere"):
+        read(one.model_copy(update={"path": str(tmp_path / "nowhere")}))
+    with pytest.raises(CondmixError, match=f"a.npz has sha256 {one.sha256}, but the profile says 00"):
+        read(one.model_copy(update={"sha256": "0" * 64}))
     pickled = tmp_path / "b.npz"
     np.savez(pickled, vectors=np.array([{"a": 1}], dtype=object))
     for path in (pickled, tmp_path / "c.npz", tmp_path / "c.safetensors", tmp_path / "c.pt"):
         if not path.exists():
             path.write_bytes(b"no vectors")
         with pytest.raises(CondmixError, match=r"can't be read as|are imported from \.safetensors or \.npz"):
-            read_embeddings(path, hashlib.sha256(path.read_bytes()).hexdigest(), "dino_1", "test")
+            read_embeddings(path, "dino_1", "test")
 
 
 # In the pipeline

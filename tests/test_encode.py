@@ -18,6 +18,7 @@ from condmix.contrastive import Recipe, batches, draw_text, learning_rate, make_
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.probes import linear_probe, recall_at_1, ridge, zero_shot
 from condmix.processes import spawn
+from settings import content
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def known(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", ["tag", "tag with file", "tag with pt"])
 def test_pretrained_weights_keep_their_activation_and_preprocessing(world, known, source):
     file = {"tag": None, "tag with file": "weights.safetensors", "tag with pt": "weights.pt"}[source]
-    params = world(model="tiny-clip", pretrained="openai", weights=file and str(known / file))
+    params = world(model="tiny-clip", pretrained="openai", weights=file and content(known / file))
     clip = load_clip(params.paths.clip)
     weights = load_file(known / "weights.safetensors")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in clip.model.state_dict().items())
@@ -201,7 +202,7 @@ def test_pretrained_weights_keep_their_activation_and_preprocessing(world, known
 
 
 def test_a_local_file_needs_no_tag(world, known):
-    params = world(model="tiny-clip", weights=str(known / "weights.safetensors"))
+    params = world(model="tiny-clip", weights=content(known / "weights.safetensors"))
     assert type(load_clip(params.paths.clip).model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
 
 
@@ -220,13 +221,11 @@ def test_a_folder_of_the_hub_brings_model_preprocessing_and_tokenizer(world, tmp
     monkeypatch.setattr(encode, "measure", lambda *_: {})  # the vectors of this random tower are almost all the same
     (tmp_path / "siglip").mkdir()
     made = save_tiny_siglip(tmp_path / "siglip")
-    params = world(model={}, weights=str(tmp_path / "siglip"))
+    params = world(model={}, weights=content(tmp_path / "siglip"))
     clip = load_clip(params.paths.clip)
     assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in clip.model.state_dict().items())
     assert clip.model.visual.preprocess_cfg.items() >= {"resize_mode": "squash", "mean": [0.5] * 3}.items()
     assert clip.tokenizer(["a cat"]).shape == (1, 10) and metrics(params)["model"] == "custom"
-    with pytest.raises(CondmixError, match="says itself what model it holds: leave out clip.model"):
-        world("other", model="ViT-B-16-SigLIP", weights=str(tmp_path / "siglip"))
 
 
 def test_weights_that_cannot_be_had_are_one_sentence(known, monkeypatch):
@@ -237,12 +236,10 @@ def test_weights_that_cannot_be_had_are_one_sentence(known, monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     monkeypatch.setitem(pretrained._PRETRAINED["tiny-clip"], "far", {"url": "https://example.invalid/w.pt"})
-    with pytest.raises(CondmixError, match="tiny-clip/far could not .*not known.*give clip.weights: <file>"):
+    with pytest.raises(CondmixError, match="tiny-clip/far could not .*not known.*give clip.weights: {path: <file>"):
         encode.load_pretrained("tiny-clip", "far", None)
     with pytest.raises(CondmixError, match='no clip.pretrained of tiny-clip "opnai"; .* did you mean "openai"'):
         encode.load_pretrained("tiny-clip", "opnai", None)
-    with pytest.raises(CondmixError, match="there is no file none.pt"):
-        encode.load_pretrained("tiny-clip", None, "none.pt")
 
 
 def test_files_that_could_run_code_or_hold_another_model_are_refused(known):
@@ -251,7 +248,7 @@ def test_files_that_could_run_code_or_hold_another_model_are_refused(known):
     save_file({"a": torch.zeros(1)}, known / "other.safetensors")
     for name in ("script.pt", "code.pt", "other.safetensors"):
         with pytest.raises(CondmixError, match=f"{name} does not hold the weights of tiny-clip") as error:
-            encode.load_pretrained("tiny-clip", None, str(known / name))
+            encode.load_pretrained("tiny-clip", None, known / name)
         assert "\n" not in str(error.value)
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError, draw, evaluate, train
 from condmix.caption_score import CaptionScore
-from condmix.config import Prior
 from condmix.datasets import Split
 from condmix.draw import REPEATS, Drawn, Job
 from condmix.evaluate import Written, best_guidance, conditions, read_written
@@ -22,6 +21,7 @@ from condmix.packed import Packed
 from condmix.perspectives import another
 from condmix.processes import together
 from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
+from settings import content, section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,7 +147,7 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     network.means = torch.randn(2, 16)
     save_prior(judged.paths.prior, network, {"encoder": "random", "sample_steps": 2, "guidance": 1.0})
     settings = judged.evaluate.model_copy(update={"other_n": 5})
-    params = judged.model_copy(update={"prior": Prior(), "evaluate": settings})
+    params = judged.model_copy(update={"prior": section("prior"), "evaluate": settings})
     train.run(params, "class_v1")
     evaluate.main(params, "class_v1")
     metrics = json.loads((params.paths.metrics / "class_v1.json").read_text())
@@ -240,7 +240,7 @@ def test_accuracy_by_caption_asks_every_variant_the_same(judged):
 
 def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditioned(judged, tmp_path):
     model = save_tiny_clip(tmp_path / "scorer")
-    settings = judged.evaluate.model_copy(update={"scorer": str(tmp_path / "scorer")})
+    settings = judged.evaluate.model_copy(update={"scorer": content(tmp_path / "scorer")})
     evaluate.main(judged.model_copy(update={"evaluate": settings}), "experiment")
     found = json.loads((judged.paths.metrics / "experiment.json").read_text())["held_out_captions"]
     assert found["captions"] == 6  # one of two each: caption_1 was told

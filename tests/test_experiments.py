@@ -42,7 +42,7 @@ def changed(experiment="two", **values):
     [
         ({"baseline": "oen"}, 'baseline: no experiment "oen"; found: one, two; did you mean "one"?'),
         (changed(against="three"), 'experiments.two.against: no experiment "three"'),
-        (changed(fusoin="mean"), 'no setting "fusoin"; found: says, perspectives, fusion'),
+        (changed(fusoin="mean"), 'no setting "experiments.two.fusoin"; found: experiments.two.against'),
         (changed(perspectives=[]), "experiments.two.perspectives is []"),
         ({"seeds": [0, 0]}, "seeds names one twice: 0, 0"),
         ({"settings": {"train.processes": 2}}, "leave out train.processes"),

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError, fetch
-from condmix.config import Data, File, Paths
+from condmix.config import File, Paths
 from condmix.datasets.demo import Demo
+from settings import section
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -303,7 +304,7 @@ def test_a_disk_that_fills_up_on_the_way(part, monkeypatch):
 
 
 def params(root, profile, **data):
-    return SimpleNamespace(profile=profile, paths=Paths(root, profile), data=Data(image_size=16, **data))
+    return SimpleNamespace(profile=profile, paths=Paths(root, profile), data=section("data", **{"world": {}} | data))
 
 
 def test_the_stage_fetches_every_file(tmp_path):

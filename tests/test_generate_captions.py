@@ -184,20 +184,6 @@ def test_a_perspective_is_refused_where_nothing_was_generated(params):
             pack.main(params, "experiment")
 
 
-@pytest.mark.parametrize(
-    ("made", "sentence"),
-    [
-        (settings("trained_coca", "a name"), "trained_coca is trained here: give its architecture"),
-        (settings("coca", COCA, training={"steps": 1}), "coca is not trained here: give a folder or a name"),
-    ],
-)
-def test_an_architecture_is_for_those_that_are_trained(params, made, sentence):
-    params.generated = made
-    with pytest.raises(CondmixError, match=sentence):
-        generate_captions.main(params)
-    assert not params.paths.generated.exists()
-
-
 def test_a_captioner_is_trained_once_and_lies_beside_what_it_wrote(params, monkeypatch):
     training = {"steps": 2, "batch_size": 10}
     params.generated = settings("trained_coca", COCA, training=training, captions=2, batch_size=10)

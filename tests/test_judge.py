@@ -14,6 +14,7 @@ from PIL import Image
 
 from condmix import CondmixError, judge, prepare
 from condmix.judges import CIFAR10_CLASSES, Judge, ResNet56, accuracy, load_resnet56, read_card
+from settings import content
 
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200)}
 ATTRIBUTES = {"colour": list(COLOURS), "position": ["left", "right", "above", "below"]}
@@ -221,7 +222,7 @@ def test_a_cifar_judge_is_refused_for_other_data(tmp_path):
     write_dataset(tmp_path / "dataset", classes=True, n=2)
     write_checkpoint(tmp_path / "resnet56.th")
     with pytest.raises(CondmixError, match="CIFAR-10's classes at 32x32 pixels, but this data has 16x16"):
-        run(tmp_path, weights=str(tmp_path / "resnet56.th"))
+        run(tmp_path, weights=content(tmp_path / "resnet56.th"))
 
 
 @pytest.mark.slow

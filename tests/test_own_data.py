@@ -10,12 +10,13 @@ from PIL import Image
 
 from condmix import CondmixError, captions, fetch, prepare
 from condmix.captionfile import read_captions
-from condmix.config import Captions, Data, Paths
+from condmix.config import Paths
 from condmix.datasets import Split
 from condmix.datasets._pictures import decode
 from condmix.datasets.folder import ARCHIVE, Folder
 from condmix.datasets.webdataset import Webdataset
 from own_data import encoded, random_picture, write, write_tar
+from settings import section
 
 PICTURE = random_picture(0)
 
@@ -34,8 +35,8 @@ def stages(root, dataset, folder, world=None, tracked=True):
     """fetch, prepare and captions, as DVC runs them."""
     deps = ["src", str(folder)] if tracked else ["src"]
     (root / "dvc.yaml").write_text(json.dumps({"stages": {"fetch": {"deps": deps}}}))
-    data = Data(dataset=dataset, image_size=8, folder=str(folder), world=world or {})
-    templates = Captions(templates=("a photo of a {}",))
+    data = section("data", dataset=dataset, image_size=8, folder=str(folder), world=world or {})
+    templates = section("captions", templates=["a photo of a {}"])
     params = SimpleNamespace(root=root, profile="own", paths=Paths(root, "own"), data=data, captions=templates)
     for stage in (fetch, prepare, captions):
         stage.main(params)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError, prepare
-from condmix.config import Data, Paths
+from condmix.config import Paths
 from condmix.datasets import Dataset, Split
 from condmix.datasets.demo import Demo
+from settings import section
 
 
 class Few(Dataset):
@@ -83,7 +84,7 @@ def test_round_trip(few, tmp_path):
 def test_the_stage_on_the_demo_world(tmp_path):
     paths = Paths(tmp_path, "demo")
     Demo.draw(paths.archives, {"train": 8, "test": 4, "seed": 1})
-    prepare.main(SimpleNamespace(paths=paths, data=Data(dataset="demo", image_size=16)))
+    prepare.main(SimpleNamespace(paths=paths, data=section("data")))
     demo, split = Demo(paths.archives, {}), Split.load(paths.dataset, "test")
     np.testing.assert_array_equal(split.attributes, demo.attribute_values("test"))
     np.testing.assert_array_equal(split.mentions, demo.mentions("test"))

@@ -8,10 +8,10 @@ import torch
 
 from condmix import CondmixError, prior
 from condmix.cache import cache_key, write_cache
-from condmix.config import Prior
 from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, scaled, unit
+from settings import section
 
-SMALL = Prior(clusters=3, width=32, blocks=1, steps=300, batch_size=64, lr=5e-3, sample_steps=12)
+SMALL = section("prior", clusters=3, width=32, blocks=1, steps=300, batch_size=64, lr=5e-3, sample_steps=12)
 
 
 @pytest.fixture

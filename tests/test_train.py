@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
 from condmix.checkpoint import Checkpoint
-from condmix.config import Train, load
+from condmix.config import load
 from condmix.model import load_model, read_card
 from condmix.processes import spawn
 from condmix.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
+from settings import section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -328,7 +329,7 @@ def test_other_seeds_draw_other_numbers(project, untracked):
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero():
-    train = Train(images=1, batch_size=1, lr=2.0, warmup=0.1, decay=0.5)
+    train = section("train", lr=2.0, warmup=0.1, decay=0.5)
     rates = [learning_rate(step, 100, train) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and rates[9:51] == [2.0] * 42
     assert rates[75] == pytest.approx(1.0) and rates[-1] == pytest.approx(2.0 / 50)

@@ -30,7 +30,7 @@ class CaptionScore:
         if self.id == conditioned_by:
             raise CondmixError(
                 f"evaluate.scorer {folder} is the CLIP that conditioned the pictures, so it can't judge them; "
-                "name another one, or leave evaluate.scorer empty"
+                "name another one, or write `scorer: null`"
             )
 
     def see(self, pictures: np.ndarray) -> Tensor:

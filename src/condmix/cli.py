@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from condmix import CondmixError, __version__
-from condmix.files import exclusive, write_text
+from condmix.files import exclusive
 from condmix.interrupts import interruptible
 
 STAGES = {
@@ -73,15 +73,26 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-def check() -> None:
-    """Check params.yaml and the profile's settings."""
-    params = _params()
-    from condmix.variants import resolve
+@click.option("--fill", is_flag=True, help="First add the settings that the profile lacks.")
+def check(fill: bool) -> None:
+    """Check params.yaml, the profile's settings and what they name."""
+    from condmix.check import main as run
 
-    for variant in params.variants:
-        resolve(variant, params.fusion, params.perspectives)
-    # Constant, so that a change of params.yaml does not make everything behind this stage run again.
-    write_text(params.paths.params_ok, "params.yaml and conf/ name things that exist\n")
+    if fill:
+        from condmix.settings_fill import fill as add
+
+        for line in add(Path(".")):
+            click.echo(f"added {line}")
+    run(_params())
+
+
+@main.command("hash")
+@click.argument("path", type=click.Path(path_type=Path))
+def hash_(path: Path) -> None:
+    """Print a file's or folder's sha256, by which the settings name it."""
+    from condmix.content import content_sha256
+
+    click.echo(content_sha256(path))
 
 
 def _add_stage(name: str, text: str) -> None:

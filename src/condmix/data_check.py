@@ -192,13 +192,13 @@ def too_long(captions: Iterable[Sequence[str]], limit: int) -> dict[str, int]:
     return {text: count for text, count in counts.items() if count > limit}
 
 
-def context_length(model: str | dict[str, Any]) -> int:
+def context_length(model: str | dict[str, Any] | None) -> int:
     """Tokens that the profile's CLIP reads."""
     if isinstance(model, str):
         from open_clip import get_model_config
 
-        model = get_model_config(model) or {}
-    return model.get("text_cfg", {}).get("context_length", CONTEXT)
+        model = get_model_config(model)
+    return (model or {}).get("text_cfg", {}).get("context_length", CONTEXT)
 
 
 def check_perspectives(params: Params, seen: dict[str, Seen], findings: Findings) -> None:

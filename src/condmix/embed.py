@@ -353,7 +353,7 @@ def import_perspective(
     Pictures that a file leaves out lack the perspective, and so do all pictures of a split that has no file.
     `numbers` is how many captions are in use: vectors of captions are of one of these.
     """
-    found = {split: read_embeddings(one.path, one.sha256, perspective, split) for split, one in files.items()}
+    found = {split: read_embeddings(one.verified("embed.imports"), perspective, split) for split, one in files.items()}
     first = next(iter(found.values()))
     for field in ("encoder", "of", "width"):
         values = {split: getattr(one, field) for split, one in found.items()}

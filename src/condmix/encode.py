@@ -5,7 +5,6 @@ Whatever it comes from, it ends in models/clip in open_clip's folder format, and
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -24,13 +23,14 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.captionfile import read_captions
-from condmix.config import plugin, unknown
+from condmix.config import plugin
 from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, read_config, save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.files import scratch, write_json
 from condmix.npy import write_pixels
+from condmix.openclip import check_name, check_tag, new_clip
 from condmix.probes import linear_probe, recall_at_1, zero_shot
 from condmix.processes import spawn
 
@@ -45,18 +45,13 @@ def main(params: Any) -> None:
     paths, settings = params.paths, params.clip
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pretrained = settings.pretrained or settings.weights
-    if settings.weights and Path(settings.weights).is_dir():
-        if settings.model or settings.pretrained:
-            raise CondmixError(
-                f"clip.weights: {settings.weights} is a folder, which says itself what model it holds: "
-                "leave out clip.model and clip.pretrained, or give the weights' file"
-            )
-        model, model_cfg, tokenizer = load_folder(Path(settings.weights))
-        conditions = {"source": pretrained}
-    elif pretrained:
-        model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, settings.weights)
-        conditions = {"source": pretrained}
+    weights = settings.weights.verified("clip.weights") if settings.weights else None
+    if weights and weights.is_dir():
+        model, model_cfg, tokenizer = load_folder(weights)
+        conditions = {"source": str(weights)}
+    elif settings.pretrained or weights:
+        model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, weights)
+        conditions = {"source": settings.pretrained or str(weights)}
     else:
         model, model_cfg, tokenizer = new_clip(settings.model)
         conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model)
@@ -77,7 +72,7 @@ def main(params: Any) -> None:
 # Where a CLIP comes from
 
 
-def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn.Module, dict[str, Any], Any]:
+def load_pretrained(name: Any, tag: str | None, weights: Path | None) -> tuple[nn.Module, dict[str, Any], Any]:
     """A model that open_clip knows by name, with the weights of a tag (downloaded) or of a local file.
 
     With both, the file's weights are used as the tag's: its preprocessing and activation (OpenAI's weights were
@@ -87,11 +82,9 @@ def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn
     import open_clip
 
     check_name(name)
+    if tag is not None:
+        check_tag(name, tag)
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if tag is not None and tag not in tags:
-        raise CondmixError(unknown(f"clip.pretrained of {name}", tag, tags))
-    if weights is not None and not Path(weights).is_file():
-        raise CondmixError(f"clip.weights: there is no file {weights}")
     model_cfg = open_clip.get_model_config(name)
     tag_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     if tag_cfg.get("quick_gelu"):
@@ -99,7 +92,7 @@ def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn
     try:
         model = open_clip.create_model(
             name,
-            weights or tag,
+            str(weights) if weights else tag,
             force_quick_gelu=model_cfg.get("quick_gelu", False),
             force_preprocess_cfg=preprocessing(name, [tag] if tag else tags),
             require_pretrained=True,
@@ -113,15 +106,15 @@ def load_pretrained(name: Any, tag: str | None, weights: str | None) -> tuple[nn
             ) from error
         raise CondmixError(
             f"the weights {name}/{tag} could not be downloaded ({reason}): without network, give "
-            "clip.weights: <file>, the model's open_clip_model.safetensors fetched elsewhere"
+            "clip.weights: {path: <file>, sha256: ...}, the model's open_clip_model.safetensors fetched elsewhere"
         ) from error
     try:
         return model, model_cfg, open_clip.get_tokenizer(name)
     except (ImportError, OSError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
         raise CondmixError(
             f"the tokenizer of {name} could not be had ({str(error).strip().splitlines()[0]}): it needs "
-            'pip install "condmix[t5]" and a network, or give clip.weights: <folder> in place of clip.model, '
-            "with the files of the model's repository on the Hugging Face hub"
+            'pip install "condmix[t5]" and a network, or give clip.weights: {path: <folder>, sha256: ...} in place '
+            "of clip.model, with the files of the model's repository on the Hugging Face hub"
         ) from error
 
 
@@ -150,35 +143,6 @@ def preprocessing(name: str, tags: Sequence[str]) -> dict[str, Any]:
         for key, value in first.items()
         if value is not None and all(other[key] == value for other in settings)
     }
-
-
-def new_clip(model: str | dict[str, Any]) -> tuple[nn.Module, dict[str, Any], Any]:
-    """An untrained CLIP from an open_clip configuration (embed_dim, vision_cfg, text_cfg) or the name of one."""
-    import open_clip
-    from open_clip.model import set_model_preprocess_cfg
-    from open_clip.transform import PreprocessCfg
-
-    if isinstance(model, str):
-        check_name(model)
-    model_cfg = open_clip.get_model_config(model) if isinstance(model, str) else model
-    try:
-        made = open_clip.CLIP(**model_cfg)
-        preprocess_cfg = asdict(PreprocessCfg(size=made.visual.image_size))
-        context_length = model_cfg["text_cfg"]["context_length"]
-    except (TypeError, KeyError, AttributeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise CondmixError(f"clip.model is not a configuration that open_clip can build: {error!r}") from error
-    set_model_preprocess_cfg(made, preprocess_cfg)
-    return made, model_cfg, open_clip.SimpleTokenizer(context_length=context_length)
-
-
-def check_name(name: Any) -> None:
-    """CondmixError, with the nearest of open_clip's 200 names, where it knows none such."""
-    import open_clip
-
-    known = open_clip.list_models()
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=3) or ["ViT-B-32"]
-        raise CondmixError(f'clip.model: open_clip has no model "{name}"; near to it are {", ".join(near)}')
 
 
 # Training

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -228,7 +227,8 @@ def held_out_scores(
     n = len(pictures)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     card = read_card(params.paths.model(variant))
-    score = CaptionScore(Path(params.evaluate.scorer), card["encoder"], params.evaluate.batch_size, device)
+    scorer = params.evaluate.scorer.verified("evaluate.scorer")
+    score = CaptionScore(scorer, card["encoder"], params.evaluate.batch_size, device)
     seen = score.see(pictures)
     ranks = score.ranks(seen, captions[:n])
     told = np.zeros(ranks.shape, bool)

@@ -49,11 +49,7 @@ class Inception(Features):
         """`weights`: pytorch-fid's file; by default the one in torch's cache, downloaded where it is absent."""
         path = Path(weights) if weights else _inception_weights()
         sha256 = _sha256(path)
-        if not sha256.startswith(INCEPTION_SHA256):
-            raise CondmixError(
-                f"{path} is not pytorch-fid's Inception (its sha256 begins with {sha256[:8]}, not "
-                f"{INCEPTION_SHA256}), so its distances would not be FIDs; get {INCEPTION_URL}"
-            )
+        check_inception(path, sha256)
         self.id = f"inception sha256:{sha256}"
         network = fid_inception()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -66,6 +62,15 @@ class Inception(Features):
         x = images.to(self._device).permute(0, 3, 1, 2).float() / 255
         x = functional.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
         return self._network(2 * x - 1)
+
+
+def check_inception(path: Path, sha256: str) -> None:
+    """CondmixError unless the file of this sha256 holds the weights that FID is defined by."""
+    if not sha256.startswith(INCEPTION_SHA256):
+        raise CondmixError(
+            f"{path} is not pytorch-fid's Inception (its sha256 begins with {sha256[:8]}, not "
+            f"{INCEPTION_SHA256}), so its distances would not be FIDs; get {INCEPTION_URL}"
+        )
 
 
 class JudgeFeatures(Features):
@@ -181,6 +186,6 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         raise CondmixError(
-            f"no Inception weights at {path}; get {INCEPTION_URL}, or leave "
-            "evaluate.inception_weights empty to have it downloaded"
+            f"no Inception weights at {path}; get {INCEPTION_URL}, or write "
+            "`inception_weights: null` to have it downloaded"
         ) from None

@@ -91,13 +91,6 @@ def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> A
     """The captioner of the settings; one that is trained here is trained first, if `folder` does not hold it yet."""
     settings = params.generated
     kind = plugin("captioners", settings.captioner)
-    if kind.trained != (settings.training is not None) or kind.trained != isinstance(settings.model, dict):
-        needs = (
-            "is trained here: give its architecture as generated.model, and generated.training"
-            if kind.trained
-            else "is not trained here: give a folder or a name as generated.model, and no generated.training"
-        )
-        raise CondmixError(f"conf/{params.profile}.yaml: the captioner {settings.captioner} {needs}")
     if kind.trained and not folder.exists():
         captions = [tidy(texts) for texts in read_captions(params.paths.captions, "train")]
         captioned = [bool(texts) for texts in captions]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import statistics
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from condmix import CondmixError
 from condmix.config import Settings, load, unknown
 from condmix.files import scratch
+from condmix.schema import Guidance, Name, Seed, Text, sentence
+from condmix.yamlfile import parse_yaml, read_yaml
 
 TARGET = "evaluate@experiment"
 DETAILS = "metrics/details/experiment"
@@ -42,24 +45,65 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # it becomes part o
 class Experiment(Settings):
     """One line of the comparison: what the model is told, how it is merged, and what that is compared with."""
 
-    says: Annotated[str, Field(min_length=1)]
-    perspectives: Annotated[tuple[str, ...], Field(min_length=1)]
-    fusion: str
-    guidance: float | None = None  # null: params.yaml's
-    settings: dict[str, Any] = {}  # dotted keys of conf/<profile>.yaml, over the grid's
-    against: str | None = None  # null: the grid's baseline
-    control: str | None = None  # what this control would rule out
+    says: Name
+    perspectives: Annotated[tuple[Text, ...], Field(min_length=1)]
+    fusion: Text
+    # What a line leaves out is no value of a setting, but that it changes nothing there.
+    guidance: Guidance | None = None  # null: params.yaml's
+    settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, over the grid's
+    against: Text | None = None  # null: the grid's baseline
+    control: Text | None = None  # what this control would rule out
 
 
 class Grid(Settings):
     """A checked conf/experiments/<name>.yaml."""
 
     name: Identifier
-    profile: str
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    baseline: str
-    settings: dict[str, Any] = {}  # dotted keys of conf/<profile>.yaml, for all runs
+    profile: Name
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    baseline: Text
+    settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, for all runs
     experiments: Annotated[dict[Identifier, Experiment], Field(min_length=1)]
+
+
+Output = str | Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class Stage(BaseModel):
+    """What is read of a stage of dvc.yaml."""
+
+    model_config = ConfigDict(extra="allow")
+    cmd: str | list[str]
+    deps: list[str] = []
+    params: list[str | dict[str, list[str] | None]] = []
+    outs: list[Output] = []
+    metrics: list[Output] = []
+
+
+class Pipeline(BaseModel):
+    """dvc.yaml."""
+
+    stages: dict[str, Stage]
+
+
+class LockedFile(BaseModel):
+    """A file or folder of dvc.lock."""
+
+    path: str
+    md5: str | None = None
+
+
+class LockedStage(BaseModel):
+    """A stage of dvc.lock."""
+
+    deps: list[LockedFile] = []
+    outs: list[LockedFile] = []
+
+
+class Lock(BaseModel):
+    """dvc.lock."""
+
+    stages: dict[str, LockedStage]
 
 
 @dataclass(frozen=True)
@@ -91,16 +135,13 @@ def read_grid(root: Path, name: str) -> Grid:
     if name not in grids:
         raise CondmixError(unknown("grid", name, grids, where="conf/experiments"))
     where = f"conf/experiments/{name}.yaml"
+    content = read_yaml(root / where, where)
+    if "name" in content:
+        raise CondmixError(f"{where}: a grid is named by its file; leave out name")
     try:
-        content = yaml.safe_load((root / where).read_text())
-    except yaml.YAMLError as error:
-        raise CondmixError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise CondmixError(f"{where} must be a mapping of settings, not {type(content).__name__}")
-    try:
-        grid = Grid(name=name, **content)
+        grid = Grid.model_validate({"name": name, **content})
     except ValidationError as error:
-        raise CondmixError(_first_problem(error, where)) from None
+        raise CondmixError(sentence(error.errors()[0], Grid, where)) from None
     names = list(grid.experiments)
     for key, given in [
         ("baseline", grid.baseline),
@@ -122,10 +163,16 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[Run]:
 
     CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline.
     """
-    files = {
-        path: _yaml_at(root, commit, path)
-        for path in ("dvc.yaml", "dvc.lock", "params.yaml", f"conf/{grid.profile}.yaml")
-    }
+    files = {path: _yaml_at(root, commit, path) for path in ("params.yaml", f"conf/{grid.profile}.yaml")}
+    for path, kind in {"dvc.yaml": Pipeline, "dvc.lock": Lock}.items():
+        try:
+            files[path] = kind.model_validate(_yaml_at(root, commit, path)).model_dump()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise CondmixError(
+                f"{path} at {commit} is not what DVC writes ({key}: {problem['msg']}); restore it and commit"
+            ) from None
     for name, experiment in grid.experiments.items():
         _check(grid, name, _changes(grid, experiment, grid.seeds[0]), files)
     runs = []
@@ -196,21 +243,37 @@ def cost(
     pictures = runs[0].settings.get("evaluate.n", _value(settings, "evaluate.n"))
     training, evaluation, used = [], [], []
     for path in sorted(root.glob("models/*/model.json")):
-        card = json.loads(path.read_text())
-        if card.get("profile") != grid.profile or not card.get("images_seen"):
+        card = _facts(path)
+        each = _seconds_each(card, "images_seen")
+        if card.get("profile") != grid.profile or each is None:
             continue
         used.append(path.parent.name)
-        training.append(card["seconds"] / card["images_seen"] * images)
-        metrics = root / "metrics" / f"{path.parent.name}.json"
-        found = json.loads(metrics.read_text()) if metrics.exists() else {}
-        if "seconds" in found:
-            evaluation.append(found["seconds"] / found["n"] * pictures)
+        training.append(each * images)
+        each = _seconds_each(_facts(root / "metrics" / f"{path.parent.name}.json"), "n")
+        if each is not None:
+            evaluation.append(each * pictures)
     if not training:
         return None, f"no run is finished, and no model of profile {grid.profile} lies in models/"
     source = f"scaled from {', '.join(used)}"
     if not evaluation:
         return statistics.median(training), f"{source}, training alone: no metrics say how long judging took"
     return statistics.median(training) + statistics.median(evaluation), source
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a JSON file says, nothing where it is absent or damaged: a cost is an estimate."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _seconds_each(facts: Mapping[str, Any], counted: str) -> float | None:
+    numbers = [facts.get("seconds"), facts.get(counted)]
+    if all(isinstance(number, int | float) and 0 < number < math.inf for number in numbers):
+        return numbers[0] / numbers[1]
+    return None
 
 
 def _changes(grid: Grid, experiment: Experiment, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -309,6 +372,8 @@ def _stages_behind(pipeline: Mapping[str, Any], target: str) -> list[str]:
     pending = [target.split("@")[0]]
     while pending:
         name = pending.pop()
+        if name not in pipeline["stages"]:
+            raise CondmixError(f"dvc.yaml has no stage {name}, which the runs of a grid need")
         if name not in found:
             found.append(name)
             pending += [made[dep] for dep in pipeline["stages"][name]["deps"] if dep in made and dep != PARAMS_OK]
@@ -360,9 +425,10 @@ def _details(root: Path, name: str, revision: str) -> Path:
 
 def _yaml_at(root: Path, commit: str, path: str) -> dict[str, Any]:
     try:
-        return yaml.safe_load(git(root, "show", f"{commit}:{path}"))
+        content = git(root, "show", f"{commit}:{path}")
     except CondmixError:
         raise CondmixError(f"{path} is not committed, and runs start from the commit") from None
+    return parse_yaml(content, f"{path} at {commit}")
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -372,7 +438,7 @@ def git(root: Path, *arguments: str) -> str:
 
 def call(folder: Path, *command: str) -> str:
     """What a command prints; CondmixError with what it complains about if it fails."""
-    found = subprocess.run(on_path(list(command)), cwd=folder, capture_output=True, text=True)
+    found = subprocess.run(on_path(list(command)), cwd=folder, capture_output=True, text=True, errors="replace")
     if found.returncode:
         raise CondmixError(f"{' '.join(command[:3])} failed in {folder}: {' '.join(found.stderr.split())}")
     return found.stdout
@@ -396,16 +462,3 @@ def _value(settings: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
-
-
-def _first_problem(error: ValidationError, where: str) -> str:
-    """One sentence for pydantic's first complaint about a grid."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        inside = problem["loc"][0] == "experiments"
-        known = (Experiment if inside else Grid).model_fields
-        return unknown("setting", problem["loc"][-1], [name for name in known if name != "name"], f"{where}: {key}")
-    if problem["type"] == "missing":
-        return f"{where}: {key} is missing"
-    return f"{where}: {key} is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -39,7 +39,7 @@ def main(params: Any) -> None:
 
     settings = params.judge
     if settings.weights:
-        judge = pretrained(Path(settings.weights), heads, size_of(train)).to(device())
+        judge = pretrained(settings.weights.verified("judge.weights"), heads, size_of(train)).to(device())
     else:
         torch.manual_seed(params.judge.seed)  # the new network's weights; the data's order has its own generator
         judge = Judge("small_cnn", heads, size_of(train)).to(device())
@@ -90,7 +90,7 @@ def pretrained(weights: Path, heads: dict[str, list[str]], size: int) -> Judge:
     if heads != {"class": CIFAR10_CLASSES} or size != 32:
         raise CondmixError(
             f"judge.weights {weights} judges CIFAR-10's classes at 32x32 pixels, but this data has {size}x{size} "
-            f"pixels and {', '.join(heads)}; leave judge.weights empty to train a judge"
+            f"pixels and {', '.join(heads)}; write `weights: null` to train a judge"
         )
     return load_resnet56(weights)
 

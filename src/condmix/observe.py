@@ -80,9 +80,9 @@ class Observer:
         """Without a device: the GPU if there is one. CondmixError for networks that can't be had."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.judge = Judge.load(params.paths.judge, device)
-        self.networks = extractors(
-            params.evaluate.features, self.judge, params.paths.clip, params.evaluate.inception_weights, device
-        )
+        settings = params.evaluate
+        inception = settings.inception_weights and settings.inception_weights.verified("evaluate.inception_weights")
+        self.networks = extractors(settings.features, self.judge, params.paths.clip, inception, device)
         self._batch_size = params.evaluate.batch_size
 
     @torch.no_grad()

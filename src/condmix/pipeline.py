@@ -23,19 +23,28 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel
 
 from condmix import CondmixError
+from condmix.yamlfile import read_yaml
 
 PACKAGE = Path(__file__).parent
 FILE = "dvc.yaml"
 TEMPLATES = "templates"
 
 # Modules that cannot change a number, and why not. What they alone import does not count either.
-NEUTRAL = {
+CHECKED = "reads or checks the settings; their values count one by one, as each stage declares them"
+SETTINGS = {
+    "config.py": CHECKED,
+    "content.py": "compares a content with the checksum in the settings, which counts",
+    "paths.py": "where the files of a profile lie",
+    "plugins.py": "finds plug-ins, whose own code counts",
+    "schema.py": CHECKED,
+    "settings_check.py": CHECKED,
+    "yamlfile.py": CHECKED,
+}
+NEUTRAL = SETTINGS | {
     "__init__.py": "the version, and the base class of errors",
-    "config.py": "checks the settings; their values count one by one, as each stage declares them",
     "files.py": "decides how bytes reach the disk, not which bytes",
     "interrupts.py": "ends a process early, and changes nothing that it has written",
     "pipeline.py": "computes the keys themselves",
@@ -56,7 +65,6 @@ NEUTRAL_IN = {
 UNDECLARED = {
     "train": {"guidance": "names the run in MLflow and draws previews; no weight depends on it"},
 }
-MODULES = {"check": "config.py"}  # of stages that are not named after their module
 ALWAYS = ("root", "profile")  # where files lie; every path in dvc.yaml holds the profile's name
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -96,8 +104,8 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 
 def stage_code(stage: str, package: Path = PACKAGE) -> list[str]:
     """The closure of a stage, less what cannot change its result."""
-    module = MODULES.get(stage, f"{stage}.py")
-    return closure(module, [*NEUTRAL, *NEUTRAL_IN.get(stage, ())], package)
+    neutral = NEUTRAL if stage != "check" else NEUTRAL.keys() - SETTINGS.keys()
+    return closure(f"{stage}.py", [*neutral, *NEUTRAL_IN.get(stage, ())], package)
 
 
 def code_sha256(files: Iterable[str], package: Path = PACKAGE) -> str:
@@ -256,13 +264,8 @@ def digest(facts: Any) -> str:
 def read(root: Path) -> dict[str, Any]:
     """dvc.yaml of the project in `root`."""
     path = root / FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CondmixError(f"no {path}: run condmix in the root of a condmix project") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CondmixError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
+    content = read_yaml(path)
+    if not isinstance(content.get("stages"), dict):
         raise CondmixError(f"{path} has no stages; take it back from git (git checkout {FILE})")
     return content
 

@@ -235,7 +235,8 @@ class Trainer:
         model.load_state_dict(self.averaged())
         held_out = Packed.load(self.params.paths.packed(self.variant), "test")
         vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), self.device)
-        sampling = Sampling(self.schedule, self.params.diffusion.prediction, "dpmpp_2m", 10, self.params.guidance)
+        steps = min(10, self.schedule.steps)
+        sampling = Sampling(self.schedule, self.params.diffusion.prediction, "dpmpp_2m", steps, self.params.guidance)
         with torch.random.fork_rng():
             return sample_grid(model.eval(), sampling, vectors, mask)
 

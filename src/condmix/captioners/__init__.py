@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from condmix import CondmixError
+
 
 class Captioner(ABC):
     """What writes captions."""
@@ -19,6 +21,17 @@ class Captioner(ABC):
     trained: ClassVar[bool] = False
     prompts: tuple[str, ...] = ("",)  # where the settings name none; several make captions of several kinds
     facts: dict[str, Any]  # model, revision, weights_sha256: equal facts, prompt and seed mean equal captions
+
+    @classmethod
+    def check(cls, settings: Any) -> None:
+        """CondmixError where the section `generated` can't describe this captioner. Loads no weights."""
+        if cls.trained != (settings.training is not None) or cls.trained != isinstance(settings.model, dict):
+            needs = (
+                "is trained here: give its architecture as generated.model, and generated.training"
+                if cls.trained
+                else "is not trained here: give a folder or a name as generated.model, and `training: null`"
+            )
+            raise CondmixError(f"the captioner {settings.captioner} {needs}")
 
     @classmethod
     @abstractmethod
@@ -45,3 +58,8 @@ class TrainedCaptioner(Captioner):
         cls, settings: Any, pictures: np.ndarray, captions: Sequence[Sequence[str]], folder: Path, device: str
     ) -> None:
         """Learn from pictures (N, S, S, 3) uint8 with captions[i] of picture i, and leave the model in `folder`."""
+
+
+def model_name(settings: Any) -> str:
+    """What `generated.model` is called: a name, or the path of a local folder."""
+    return settings.model if isinstance(settings.model, str) else settings.model.path

@@ -84,20 +84,22 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(logits).scatter(1, index, kept / kept.sum(dim=-1, keepdim=True))
 
 
-def load_coca(name: str, tag: str | None, precision: str, device: str) -> tuple[nn.Module, Callable, Any]:
+def check_weights(name: str, tag: str | None) -> None:
+    """CondmixError where open_clip has no such CoCa."""
+    import open_clip
+
+    if tag not in open_clip.list_pretrained_tags_by_model(name):
+        known = ", ".join(f"{one} {its}" for one, its in open_clip.list_pretrained() if one.startswith("coca"))
+        raise CondmixError(f"generated.model: open_clip has no weights {tag} of {name}; of CoCa it has: {known}")
+
+
+def load_coca(name: str | Path, tag: str | None, precision: str, device: str) -> tuple[nn.Module, Callable, Any]:
     """Model, preprocessing and tokenizer of a CoCa: from a folder, or by open_clip's name and tag of weights."""
     import open_clip
 
-    local = Path(name).is_dir()
-    if local and tag is not None:
-        raise CondmixError(f"generated.model: {name} is a local folder, which has no revision; leave revision out")
-    if not local and tag not in open_clip.list_pretrained_tags_by_model(name):
-        known = ", ".join(f"{one} {its}" for one, its in open_clip.list_pretrained() if one.startswith("coca"))
-        raise CondmixError(
-            f"generated.model: {name} is no local folder, and open_clip has no weights {tag} of it; "
-            f"of CoCa it has: {known}"
-        )
-    where = f"local-dir:{name}" if local else name
+    if isinstance(name, str):
+        check_weights(name, tag)
+    where = name if isinstance(name, str) else f"local-dir:{name}"
     try:
         model, preprocess = open_clip.create_model_from_pretrained(where, tag, precision=precision, device=device)
         tokenizer = open_clip.get_tokenizer(where)

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.captioners import Captioner
+from condmix.captioners import Captioner, model_name
 from condmix.encoders._huggingface import folder_sha256, locate
+from condmix.schema import hub_revision
 
 
 class TransformersCaptioner(Captioner):
@@ -26,7 +27,15 @@ class TransformersCaptioner(Captioner):
         self.processor, self.model = self._load(folder, settings.precision)
         self.model.eval().to(device)
         sha256 = folder_sha256(folder)
-        self.facts = {"model": settings.model, "revision": revision, "weights_sha256": sha256}
+        self.facts = {"model": model_name(settings), "revision": revision, "weights_sha256": sha256}
+
+    @classmethod
+    def check(cls, settings: Any) -> None:
+        super().check(settings)
+        try:
+            hub_revision(settings.model, settings.revision)
+        except ValueError as error:
+            raise CondmixError(f"generated.model: {error}") from None
 
     @classmethod
     def open(cls, settings: Any, folder: Any, device: str = "cpu") -> TransformersCaptioner:

@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from condmix import CondmixError
 from condmix.captioners import TrainedCaptioner
 from condmix.captioners._coca import CocaCaptioner, load_coca, weights_sha256
-from condmix.captioners._coca_training import train_and_save
+from condmix.captioners._coca_training import new_coca, train_and_save
 
 VOCABULARY = "vocabulary.json"
 
 
 class TrainedCoca(CocaCaptioner, TrainedCaptioner):
     """A CoCa that the stage trains; it lies in open_clip's folder format with its vocabulary beside it."""
+
+    @classmethod
+    def check(cls, settings: Any) -> None:
+        super().check(settings)
+        with torch.device("meta"):  # takes no memory
+            new_coca(settings.model, words=Vocabulary.first)
 
     @classmethod
     def train(
@@ -40,7 +47,7 @@ class TrainedCoca(CocaCaptioner, TrainedCaptioner):
 
     @classmethod
     def open(cls, settings: Any, folder: Path, device: str = "cpu") -> TrainedCoca:
-        model, preprocess, _ = load_coca(str(folder), None, settings.precision, device)
+        model, preprocess, _ = load_coca(folder, None, settings.precision, device)
         captioner = cls(settings, model, preprocess, Vocabulary(json.loads((folder / VOCABULARY).read_text())))
         sha256 = weights_sha256(model)
         captioner.facts = {"model": "trained on the training split", "revision": None, "weights_sha256": sha256}

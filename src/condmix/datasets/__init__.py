@@ -31,6 +31,12 @@ class Dataset:
         self.archives = Path(archives)
         self.settings = settings
 
+    @staticmethod
+    def check_settings(settings: dict) -> None:
+        """CondmixError where `data.world` has what this data set does not take."""
+        if settings:
+            raise CondmixError(f"data.world takes no settings here, given: {settings}; write `world: {{}}`")
+
     def ids(self, split: str) -> list[int]:
         """Each picture's number; every other method keeps this order."""
         raise NotImplementedError

@@ -40,15 +40,21 @@ def scattered(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
+def held_out_percent(settings: dict) -> int | None:
+    """The only setting of `data.world`; CondmixError on anything else."""
+    percent = settings.get("held_out_percent")
+    if settings.keys() - {"held_out_percent"} or (percent is not None and not 1 <= percent <= 99):
+        raise CondmixError(f"data.world takes held_out_percent, from 1 to 99, given: {settings}")
+    return percent
+
+
 def divide(names: Sequence[str], placed: Sequence[str | None], settings: dict, source: Path) -> dict[str, list[int]]:
     """Which of the pictures belong to each split, as places in `names`; CondmixError where a split has none.
 
     `placed` is the split that a picture's folder or shard names, None where it names neither. Without a test split,
     the setting held_out_percent (1 to 99) takes that share of the pictures, chosen by the hash of their names.
     """
-    percent = settings.get("held_out_percent")
-    if settings.keys() - {"held_out_percent"} or (percent is not None and not 1 <= percent <= 99):
-        raise CondmixError(f"data.world takes held_out_percent, from 1 to 99, given: {settings}")
+    percent = held_out_percent(settings)
     found = [split for split in SPLITS if split in placed]
     if percent is None:
         rows = {split: [row for row, place in enumerate(placed) if place == split] for split in SPLITS}

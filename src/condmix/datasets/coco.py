@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from condmix import CondmixError
+
 from . import Dataset
 from ._coco_format import CocoArchive
 
 
 class Coco(Dataset):
     """Reads the official zips; test is val2017. Classes are there where the instances files are."""
+
+    @staticmethod
+    def check_settings(settings: dict) -> None:
+        if settings.keys() - {"unlabeled"}:
+            raise CondmixError(f"data.world takes unlabeled (1 trains on unlabeled2017.zip too), given: {settings}")
 
     def __init__(self, archives, settings):
         super().__init__(archives, settings)

@@ -23,6 +23,7 @@ from ._scenes import ATTRIBUTES, SIDE, Dice, divide, picture, values_of
 from ._wording import claims, describe
 
 TRUTH = "attributes.json"
+MOST_SCENES = 1_000_000  # of a split: 3 GB
 COMPARED = 16  # pictures whose two copies are compared
 JPEG_ERROR = 16  # grey levels; two copies of a picture differ by about 2, two pictures by about 60
 
@@ -73,6 +74,10 @@ class Demo(Dataset):
         write_cifar(archives, images, labels, ATTRIBUTES["shape"])
         write_annotations(archives, captions, SIDE, "condmix demo world")
         write_truth(archives / TRUTH, truth)
+
+    @staticmethod
+    def check_settings(settings: dict) -> None:
+        read_settings(settings)
 
     def ids(self, split: str) -> list[int]:
         return self._coco.ids(split)
@@ -130,8 +135,10 @@ def read_settings(settings: dict) -> tuple[dict[str, int], int]:
     known = {*SPLITS, "seed"}
     if settings.keys() != known or not all(type(value) is int for value in settings.values()):
         raise CondmixError(f"the demo world needs the whole numbers {sorted(known)}, given: {settings}")
-    if min(settings[split] for split in SPLITS) < 1 or settings["seed"] < 0:
-        raise CondmixError(f"the demo world needs at least 1 scene per split and a seed from 0, given: {settings}")
+    if not all(1 <= settings[split] <= MOST_SCENES for split in SPLITS) or settings["seed"] < 0:
+        raise CondmixError(
+            f"the demo world needs 1 to {MOST_SCENES:,} scenes per split and a seed from 0, given: {settings}"
+        )
     return {split: settings[split] for split in SPLITS}, settings["seed"]
 
 

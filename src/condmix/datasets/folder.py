@@ -24,7 +24,7 @@ from condmix.files import replacing
 
 from . import SPLITS, Dataset
 from ._archives import open_zip, read_member
-from ._pictures import SUFFIXES, decode, divide, is_picture, scattered
+from ._pictures import SUFFIXES, decode, divide, held_out_percent, is_picture, scattered
 
 ARCHIVE = "pictures.zip"
 CAPTION_FILES = {"captions.jsonl": ("file", "captions"), "metadata.jsonl": ("file_name", "text")}  # name -> its keys
@@ -36,6 +36,10 @@ class Folder(Dataset):
 
     Pictures come in an order as good as random, so that the first ones of a split are not all of one class.
     """
+
+    @staticmethod
+    def check_settings(settings: dict) -> None:
+        held_out_percent(settings)
 
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:

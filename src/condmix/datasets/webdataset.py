@@ -27,7 +27,7 @@ from condmix.files import replacing
 
 from . import SPLITS, Dataset
 from ._archives import check_member, damaged, missing
-from ._pictures import decode, divide, is_picture
+from ._pictures import decode, divide, held_out_percent, is_picture
 
 KEY = re.compile(r"((?:.*/)?[^./]+)(\.[^/]*)")  # a key ends at its file name's first dot
 SPLIT = re.compile(rf"({'|'.join(SPLITS)})[^a-z]")
@@ -57,6 +57,10 @@ class Contents:
 
 class Webdataset(Dataset):
     """Reads the shards in place and in their order, one picture at a time; the texts stay in memory."""
+
+    @staticmethod
+    def check_settings(settings: dict) -> None:
+        held_out_percent(settings)
 
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:

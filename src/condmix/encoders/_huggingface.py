@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from condmix import CondmixError
 
@@ -11,9 +12,10 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")  # whole, or in shar
 READ = (*WEIGHTS, "*.json", "*.model", "*.txt")  # with the configuration and the tokenizer's files
 
 
-def locate(model: str, revision: str | None, section: str) -> tuple[Path, str | None]:
+def locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:
     """The folder that holds the model, and the hub's commit if it was downloaded from there.
 
+    `model` is a name on the hub, or a local folder as the settings name it (condmix.schema.Content), which is verified.
     `section` of the profile is for the errors. Weights that are not safetensors are refused.
     """
     folder, commit = _locate(model, revision, section)
@@ -25,11 +27,9 @@ def locate(model: str, revision: str | None, section: str) -> tuple[Path, str | 
     return folder, commit
 
 
-def _locate(model: str, revision: str | None, section: str) -> tuple[Path, str | None]:
-    if Path(model).is_dir():
-        if revision is not None:
-            raise CondmixError(f"{section}: {model} is a local folder, which has no revision; leave revision out")
-        return Path(model), None
+def _locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:
+    if not isinstance(model, str):
+        return model.verified(f"{section}.model"), None
     from huggingface_hub import snapshot_download
 
     try:
@@ -37,8 +37,8 @@ def _locate(model: str, revision: str | None, section: str) -> tuple[Path, str |
     except Exception as error:  # the hub, its validators and the network each raise their own kinds
         reason = str(error).strip().splitlines()[0]
         raise CondmixError(
-            f"{section}: {model} is no local folder, and could not be had from the Hugging Face hub ({reason}): "
-            "without a network, give the folder of a model that was fetched elsewhere"
+            f"{section}: {model} could not be had from the Hugging Face hub ({reason}): without a network, give "
+            "{path: <folder>, sha256: ...} of a model that was fetched elsewhere"
         ) from error
     return folder, folder.name  # the hub's cache names the folder by the commit
 
