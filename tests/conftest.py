@@ -1,5 +1,6 @@
 """A project small enough to train in a second: 48 random 8x8 pictures, three perspectives, every file real."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -56,7 +57,8 @@ def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
         }
         for name, array in arrays.items():
             np.save(folder / f"{split}_{name}.npy", array)
-        splits[split] = {"count": count, "images_sha256": f"{split}{count}"}
+        sums = {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items()}
+        splits[split] = {"count": count, "images_sha256": sums.pop("images"), "sha256": sums}
     meta = {"dataset": "tiny", "image_size": 8, "class_names": CLASSES, "attributes": {"shape": CLASSES}}
     (folder / "meta.json").write_text(json.dumps(meta | {"splits": splits}))
 
@@ -81,7 +83,13 @@ def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str
         "dim": DIM,
         "encoder": "random",
     }
-    (folder / "variant.json").write_text(json.dumps(card))
+    write_packed_card(folder, card)
+
+
+def write_packed_card(folder: Path, card: dict) -> None:
+    """variant.json, with the checksums of what lies beside it."""
+    sums = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+    (folder / "variant.json").write_text(json.dumps(card | {"sha256": sums}))
 
 
 @pytest.fixture

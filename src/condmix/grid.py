@@ -17,14 +17,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import yaml
 from pydantic import Field, ValidationError
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import parse_json, read_json
 from condmix.config import Settings, load, unknown
 from condmix.files import scratch
+from condmix.results import Metrics
 
 TARGET = "evaluate@experiment"
 DETAILS = "metrics/details/experiment"
@@ -152,7 +155,8 @@ def collect(root: Path, grid: Grid) -> list[Finished]:
     for run in plan(root, grid):
         if run.name in references:
             revision = git(root, "rev-parse", references[run.name]).strip()
-            metrics = json.loads(git(root, "show", f"{revision}:{METRICS}"))
+            shown = git(root, "show", f"{revision}:{METRICS}")
+            metrics = parse_json(shown, Metrics, f"{METRICS} of {run.name}", f"dvc exp remove {run.name} and the grid")
             found.append(Finished(run.experiment, run.seed, metrics, _details(root, run.name, revision)))
     return found
 
@@ -172,6 +176,15 @@ def table(root: Path, grid: Grid) -> str:
     elif missing:
         left += f": about {duration(missing * seconds)} of this machine, {duration(seconds)} each, {source}"
     return "\n".join([f"{'experiment':<{width}}  seed  state", *lines, "", left])
+
+
+class Cost(TypedDict):
+    """What a model's card and an evaluation's metrics say of the time that they took."""
+
+    profile: NotRequired[str]
+    seconds: NotRequired[float]
+    images_seen: NotRequired[Annotated[int, Field(ge=0)]]
+    n: NotRequired[Annotated[int, Field(ge=1)]]
 
 
 def cost(
@@ -196,14 +209,14 @@ def cost(
     pictures = runs[0].settings.get("evaluate.n", _value(settings, "evaluate.n"))
     training, evaluation, used = [], [], []
     for path in sorted(root.glob("models/*/model.json")):
-        card = json.loads(path.read_text())
-        if card.get("profile") != grid.profile or not card.get("images_seen"):
+        card = read_json(path, Cost, f"dvc repro train@{path.parent.name}")
+        if card.get("profile") != grid.profile or not card.get("images_seen") or "seconds" not in card:
             continue
         used.append(path.parent.name)
         training.append(card["seconds"] / card["images_seen"] * images)
         metrics = root / "metrics" / f"{path.parent.name}.json"
-        found = json.loads(metrics.read_text()) if metrics.exists() else {}
-        if "seconds" in found:
+        found = read_json(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
+        if "seconds" in found and "n" in found:
             evaluation.append(found["seconds"] / found["n"] * pictures)
     if not training:
         return None, f"no run is finished, and no model of profile {grid.profile} lies in models/"

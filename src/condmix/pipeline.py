@@ -35,9 +35,11 @@ TEMPLATES = "templates"
 # Modules that cannot change a number, and why not. What they alone import does not count either.
 NEUTRAL = {
     "__init__.py": "the version, and the base class of errors",
+    "artifacts.py": "decides which files are refused, not what is read from the others",
     "config.py": "checks the settings; their values count one by one, as each stage declares them",
     "files.py": "decides how bytes reach the disk, not which bytes",
     "interrupts.py": "ends a process early, and changes nothing that it has written",
+    "oserrors.py": "words for errors",
     "pipeline.py": "computes the keys themselves",
     "tracking.py": "records a run; what it records decides nothing",
 }
