@@ -45,7 +45,6 @@ def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
     """A prepared data set with classes and one attribute, which is the class."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    splits = {}
     for split, count in (("train", train), ("test", test)):
         labels = generator.integers(0, len(CLASSES), count)
         arrays = {
@@ -57,9 +56,16 @@ def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
         }
         for name, array in arrays.items():
             np.save(folder / f"{split}_{name}.npy", array)
-        sums = {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items()}
-        splits[split] = {"count": count, "images_sha256": sums.pop("images"), "sha256": sums}
-    meta = {"dataset": "tiny", "image_size": 8, "class_names": CLASSES, "attributes": {"shape": CLASSES}}
+    write_meta(folder, {"dataset": "tiny", "image_size": 8, "class_names": CLASSES, "attributes": {"shape": CLASSES}})
+
+
+def write_meta(folder: Path, meta: dict) -> None:
+    """meta.json, with the counts and checksums of the arrays that lie beside it."""
+    splits = {}
+    for split in ("train", "test"):
+        arrays = {path.stem.partition("_")[2]: np.load(path) for path in folder.glob(f"{split}_*.npy")}
+        sums = {name: hashlib.sha256(array).hexdigest() for name, array in sorted(arrays.items())}
+        splits[split] = {"count": len(arrays["ids"]), "images_sha256": sums.pop("images"), "sha256": sums}
     (folder / "meta.json").write_text(json.dumps(meta | {"splits": splits}))
 
 

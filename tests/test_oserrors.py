@@ -97,7 +97,8 @@ def test_what_the_system_refuses_is_said_in_one_line_that_names_the_file(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EDQUOT, errno.EIO, errno.ESTALE]
+    "number",
+    [errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EDQUOT, errno.EIO, errno.ESTALE],
 )
 def test_other_numbers_have_a_sentence_too(number):
     text = oserrors.sentence(OSError(number, os.strerror(number), "a/b"))

@@ -13,7 +13,7 @@ import json
 import math
 import reprlib
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,8 +183,25 @@ def require(
     return found
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
-    """Give a module the weights that were read from `path`: all of them, of the same shapes and types, and finite."""
+def rebuilt(
+    make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], weights: Path, card: Path, remedy: str
+) -> nn.Module:
+    """The network that `make` builds of the sizes in `card`, with the tensors that were read from `weights`."""
+    import torch
+
+    try:
+        with torch.device("meta"):  # without memory or time, so that sizes which do not fit the weights cost nothing
+            outline = make()
+    except Exception as error:  # whatever torch makes of sizes that do not fit together
+        raise damaged(card, f"no network has its sizes: {one_line(error)}", remedy) from error
+    check_weights(outline, tensors, weights, remedy)
+    network = make()
+    network.load_state_dict(dict(tensors))
+    return network
+
+
+def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
+    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite."""
     own = module.state_dict()
     for name, tensor in own.items():
         found = require(tensors, name, tensor.dtype, tensor.shape, path, remedy)
@@ -193,7 +210,6 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, r
     for name in tensors:
         if name not in own:
             raise damaged(path, f'it holds "{name}", which the network does not have', remedy)
-    module.load_state_dict(dict(tensors))
 
 
 # ---- checksums ----

@@ -92,7 +92,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     metadata = read_tensors_metadata(path, REMEDY)
     missing = [field for field in (*KEY, "dim", "sha256") if field not in metadata]
     if missing:
-        raise CondmixError(f"{path} is not an embedding cache: its metadata lack {', '.join(missing)}")
+        raise damaged(path, f"it is not an embedding cache: its metadata lack {', '.join(missing)}", REMEDY)
     if not metadata["dim"].isdecimal():
         raise damaged(path, f"its dim is {metadata['dim']!r}", REMEDY)
     return metadata

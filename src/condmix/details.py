@@ -111,6 +111,8 @@ def read_losses(path: Path, remedy: str) -> list[tuple[float, float]]:
     """(images seen, loss) at every logged step."""
     try:
         rows = csv.DictReader(read_text(path, remedy).splitlines())
+        if not {"images", "loss"} <= set(rows.fieldnames or ()):
+            raise KeyError("images, loss")
         points = [(float(row["images"]), float(row["loss"])) for row in rows]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise damaged(path, f"{error!r}", remedy) from None

@@ -20,7 +20,7 @@ from torch.nn import functional
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import load_weights, read_json, read_tensors
+from condmix.artifacts import read_json, read_tensors, rebuilt
 from condmix.files import replacing, write_json
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -98,8 +98,10 @@ class Judge(nn.Module):
             return None
         card = read_json(folder / CARD, TrainedCard, REMEDY)
         tensors, _ = read_tensors(folder / WEIGHTS, REMEDY, card["sha256"])
-        judge = cls(card["network"], card["heads"], card["image_size"])
-        load_weights(judge, tensors, folder / WEIGHTS, REMEDY)
+        judge = rebuilt(
+            lambda: cls(card["network"], card["heads"], card["image_size"]),
+            tensors, folder / WEIGHTS, folder / CARD, REMEDY,
+        )  # fmt: skip
         return judge.eval().to(device)
 
 

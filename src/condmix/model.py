@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import damaged, digest_of_file, load_weights, read_json, read_tensors
+from condmix.artifacts import digest_of_file, read_json, read_tensors, rebuilt
 from condmix.config import plugin
 from condmix.files import replacing, write_json
-from condmix.oserrors import one_line
 from condmix.perspectives import parse
 from condmix.unet import TimeEmbedding, UNet
 
@@ -44,7 +43,7 @@ class Architecture:
     match_parameters: int | None = None
 
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a damaged card must not ask for one
 
 
 class SavedArchitecture(TypedDict):
@@ -55,13 +54,13 @@ class SavedArchitecture(TypedDict):
     dim: Size
     image_size: Size
     channels: Size
-    multipliers: Annotated[list[Size], Field(min_length=1)]
-    blocks: Size
+    multipliers: Annotated[list[Size], Field(min_length=1, max_length=16)]
+    blocks: Annotated[int, Field(ge=1, le=64)]
     attention: list[Size]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     position_map: bool
     scale_shift: bool
-    match_parameters: Size | None
+    match_parameters: Annotated[int, Field(ge=1, le=2**40)] | None
 
 
 Card = TypedDict(
@@ -179,11 +178,8 @@ def load_model(folder: Path) -> tuple[ConditionalModel, dict]:
     card = read_card(folder)
     path, remedy = folder / "model.safetensors", _remedy(folder)
     weights, _ = read_tensors(path, remedy, card["sha256"])
-    try:
-        model = ConditionalModel(architecture_from(card["architecture"]))
-    except Exception as error:  # whatever torch makes of sizes that do not fit together
-        raise damaged(folder / "model.json", f"no network has its architecture: {one_line(error)}", remedy) from error
-    load_weights(model, weights, path, remedy)
+    architecture = architecture_from(card["architecture"])
+    model = rebuilt(lambda: ConditionalModel(architecture), weights, path, folder / "model.json", remedy)
     return model.eval().to(memory_format=torch.channels_last), card
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import digest_of_file, load_weights, read_json, read_tensors
+from condmix.artifacts import digest_of_file, read_json, read_tensors, rebuilt
 from condmix.diffusion import Schedule
 from condmix.files import replacing, write_json
 from condmix.samplers import SampleNoise
@@ -38,16 +38,16 @@ from condmix.unet import TimeEmbedding
 WEIGHTS, CARD = "model.safetensors", "prior.json"
 REMEDY = "dvc repro prior"
 TIMES = 64  # waves of the time embedding
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=2**20)]  # no prior is larger, and a damaged card must not ask for one
 
 
 class SavedShape(TypedDict):
     """`Shape` in JSON."""
 
     dim: Size
-    clusters: Annotated[int, Field(ge=0)]
+    clusters: Annotated[int, Field(ge=0, le=2**20)]
     width: Size
-    blocks: Annotated[int, Field(ge=0)]
+    blocks: Annotated[int, Field(ge=0, le=1000)]
 
 
 class Card(TypedDict):
@@ -198,6 +198,5 @@ def load_prior(folder: Path, encoder: str) -> Trained:
     if card["encoder"] != encoder:
         raise CondmixError(f"{folder} is of vectors of {card['encoder']}, not of {encoder}: run {REMEDY}")
     tensors, _ = read_tensors(weights, REMEDY, card["sha256"])
-    network = ShiftedPrior(Shape(**card["shape"]))
-    load_weights(network, tensors, weights, REMEDY)
+    network = rebuilt(lambda: ShiftedPrior(Shape(**card["shape"])), tensors, weights, path, REMEDY)
     return Trained(network.eval(), card["sample_steps"], card["guidance"])

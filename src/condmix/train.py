@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from condmix import CondmixError, pipeline
 from condmix import config as settings
-from condmix.artifacts import damaged, load_weights, require
+from condmix.artifacts import check_weights, damaged, require
 from condmix.checkpoint import Checkpoint
 from condmix.checkpoint import environment as arithmetic
 from condmix.datasets import Split, load_meta
@@ -267,14 +267,18 @@ class Trainer:
             return
         tensors, note = found
         path, remedy = self.checkpoint.path, self.checkpoint.remedy
-        if note["step"] > self.steps or not note["rows"] and note["step"] == self.steps:
+        if not note["rows"] and note["step"] == self.steps:
+            raise damaged(path, "its loss curve is empty", remedy)
+        if note["step"] > self.steps:
             raise damaged(path, f"it is of step {note['step']:,}, but the run has {self.steps:,} steps", remedy)
         averages = [
             require(tensors, f"average.{i}", value.dtype, value.shape, path, remedy)
             for i, value in enumerate(self.average)
         ]
         moments = self._moments(tensors)
-        load_weights(self.model, _with_prefix(tensors, "model."), path, remedy)
+        weights = _with_prefix(tensors, "model.")
+        check_weights(self.model, weights, path, remedy)
+        self.model.load_state_dict(weights)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for value, saved in zip(self.average, averages, strict=True):
