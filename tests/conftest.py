@@ -1,5 +1,6 @@
 """A project small enough to train in a second: 48 random 8x8 pictures, three perspectives, every file real."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -47,7 +48,6 @@ def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
     """A prepared data set with classes and one attribute, which is the class."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    splits = {}
     for split, count in (("train", train), ("test", test)):
         labels = generator.integers(0, len(CLASSES), count)
         arrays = {
@@ -59,8 +59,16 @@ def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
         }
         for name, array in arrays.items():
             np.save(folder / f"{split}_{name}.npy", array)
-        splits[split] = {"count": count, "images_sha256": f"{split}{count}"}
-    meta = {"dataset": "tiny", "image_size": 8, "class_names": CLASSES, "attributes": {"shape": CLASSES}}
+    write_meta(folder, {"dataset": "tiny", "image_size": 8, "class_names": CLASSES, "attributes": {"shape": CLASSES}})
+
+
+def write_meta(folder: Path, meta: dict) -> None:
+    """meta.json, with the counts and checksums of the arrays that lie beside it."""
+    splits = {}
+    for split in ("train", "test"):
+        arrays = {path.stem.partition("_")[2]: np.load(path) for path in folder.glob(f"{split}_*.npy")}
+        sums = {name: hashlib.sha256(array).hexdigest() for name, array in sorted(arrays.items())}
+        splits[split] = {"count": len(arrays["ids"]), "images_sha256": sums.pop("images"), "sha256": sums}
     (folder / "meta.json").write_text(json.dumps(meta | {"splits": splits}))
 
 
@@ -84,7 +92,13 @@ def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str
         "dim": DIM,
         "encoder": "random",
     }
-    (folder / "variant.json").write_text(json.dumps(card))
+    write_packed_card(folder, card)
+
+
+def write_packed_card(folder: Path, card: dict) -> None:
+    """variant.json, with the checksums of what lies beside it."""
+    sums = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+    (folder / "variant.json").write_text(json.dumps(card | {"sha256": sums}))
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_damaged_files_are_refused(tmp_path, vectors):
         path.write_bytes(broken)
         with pytest.raises(CondmixError, match="is damaged .*delete it"):
             read_cache(path, None)
-    with pytest.raises(CondmixError, match="make the embeddings first"):
+    with pytest.raises(CondmixError, match="none is missing: run dvc repro embed"):
         read_cache(tmp_path / "none", None)
 
 

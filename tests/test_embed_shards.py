@@ -77,7 +77,7 @@ def test_two_processes_write_the_bytes_of_one(tmp_path, monkeypatch, one_thread)
     params.embed.processes = 2
     embed.main(params)
     assert caches(params) == alone and len(alone) == 14
-    assert not list(params.paths.partial.rglob("*.npy"))
+    assert not list(params.paths.partial.rglob("*.safetensors"))
 
 
 # The process kills itself in the middle of its eighth shard. argv: the folder.
@@ -113,7 +113,7 @@ def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, monkeypatch, on
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed"], env=environment, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
     params, untouched = colour_params_at(tmp_path / "killed"), demo_params(tmp_path / "untouched")
-    assert len(list(params.paths.partial.rglob("*.npy"))) == 7 and not caches(params)
+    assert len(list(params.paths.partial.rglob("*.safetensors"))) == 7 and not caches(params)
 
     monkeypatch.setattr(embed, "SHARD", 16)
     encoded = []
@@ -130,7 +130,7 @@ def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, monkeypatch, on
     embed.main(untouched)
     assert (done, again, len(encoded)) == (7, every - 7, again + every)
     assert caches(params) == caches(untouched)
-    assert not list(params.paths.partial.rglob("*.npy"))
+    assert not list(params.paths.partial.rglob("*.safetensors"))
 
 
 def colour_params_at(root):

@@ -92,7 +92,7 @@ def test_other_files_are_refused(tmp_path):
     for path in (pickled, tmp_path / "c.npz", tmp_path / "c.safetensors", tmp_path / "c.pt"):
         if not path.exists():
             path.write_bytes(b"no vectors")
-        with pytest.raises(CondmixError, match=r"can't be read as|are imported from \.safetensors or \.npz"):
+        with pytest.raises(CondmixError, match=r"is damaged|are imported from \.safetensors or \.npz"):
             read_embeddings(path, "dino_1", "test")
 
 

@@ -21,6 +21,7 @@ from condmix.packed import Packed
 from condmix.perspectives import another
 from condmix.processes import together
 from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
+from conftest import write_packed_card
 from settings import content, section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +103,7 @@ def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
     for name in ("class", "class.present"):
         tensors[name] = tensors[name][other].contiguous()
     save_file(tensors, path)
+    write_packed_card(path.parent, json.loads((path.parent / "variant.json").read_text()))
     draw.draw(judged, "experiment", [Job("captions", 2.0, 6)], folder)
     assert np.array_equal(found, Drawn(folder, 1).pictures(Job("captions", 2.0, 6)))
 

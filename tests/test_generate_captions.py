@@ -54,8 +54,9 @@ def params(tmp_path, monkeypatch):
     save_tiny_clip(found.paths.clip)
     for split in ("train", "test"):
         write_json(found.paths.captions / f"{split}.json", {"captions": dataset.captions(split)})
-    digests = {split: {"images_sha256": split} for split in ("train", "test")}
-    write_json(found.paths.dataset / "meta.json", {"splits": digests})
+    splits = {split: {"count": 1, "images_sha256": split, "sha256": {}} for split in ("train", "test")}
+    meta = {"image_size": 8, "class_names": Colours.class_names, "attributes": Colours.attributes, "splits": splits}
+    write_json(found.paths.dataset / "meta.json", meta)
     found.generated = scripted()
     Scripted.asked, Scripted.fails_after = [], None
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from condmix import CondmixError, judge, prepare
 from condmix.judges import CIFAR10_CLASSES, Judge, ResNet56, accuracy, load_resnet56, read_card
+from conftest import write_meta
 from settings import content
 
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200)}
@@ -35,7 +36,7 @@ def draw(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def write_dataset(folder: Path, *, attributes: bool = False, classes: bool = False, n: int = 400) -> None:
     """A prepared data set of drawn squares; its class is the colour."""
     folder.mkdir()
-    meta = {"dataset": "squares", "image_size": 16, "class_names": [], "attributes": {}, "splits": {}}
+    meta = {"dataset": "squares", "image_size": 16, "class_names": [], "attributes": {}}
     for seed, (split, count) in enumerate({"train": n, "test": 200}.items()):
         images, values = draw(count, seed)
         np.save(folder / f"{split}_images.npy", images)
@@ -44,10 +45,9 @@ def write_dataset(folder: Path, *, attributes: bool = False, classes: bool = Fal
             np.save(folder / f"{split}_attributes.npy", values)
         if classes:
             np.save(folder / f"{split}_labels.npy", np.where(np.arange(count) % 10, values[:, 0], -1))
-        meta["splits"][split] = {"count": count, "images_sha256": "0"}
     meta |= {"attributes": ATTRIBUTES} if attributes else {}
     meta |= {"class_names": list(COLOURS)} if classes else {}
-    (folder / "meta.json").write_text(json.dumps(meta))
+    write_meta(folder, meta)
 
 
 def parameters(root: Path, **settings) -> SimpleNamespace:
@@ -101,6 +101,7 @@ def test_nothing_is_judged_where_neither_is_known(tmp_path, capsys, unlabelled):
     write_dataset(tmp_path / "dataset", classes=unlabelled, n=2)
     if unlabelled:  # classes that have names, but none of which any picture is known to show
         np.save(tmp_path / "dataset" / "train_labels.npy", np.full(2, -1))
+        write_meta(tmp_path / "dataset", json.loads((tmp_path / "dataset" / "meta.json").read_text()))
     metrics = run(tmp_path)
     assert metrics["accuracy"] == {}
     assert "neither attributes nor classes" in metrics["reason"] and metrics["reason"] in capsys.readouterr().out
@@ -177,11 +178,11 @@ def test_the_learning_rate_rises_then_falls_to_zero():
 
 
 def test_a_missing_or_damaged_judge_is_refused(tmp_path):
-    with pytest.raises(CondmixError, match="no judge in .*dvc repro judge"):
+    with pytest.raises(CondmixError, match="model.json is missing: run dvc repro judge"):
         Judge.load(tmp_path)
     Judge("small_cnn", ATTRIBUTES, 16).save(tmp_path, {})
     (tmp_path / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(CondmixError, match="does not hold the judge"):
+    with pytest.raises(CondmixError, match="model.safetensors is damaged .*dvc repro judge"):
         Judge.load(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The stage pack: exactly the perspectives of a variant, and a hash of its fusion's code."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -50,6 +51,10 @@ def test_a_variant_gets_its_perspectives_in_its_order(params, variant):
         else:
             assert packed.prompt is None
     card = json.loads((params.paths.packed(variant) / "variant.json").read_text())
+    assert card.pop("sha256") == {
+        split: hashlib.sha256((params.paths.packed(variant) / f"{split}.safetensors").read_bytes()).hexdigest()
+        for split in COUNTS
+    }
     assert card == {
         "variant": variant,
         "fusion": chosen.fusion,

@@ -225,5 +225,5 @@ def test_missing_and_damaged_files_end_in_a_sentence_and_leave_the_old_page(tmp_
 def test_the_wrong_number_of_pictures_is_refused(tmp_path):
     params = project(tmp_path, captions_variant())
     np.save(params.paths.details("caption") / "captions.npy", np.zeros((2, 16, 16, 3), np.uint8))
-    with pytest.raises(CondmixError, match=r"uint8 of shape \(2, 16, 16, 3\), not 3 pictures"):
+    with pytest.raises(CondmixError, match=r"uint8 of shape \(2, 16, 16, 3\), not uint8 of shape \(3,"):
         main(params)

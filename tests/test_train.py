@@ -19,6 +19,7 @@ from condmix.config import load
 from condmix.model import load_model, read_card
 from condmix.processes import spawn
 from condmix.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
+from conftest import write_packed_card
 from settings import section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -165,10 +166,10 @@ def test_a_caption_of_several_is_drawn_anew_in_every_step(project, untracked):
     folder = project.paths.packed("experiment")
     card = json.loads((folder / "variant.json").read_text())
     card["perspectives"] = [{"name": name, "dim": 16} for name in ("caption_any", "caption_any_2")]
-    (folder / "variant.json").write_text(json.dumps(card))
     captions = torch.arange(1.0, 6.0)[None, :, None].expand(48, 5, 16)  # caption k holds nothing but k
     train = {"caption_any": captions.half().contiguous(), "caption_any.present": torch.ones(48, 5, dtype=torch.bool)}
     save_file(train, folder / "train.safetensors")
+    write_packed_card(folder, card)
     trainer = Trainer(project, "experiment", Accelerator(cpu=True))
     batches = [trainer.batch(step)[1] for step in range(100)]
     one, other = (torch.cat([batch[name][:, 0] for batch in batches]) for name in ("caption_any", "caption_any_2"))

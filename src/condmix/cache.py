@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.artifacts import damaged, read_tensors, read_tensors_metadata, require
 from condmix.files import replacing
 
 KEY = ("perspective", "split", "encoder", "preprocessing", "data", "count", "code")
+REMEDY = "dvc repro embed"
+NUMBER = re.compile(r"[1-9]\d*")
 
 
 def cache_key(
@@ -76,35 +79,30 @@ def read_cache(path: Path, key: Mapping[str, str] | None) -> tuple[Tensor, Tenso
                 f"{path} was made with {field} {_short(metadata[field])}, but {_short(expected)} is needed: "
                 "make it again (dvc repro embed)"
             )
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("vectors", "present")}
-    except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+    tensors, _ = read_tensors(path, REMEDY)
+    vectors = require(tensors, "vectors", torch.float16, (None, None), path, REMEDY)
+    present = require(tensors, "present", torch.bool, vectors.shape[:1], path, REMEDY)
     if _digest(tensors) != metadata["sha256"]:
-        raise _damaged(path, "its content does not match its checksum")
-    return tensors["vectors"], tensors["present"], metadata
+        raise damaged(path, "its content does not match its checksum", REMEDY)
+    return vectors, present, metadata
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a cache, without its vectors."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise CondmixError(f"no {path}: make the embeddings first (dvc repro embed)") from None
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
+    metadata = read_tensors_metadata(path, REMEDY)
     missing = [field for field in (*KEY, "dim", "sha256") if field not in metadata]
     if missing:
-        raise CondmixError(f"{path} is not an embedding cache: its metadata lack {', '.join(missing)}")
+        raise damaged(path, f"it is not an embedding cache: its metadata lack {', '.join(missing)}", REMEDY)
+    if not metadata["dim"].isdecimal():
+        raise damaged(path, f"its dim is {metadata['dim']!r}", REMEDY)
     return metadata
 
 
 def numbered(folder: Path, kind: str) -> list[str]:
     """The perspectives <kind>_1, <kind>_2, ... that have caches in a folder, by number."""
     names = [path.stem for path in folder.glob(f"{kind}_*.safetensors")]
-    return sorted(names, key=lambda name: int(name.removeprefix(f"{kind}_")))
+    numbers = [name.removeprefix(f"{kind}_") for name in names]
+    return [f"{kind}_{number}" for number in sorted(int(text) for text in numbers if NUMBER.fullmatch(text))]
 
 
 def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:
@@ -141,10 +139,6 @@ def _sort_header(path: Path) -> None:
         header = json.dumps(json.loads(file.read(length)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         file.seek(8)
         file.write(header.encode().ljust(length))
-
-
-def _damaged(path: Path, reason: str) -> CondmixError:
-    return CondmixError(f"{path} is damaged ({reason}): delete it and make it again (dvc repro embed)")
 
 
 def _short(value: str) -> str:

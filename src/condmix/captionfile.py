@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from condmix import CondmixError
+from typing_extensions import TypedDict
+
+from condmix.artifacts import damaged, read_json
+
+
+class Captions(TypedDict):
+    """What is read of <split>.json."""
+
+    captions: list[list[str]]
+
+
+class Generated(Captions):
+    """What is read of a <split>.json of generated captions."""
+
+    claims: list[list[list[int]]] | None
 
 
 def read_captions(folder: Path, split: str) -> list[list[str]]:
     """Every image's captions, in the order of the ids; an image may have none."""
-    return _read(folder / f"{split}.json", "captions", "captions")
+    return read_json(folder / f"{split}.json", Captions, "dvc repro captions")["captions"]
 
 
 def read_generated(folder: Path, split: str) -> list[list[str]]:
     """Every image's generated captions; it may have none."""
-    return _read(folder / f"{split}.json", "captions", "generate_captions")
+    return _generated(folder, split)["captions"]
 
 
 def read_claims(folder: Path, split: str) -> list[list[list[int]]] | None:
     """The value that each generated caption names of each attribute (A,), -1 where none; None where unknown."""
-    return _read(folder / f"{split}.json", "claims", "generate_captions")
+    return _generated(folder, split)["claims"]
 
 
 def tidy(texts: Iterable[str]) -> list[str]:
@@ -30,10 +43,10 @@ def tidy(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for text in normal if text))
 
 
-def _read(path: Path, key: str, stage: str) -> list:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
-    except FileNotFoundError:
-        raise CondmixError(f"no {path}: make the captions first (dvc repro {stage})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CondmixError(f"{path} is damaged ({error!r}): make it again (dvc repro {stage})") from error
+def _generated(folder: Path, split: str) -> Generated:
+    path, remedy = folder / f"{split}.json", "dvc repro generate_captions"
+    content = read_json(path, Generated, remedy)
+    captions, claims = content["captions"], content["claims"]
+    if claims is not None and list(map(len, claims)) != list(map(len, captions)):
+        raise damaged(path, "its claims are not one for each caption", remedy)
+    return content

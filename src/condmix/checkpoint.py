@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.files import exclusive, replacing
+from condmix.artifacts import parse_json, read_checked_tensors, write_checked_tensors
+from condmix.files import exclusive
 from condmix.tracking import cpu_name
 
 
@@ -46,6 +45,7 @@ class Checkpoint:
     def __init__(self, root: Path, key: str):
         self.folder = root / ".checkpoints" / key
         self.path = self.folder / "state.safetensors"
+        self.remedy = "the same command again, which then trains from the start"
 
     def lock(self) -> AbstractContextManager[None]:
         """Held while training: two queued runs of the same thing must not share a state file."""
@@ -54,30 +54,22 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
         """Write beside the old state, flush to the disk, then take its place."""
         try:
-            with replacing(self.path) as part:
-                save_file(
-                    {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                    part,
-                    metadata={"note": json.dumps(note)},
-                )
-        except (OSError, SafetensorError) as error:
+            write_checked_tensors(self.path, tensors, {"note": json.dumps(note)})
+        except OSError as error:
             raise CondmixError(
                 f"the checkpoint {self.path} could not be written ({error}); free some space and run again: "
                 "training goes on from the previous checkpoint"
             ) from None
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest state as (tensors, note), or None where the run has not saved any."""
+    def load(self, schema: Any = dict) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest state as (tensors, note), or None where the run has not saved any.
+
+        CondmixError where it is damaged or its note does not fit the schema (see condmix.artifacts).
+        """
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return tensors, json.loads(file.metadata()["note"])
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise CondmixError(
-                f"the checkpoint {self.path} is damaged ({error}); delete it to train from the start"
-            ) from None
+        tensors, metadata = read_checked_tensors(self.path, self.remedy)
+        return tensors, parse_json(metadata.get("note", ""), schema, self.path, self.remedy)
 
     def remove_finished_others(self) -> None:
         """Delete other runs' states that were trained to the end: by now their models are DVC outputs."""

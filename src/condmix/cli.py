@@ -5,7 +5,6 @@ Imports are made inside the commands, so that `condmix --help` answers at once.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -17,6 +16,7 @@ import click
 from condmix import CondmixError, __version__
 from condmix.files import exclusive
 from condmix.interrupts import interruptible
+from condmix.oserrors import printable, sentence
 
 STAGES = {
     "fetch": "Download and verify the profile's archives, or draw the demo world.",
@@ -49,20 +49,17 @@ class Cli(click.Group):
 
     def _invoke(self, context: click.Context) -> object:
         try:
-            return super().invoke(context)
-        except CondmixError as error:
-            self._fail(context, str(error))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+            result = super().invoke(context)
+            sys.stdout.flush()  # here, where a reader that has gone (condmix ... | head) is still handled
+            return result
+        except BrokenPipeError:
+            raise  # click ends the command without a word
+        except Exception as error:
+            said = str(error) if isinstance(error, CondmixError) else sentence(error)
+            if said is None or context.params.get("debug"):
                 raise
-            self._fail(context, f"the disk is full ({error.filename or error.strerror}); free some space and run again")
-
-    @staticmethod
-    def _fail(context: click.Context, sentence: str) -> None:
-        if context.params.get("debug"):
-            raise  # noqa: PLE0704  # called from the except clause
-        click.echo(f"condmix: {sentence}", err=True)
-        sys.exit(1)
+            click.echo(f"condmix: {printable(said)}", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
@@ -133,8 +130,8 @@ def repair() -> None:
     """Mend what a killed DVC leaves: a dvc.lock, or a list of running processes, that it can't read any more."""
     from condmix.repair import repair as mend
 
-    for sentence in mend(Path.cwd()):
-        click.echo(f"condmix: {sentence}", err=True)
+    for line in mend(Path.cwd()):
+        click.echo(f"condmix: {line}", err=True)
 
 
 @main.command()

@@ -6,12 +6,50 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from pydantic import Field, JsonValue
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.results import read_json
+from condmix.artifacts import damaged, read_array, read_json, read_text
+
+
+class Environment(TypedDict):
+    """Where a model was trained, as far as the page sets it in words of its own."""
+
+    gpus: NotRequired[list[str]]
+    date: NotRequired[str]
+
+
+class Card(TypedDict):
+    """What pages compute with of a model's card."""
+
+    parameters: NotRequired[int]
+    images_seen: NotRequired[int]
+    seconds: NotRequired[float]
+    environment: NotRequired[Environment]
+
+
+Sample = TypedDict(
+    "Sample",  # one held-out picture that the pages show; "class" is a word of Python
+    {
+        "id": int,
+        "captions": list[str],
+        "condition_captions": list[str],
+        "seed": int,
+        "class": NotRequired[str | None],
+    },
+)
+
+
+class Content(TypedDict):
+    """details.json."""
+
+    metrics: dict[str, JsonValue]
+    card: Card
+    samples: Annotated[list[Sample], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +77,7 @@ class Details:
         variant = metrics["variant"]
         remedy = f"dvc repro --force evaluate@{variant}"
         folder = params.paths.details(variant)
-        content = read_json(folder / "details.json", remedy)
+        content = read_json(folder / "details.json", Content, remedy)
         if content["metrics"] != metrics:
             raise CondmixError(
                 f"{folder / 'details.json'} is of another evaluation than {params.paths.metrics / variant}.json: "
@@ -66,24 +104,18 @@ def said(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def read_pictures(path: Path, count: int, remedy: str) -> np.ndarray:
     """(count, S, S, 3) uint8."""
-    try:
-        pictures = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise CondmixError(f"{path} is missing: run {remedy}") from None
-    except (ValueError, EOFError) as error:
-        raise CondmixError(f"{path} is damaged ({error}): run {remedy}") from None
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or len(pictures) != count:
-        given = f"{pictures.dtype} of shape {pictures.shape}"
-        raise CondmixError(f"{path} holds {given}, not {count} pictures (N, S, S, 3) of uint8: run {remedy}")
-    return pictures
+    return read_array(path, np.uint8, (count, None, None, 3), remedy)
 
 
 def read_losses(path: Path, remedy: str) -> list[tuple[float, float]]:
     """(images seen, loss) at every logged step."""
     try:
-        with open(path, newline="") as file:
-            return [(float(row["images"]), float(row["loss"])) for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise CondmixError(f"{path} is missing: run {remedy}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise CondmixError(f"{path} is damaged ({error!r}): run {remedy}") from None
+        rows = csv.DictReader(read_text(path, remedy).splitlines())
+        if not {"images", "loss"} <= set(rows.fieldnames or ()):
+            raise KeyError("images, loss")
+        points = [(float(row["images"]), float(row["loss"])) for row in rows]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise damaged(path, f"{error!r}", remedy) from None
+    if not np.isfinite(points).all():
+        raise damaged(path, "it holds NaN or infinity", remedy)
+    return points

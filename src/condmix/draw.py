@@ -17,6 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
+from condmix.artifacts import read_array
 from condmix.config import Params
 from condmix.diffusion import Schedule
 from condmix.model import load_model
@@ -124,7 +125,7 @@ class Drawn:
 
     def pictures(self, job: Job) -> np.ndarray:
         """(n, S, S, 3) uint8, a read-only mapping of a file in the folder."""
-        parts = [np.load(path, mmap_mode="r") for path in self._parts(job, "npy")]
+        parts = [_read(path) for path in self._parts(job, "npy")]
         if len(parts) == 1:
             return parts[0][: job.n]
         path = self._folder / f"{job.file}.npy"
@@ -132,7 +133,7 @@ class Drawn:
             count = sum(map(len, parts))
             blocks = (_interleaved(parts, first, min(first + ROWS, count)) for first in range(0, count, ROWS))
             write_pixels(path, (count, *parts[0].shape[1:]), blocks)
-        return np.load(path, mmap_mode="r")[: job.n]
+        return _read(path)[: job.n]
 
     def seen(self, job: Job) -> Seen:
         """What was seen in them."""
@@ -142,6 +143,10 @@ class Drawn:
         """The files of the processes that had anything to draw."""
         paths = (self._folder / f"{job.file}.{rank}.{kind}" for rank in range(self._world))
         return [path for path in paths if path.exists()]
+
+
+def _read(path: Path) -> np.ndarray:
+    return read_array(path, np.uint8, (None, None, None, 3), "the evaluation again")
 
 
 def _interleaved(parts: list[np.ndarray], first: int, end: int) -> np.ndarray:

@@ -28,11 +28,11 @@ from accelerate.utils import broadcast_object_list, find_executable_batch_size
 from tqdm import tqdm
 
 from condmix import CondmixError, pipeline
-from condmix.cache import cache_key, read_cache, write_cache
+from condmix.artifacts import read_checked_tensors, require, write_checked_tensors
+from condmix.cache import REMEDY, cache_key, read_cache, write_cache
 from condmix.captionfile import read_captions, read_generated
 from condmix.config import plugin
 from condmix.embeddingfile import read_embeddings
-from condmix.files import replacing
 from condmix.perspectives import parse
 from condmix.precision import bf16
 from condmix.prefetch import CORES, prefetch
@@ -40,6 +40,7 @@ from condmix.processes import is_main, together
 
 SPLITS = ("train", "test")
 OF = {"images": "image", "captions": "caption", "labels": "class"}  # what vectors are made of, by what is read
+FEATURES = "features"  # the tensor of a shard
 SHARD = 4096  # items between two writes, which is what a kill can cost each process
 BATCH = {"cpu": 256, "cuda": 1024}  # where `auto` begins
 PROBE = 64  # images whose decoded pixels enter the data hash, so that a changed decoder is noticed
@@ -94,7 +95,7 @@ class Job:
         starts = range(0, self.column.count, SHARD)
         stops = [*starts[1:], None] if starts else []
         pairs = enumerate(zip(starts, stops, strict=True))
-        return [(self.folder / f"{number:05d}.npy", slice(*rows)) for number, rows in pairs]
+        return [(self.folder / f"{number:05d}.safetensors", slice(*rows)) for number, rows in pairs]
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def announce(jobs: Sequence[Job], work: Work, processes: int) -> None:
     seconds, counts = 0.0, Counter()
     for encoder in dict.fromkeys(job.encoder for job in jobs):
         group = [job for job in jobs if job.encoder is encoder and job.column.count]
-        left = sum(_length(job, rows) for job in group for path, rows in job.shards if not path.exists())
+        left = sum(_length(job, rows) for job in group for path, rows in job.shards if not _is_whole(job, path, rows))
         counts[encoder.reads] += sum(job.column.count for job in group)
         if left:
             start = time.monotonic()
@@ -262,7 +263,7 @@ def announce(jobs: Sequence[Job], work: Work, processes: int) -> None:
             encode_shard(group[0], tried, work.batch_size, work)
             seconds += left / _length(group[0], tried) * (time.monotonic() - start)
     size = sum(2 * len(job.column.present) * job.encoder.dim for job in jobs) / 2**20  # fp16
-    done = [path.exists() for job in jobs for path, _ in job.shards]
+    done = [_is_whole(job, path, rows) for job in jobs for path, rows in job.shards]
     items = " and ".join(f"{count:,} {reads}" for reads, count in counts.items())
     print(
         f"embed: {items} into {len(jobs)} caches of {size:,.1f} MiB; {sum(done)} of {len(done)} shards are done, "
@@ -288,12 +289,11 @@ def encode_shards(job: Job, shards: Sequence[tuple[Path, slice]], work: Work, sh
 
     @find_executable_batch_size(starting_batch_size=work.batch_size, reduce_batch_size_fn=lambda: next(smaller))
     def encode(batch_size: int) -> None:
-        left = [(path, rows) for path, rows in shards if not path.exists()]
+        left = [(path, rows) for path, rows in shards if not _is_whole(job, path, rows)]
         progress.n = total - sum(_length(job, rows) for _, rows in left)
         for path, rows in left:
             vectors = encode_shard(job, rows, batch_size, work, progress.update)
-            with replacing(path) as part, open(part, "wb") as file:
-                np.save(file, vectors)
+            write_checked_tensors(path, {FEATURES: torch.from_numpy(vectors)}, {})
 
     with tqdm(total=total, desc=f"embed {job.what}", unit="item", disable=not shown) as progress:
         try:
@@ -333,12 +333,29 @@ def encode_shard(
     return features
 
 
+def read_shard(job: Job, path: Path, rows: slice) -> np.ndarray:
+    """The features (n, D) float32 of a shard; CondmixError where it is missing or damaged."""
+    tensors, _ = read_checked_tensors(path, REMEDY)
+    return require(tensors, FEATURES, torch.float32, (_length(job, rows), job.encoder.dim), path, REMEDY).numpy()
+
+
+def _is_whole(job: Job, path: Path, rows: slice) -> bool:
+    """Whether an earlier run has left the shard; a damaged one is made again."""
+    if not path.exists():
+        return False
+    try:
+        read_shard(job, path, rows)
+    except CondmixError:
+        return False
+    return True
+
+
 def join(job: Job) -> None:
     """Write a column's cache from its shards."""
     column, encoder = job.column, job.encoder
     vectors = np.zeros((len(column.present), encoder.dim), dtype=np.float32)
     if job.shards:
-        features = np.concatenate([np.load(path) for path, _ in job.shards])
+        features = np.concatenate([read_shard(job, path, rows) for path, rows in job.shards])
         vectors[column.present] = features[column.item]
     kind, of = parse(column.perspective).kind, OF[encoder.reads]
     named = kind in (of, "generated")  # after what it was made from

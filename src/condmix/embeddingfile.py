@@ -5,17 +5,18 @@ N pictures of the file, D width. docs/embeddings.md describes the format and sho
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from condmix import CondmixError
+from condmix.artifacts import read_arrays, read_tensors
 
+REMEDY = "the program that wrote it again (docs/embeddings.md describes the format)"
+KEPT = (torch.float16, torch.float32, torch.float64)
 FACTS = ("perspective", "split", "encoder", "of")
 OF = ("image", "caption", "class")
 
@@ -76,17 +77,12 @@ def read_embeddings(path: Path, perspective: str, split: str) -> EmbeddingFile:
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and facts: of .safetensors the tensors and metadata, of .npz the arrays and the strings."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:  # numpy has no bfloat16
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                facts = file.metadata() or {}
-            floats = {n: t.float() if t.dtype == torch.bfloat16 else t for n, t in tensors.items()}
-            return {name: tensor.numpy() for name, tensor in floats.items()}, facts
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            return arrays, {name: str(array) for name, array in arrays.items() if array.dtype.kind == "U"}
-    except (SafetensorError, zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise CondmixError(f"{path} can't be read as {path.suffix} ({error})") from error
+    if path.suffix == ".safetensors":
+        tensors, facts = read_tensors(path, REMEDY)
+        # numpy has no bfloat16 and no 8-bit floats
+        floats = {n: t.float() if t.is_floating_point() and t.dtype not in KEPT else t for n, t in tensors.items()}
+        return {name: tensor.numpy() for name, tensor in floats.items()}, facts
+    if path.suffix == ".npz":
+        arrays = read_arrays(path, REMEDY)
+        return arrays, {name: str(array) for name, array in arrays.items() if array.dtype.kind == "U"}
     raise CondmixError(f"{path}: embeddings are imported from .safetensors or .npz files")

@@ -71,6 +71,12 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
     split = Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
     captions = read_captions(params.paths.captions, "test")
+    for what, count in (("captions", len(captions)), ("packed perspectives", len(packed))):
+        if count != len(split.images):
+            raise CondmixError(
+                f"the test split has {len(split.images):,} pictures, but the {what} are of {count:,}: "
+                "run dvc repro, which brings both up to date"
+            )
     asked = conditions(packed, split, captions, read_written(params, packed), params.prior is not None)
     settings = params.evaluate
     n = min(settings.n, len(packed))

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from condmix import CondmixError, paired
-from condmix.details import read_pictures
+from condmix.artifacts import damaged, read_arrays, read_json, require
+from condmix.details import Content, read_pictures
 from condmix.files import write_json, write_text
 from condmix.report import flat
-from condmix.results import agreed, read_json
+from condmix.results import agreed
 from condmix.seeds import derive
 
 QUESTIONS = {  # the first that is answered ranks the experiments
@@ -62,7 +63,7 @@ class Run:
 
     def drawn(self, condition: str) -> np.ndarray:
         """(N, S, S, 3) uint8: the pictures of its samples under a condition, or the "real" ones."""
-        return read_pictures(self.folder / f"{condition}.npy", len(self.samples), REMEDY)
+        return read_pictures(self.folder / f"{condition}.npy", len(self.samples), _remedy(self.folder))
 
 
 @dataclass(frozen=True)
@@ -215,23 +216,25 @@ def compare_some(
 
 def read_run(finished: Any) -> Run:
     """A finished run's files, with the scores of its pictures."""
-    details = read_json(finished.folder / "details.json", REMEDY)
-    path = finished.folder / "pictures.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            ids, right, mentions = file["ids"], file["right"], file["mentions"]
-            attributes = file["attribute_names"].tolist()
-            ranks, told = (file[name] if name in file.files else None for name in ("caption_ranks", "told"))
-            changed = {
-                name.removeprefix("right "): paired.scene_score(file[name])
-                for name in file.files if name.startswith("right ")
-            }
-    except FileNotFoundError:
-        raise CondmixError(f"{path} is missing: run {REMEDY}") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise CondmixError(f"{path} is damaged ({error}): run {REMEDY}") from None
-    if right.ndim != 2 or len(right) != len(ids):
-        raise CondmixError(f"{path} says of {len(ids)} pictures what is right in the shape {right.shape}, not (n, A)")
+    path, remedy = finished.folder / "pictures.npz", _remedy(finished.folder)
+    details = read_json(finished.folder / "details.json", Content, remedy)
+    arrays = read_arrays(path, remedy)
+    ids = require(arrays, "ids", np.int64, (None,), path, remedy)
+    right = require(arrays, "right", bool, (len(ids), None), path, remedy)
+    mentions = require(arrays, "mentions", bool, (len(ids), None, None), path, remedy)
+    if "attribute_names" not in arrays or arrays["attribute_names"].shape != (right.shape[1],):
+        raise damaged(path, "its attribute_names are not one for each column of right", remedy)
+    attributes = arrays["attribute_names"].tolist()
+    ranks, told = None, None
+    if "caption_ranks" in arrays:
+        ranks = require(arrays, "caption_ranks", arrays["caption_ranks"].dtype, (len(ids), None), path, remedy)
+        told = require(arrays, "told", bool, ranks.shape, path, remedy)
+    changed = {
+        name.removeprefix("right "): paired.scene_score(
+            require(arrays, name, bool, (None, right.shape[1]), path, remedy)
+        )
+        for name in arrays if name.startswith("right ")
+    }  # fmt: skip
     if not right.size and ranks is None:
         raise CondmixError(
             f"nothing in {path} tells one experiment from another picture by picture: the data set has neither "
@@ -244,6 +247,11 @@ def read_run(finished: Any) -> Run:
         scores["first_caption"] = paired.asked_score(right, mentions[:, 0])
     return Run(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
                finished.folder, ids, scores, ranks, told, changed)  # fmt: skip
+
+
+def _remedy(folder: Path) -> str:
+    """How a run's files are fetched again from DVC's cache."""
+    return f"condmix experiments report, after deleting the folder {folder}"
 
 
 def score_held_out(runs: Sequence[Run]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,12 +15,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from condmix.oserrors import disk_full
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; on success it takes its place, on an exception it is removed.
 
-    The name is always the same, so that what a killed process leaves is overwritten by the next one.
+    The name is always the same, so that what a killed process leaves is overwritten by the next one. A full disk,
+    which libraries report in many ways, is an OSError (ENOSPC) that names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(part, "rb") as written:
             os.fsync(written.fileno())  # else a power cut could leave the new name on an empty file
         os.replace(part, path)
+    except Exception as error:
+        if disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from condmix import CondmixError, pipeline
+from condmix.artifacts import read_checked_json, write_checked_json
 from condmix.captionfile import read_captions, tidy
 from condmix.checkpoint import Checkpoint, environment
 from condmix.config import Generated, Params, plugin
@@ -39,7 +41,24 @@ from condmix.tracking import project_root
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 KEPT_BY = {"captions", "min_similarity", "better_than"}  # settings that choose among what was written
-Row = list[dict[str, Any]]  # of one picture: {"text", "prompt", "seed", "similarity"} for each caption
+Row = list[dict[str, Any]]  # of one picture: a Caption for each of its captions
+
+
+class Caption(TypedDict):
+    """What a captioner wrote, and how well it fits its picture."""
+
+    text: str
+    prompt: str | None
+    seed: int
+    similarity: float
+
+
+class Shard(TypedDict):
+    """What is kept of some pictures: see `Writer.shard`."""
+
+    rows: list[list[Caption]]
+    mismatched: list[float]
+    seconds: float
 
 
 def main(params: Params) -> None:
@@ -123,12 +142,12 @@ class Writer:
             for first in range(0, count, size):
                 path = folder / f"{split}-{first:09}.json"
                 these = islice(pictures, min(size, count - first))
-                if path.exists():
-                    shard = json.loads(path.read_text(encoding="utf-8"))
+                shard = read_shard(path, min(size, count - first))
+                if shard is not None:
                     progress.update(sum(1 for _ in these))
                 else:
                     shard = self.shard(these, split, first, progress)
-                    write_text(path, json.dumps(shard, ensure_ascii=False))
+                    write_checked_json(path, shard)
                 yield shard
 
     def shard(self, pictures: Iterator[np.ndarray], split: str, first: int, progress: tqdm) -> dict[str, Any]:
@@ -171,6 +190,17 @@ class Writer:
             one["similarity"] = round(similarity, 4)
         mismatched = (images[(own + 1) % len(images)] * texts).sum(dim=1).tolist()
         return rows, [round(x, 4) for x in mismatched] if len(images) > 1 else []
+
+
+def read_shard(path: Path, pictures: int) -> dict[str, Any] | None:
+    """What an earlier run has left of so many pictures; None where that is nothing, or damaged."""
+    if not path.exists():
+        return None
+    try:
+        shard = read_checked_json(path, Shard, "dvc repro generate_captions")
+    except CondmixError:
+        return None
+    return shard if len(shard["rows"]) == pictures else None
 
 
 def threshold(settings: Generated, mismatched: Sequence[float]) -> float:

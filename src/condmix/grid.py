@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import statistics
@@ -18,14 +17,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import parse_json, read_json
 from condmix.config import Settings, load, unknown
 from condmix.files import scratch
+from condmix.results import Metrics
 from condmix.schema import Guidance, Name, Seed, Text, sentence
 from condmix.yamlfile import parse_yaml, read_yaml
 
@@ -199,7 +201,8 @@ def collect(root: Path, grid: Grid) -> list[Finished]:
     for run in plan(root, grid):
         if run.name in references:
             revision = git(root, "rev-parse", references[run.name]).strip()
-            metrics = json.loads(git(root, "show", f"{revision}:{METRICS}"))
+            shown = git(root, "show", f"{revision}:{METRICS}")
+            metrics = parse_json(shown, Metrics, f"{METRICS} of {run.name}", f"dvc exp remove {run.name} and the grid")
             found.append(Finished(run.experiment, run.seed, metrics, _details(root, run.name, revision)))
     return found
 
@@ -219,6 +222,15 @@ def table(root: Path, grid: Grid) -> str:
     elif missing:
         left += f": about {duration(missing * seconds)} of this machine, {duration(seconds)} each, {source}"
     return "\n".join([f"{'experiment':<{width}}  seed  state", *lines, "", left])
+
+
+class Cost(TypedDict):
+    """What a model's card and an evaluation's metrics say of the time that they took."""
+
+    profile: NotRequired[str]
+    seconds: NotRequired[float]
+    images_seen: NotRequired[Annotated[int, Field(ge=0)]]
+    n: NotRequired[Annotated[int, Field(ge=1)]]
 
 
 def cost(
@@ -243,37 +255,21 @@ def cost(
     pictures = runs[0].settings.get("evaluate.n", _value(settings, "evaluate.n"))
     training, evaluation, used = [], [], []
     for path in sorted(root.glob("models/*/model.json")):
-        card = _facts(path)
-        each = _seconds_each(card, "images_seen")
-        if card.get("profile") != grid.profile or each is None:
+        card = read_json(path, Cost, f"dvc repro train@{path.parent.name}")
+        if card.get("profile") != grid.profile or not card.get("images_seen") or "seconds" not in card:
             continue
         used.append(path.parent.name)
-        training.append(each * images)
-        each = _seconds_each(_facts(root / "metrics" / f"{path.parent.name}.json"), "n")
-        if each is not None:
-            evaluation.append(each * pictures)
+        training.append(card["seconds"] / card["images_seen"] * images)
+        metrics = root / "metrics" / f"{path.parent.name}.json"
+        found = read_json(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
+        if "seconds" in found and "n" in found:
+            evaluation.append(found["seconds"] / found["n"] * pictures)
     if not training:
         return None, f"no run is finished, and no model of profile {grid.profile} lies in models/"
     source = f"scaled from {', '.join(used)}"
     if not evaluation:
         return statistics.median(training), f"{source}, training alone: no metrics say how long judging took"
     return statistics.median(training) + statistics.median(evaluation), source
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """What a JSON file says, nothing where it is absent or damaged: a cost is an estimate."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _seconds_each(facts: Mapping[str, Any], counted: str) -> float | None:
-    numbers = [facts.get("seconds"), facts.get(counted)]
-    if all(isinstance(number, int | float) and 0 < number < math.inf for number in numbers):
-        return numbers[0] / numbers[1]
-    return None
 
 
 def _changes(grid: Grid, experiment: Experiment, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,23 +8,41 @@ shows what was asked for. Its features serve a Fréchet distance where Inception
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from pydantic import Field
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import read_json, read_tensors, rebuilt
 from condmix.files import replacing, write_json
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
+REMEDY = "dvc repro judge"
+
+
+class Card(TypedDict):
+    """What is read of any judge's model.json."""
+
+    heads: dict[str, Annotated[list[str], Field(min_length=1)]]  # empty where the data has nothing to judge by
+    accuracy: NotRequired[dict[str, float]]
+    n: NotRequired[int]
+
+
+class TrainedCard(Card):
+    """The model.json of a network."""
+
+    network: Literal["small_cnn", "resnet56"]
+    image_size: Annotated[int, Field(ge=1)]
+    sha256: str
 
 
 class Judge(nn.Module):
@@ -78,15 +96,12 @@ class Judge(nn.Module):
         card = read_card(folder)
         if not card["heads"]:
             return None
-        judge = cls(card["network"], card["heads"], card["image_size"])
-        try:
-            judge.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise CondmixError(
-                f"{folder / WEIGHTS} does not hold the judge that its {CARD} describes ({reason}); "
-                "make it again (dvc repro judge)"
-            ) from None
+        card = read_json(folder / CARD, TrainedCard, REMEDY)
+        tensors, _ = read_tensors(folder / WEIGHTS, REMEDY, card["sha256"])
+        judge = rebuilt(
+            lambda: cls(card["network"], card["heads"], card["image_size"]),
+            tensors, folder / WEIGHTS, folder / CARD, REMEDY,
+        )  # fmt: skip
         return judge.eval().to(device)
 
 
@@ -96,11 +111,8 @@ def save_no_judge(folder: Path, reason: str) -> None:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What model.json says of the judge in `folder`: network, heads, image_size, sha256, accuracy, ..."""
-    try:
-        return json.loads((folder / CARD).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CondmixError(f"no judge in {folder} ({error}); make it first (dvc repro judge)") from None
+    """What model.json says of the judge in `folder`: heads and, where there are any, what `save` was given."""
+    return read_json(folder / CARD, Card, REMEDY)
 
 
 def load_resnet56(path: Path) -> Judge:

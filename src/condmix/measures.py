@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, distances, pipeline
+from condmix.artifacts import read_checked_tensors, require, write_checked_tensors
 from condmix.config import Params
 from condmix.datasets import Split, load_meta
 from condmix.features import Features, metric_name
-from condmix.files import replacing
 from condmix.frechet import Statistics, frechet_distance
 from condmix.judges import read_card
 from condmix.observe import Observer, Seen
@@ -160,17 +158,18 @@ def reference_features(network: Features, split: Split, params: Params) -> Tenso
         size = params.evaluate.batch_size
         batches = (torch.from_numpy(np.array(split.images[i : i + size])) for i in range(0, len(split.images), size))
         found = torch.cat([network(batch).float().cpu() for batch in batches])
-        with replacing(path) as part:
-            save_file({"features": found.contiguous()}, part, metadata=key)
+        write_checked_tensors(path, {"features": found}, key)
     return found
 
 
 def _cached(path: Path, key: dict[str, str]) -> Tensor | None:
     """What was saved under this very key; anything else is made again, as it is a cache."""
+    if not path.exists():
+        return None
     try:
-        with safe_open(path, "pt") as file:
-            return file.get_tensor("features") if file.metadata() == key else None
-    except (OSError, SafetensorError):
+        tensors, metadata = read_checked_tensors(path, "dvc repro")
+        return require(tensors, "features", torch.float32, (None, None), path, "dvc repro") if metadata == key else None
+    except CondmixError:
         return None
 
 

@@ -5,19 +5,20 @@ Axes: B batch, P perspectives, D embedding width (the encoder's), d_p width of p
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import digest_of_file, read_json, read_tensors, rebuilt
 from condmix.config import plugin
 from condmix.files import replacing, write_json
 from condmix.perspectives import parse
@@ -40,6 +41,44 @@ class Architecture:
     position_map: bool = False
     scale_shift: bool = False
     match_parameters: int | None = None
+
+
+Size = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a damaged card must not ask for one
+
+
+class SavedArchitecture(TypedDict):
+    """`Architecture` in JSON."""
+
+    fusion: str
+    perspectives: dict[str, Size]
+    dim: Size
+    image_size: Size
+    channels: Size
+    multipliers: Annotated[list[Size], Field(min_length=1, max_length=16)]
+    blocks: Annotated[int, Field(ge=1, le=64)]
+    attention: list[Size]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    position_map: bool
+    scale_shift: bool
+    match_parameters: Annotated[int, Field(ge=1, le=2**40)] | None
+
+
+Card = TypedDict(
+    "Card",  # what is read of model.json; some of its keys have dots
+    {
+        "variant": str,
+        "fusion": str,
+        "perspectives": str,
+        "architecture": SavedArchitecture,
+        "encoder": str,
+        "class_names": list[str],
+        "diffusion.schedule": str,
+        "diffusion.steps": Size,
+        "diffusion.prediction": str,
+        "train.ema": float,
+        "sha256": str,
+    },
+)
 
 
 class ConditionalModel(nn.Module):
@@ -129,36 +168,28 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], card: dict) -> str:
     """Write model.safetensors and the card model.json; returns the weights' sha256, which the card holds too."""
     with replacing(folder / "model.safetensors") as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
-        sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+        sha256 = digest_of_file(part)
     write_json(folder / "model.json", {**card, "sha256": sha256})
     return sha256
 
 
 def load_model(folder: Path) -> tuple[ConditionalModel, dict]:
-    """The model that `save_model` wrote, in evaluation mode, and its card."""
+    """The model that `save_model` wrote, in evaluation mode, and its card; CondmixError where it is damaged."""
     card = read_card(folder)
-    path = folder / "model.safetensors"
-    try:
-        weights = load_file(path)
-        model = ConditionalModel(architecture_from(card["architecture"]))
-        model.load_state_dict(weights)
-    except FileNotFoundError:
-        raise CondmixError(f"no {path}: train the variant first (dvc repro train@{folder.name})") from None
-    except (SafetensorError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
-        raise CondmixError(f"{path} does not hold the model that its model.json describes: {problem}") from None
+    path, remedy = folder / "model.safetensors", _remedy(folder)
+    weights, _ = read_tensors(path, remedy, card["sha256"])
+    architecture = architecture_from(card["architecture"])
+    model = rebuilt(lambda: ConditionalModel(architecture), weights, path, folder / "model.json", remedy)
     return model.eval().to(memory_format=torch.channels_last), card
 
 
 def read_card(folder: Path) -> dict:
     """The card (model.json) of a trained variant."""
-    path = folder / "model.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CondmixError(f"no {path}: train the variant first (dvc repro train@{folder.name})") from None
-    except json.JSONDecodeError as error:
-        raise CondmixError(f"{path} is not valid JSON ({error}); train the variant again") from None
+    return read_json(folder / "model.json", Card, _remedy(folder))
+
+
+def _remedy(folder: Path) -> str:
+    return f"dvc repro train@{folder.name}"
 
 
 def architecture_from(saved: dict) -> Architecture:

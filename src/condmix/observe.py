@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from condmix.artifacts import read_tensors
 from condmix.config import Params
 from condmix.features import extractors
 from condmix.judges import Judge
@@ -42,7 +43,7 @@ class Seen:
 
     @staticmethod
     def load(path: Path) -> Seen:
-        return Seen._of(load_file(path))
+        return Seen._of(read_tensors(path, "the evaluation again")[0])
 
     @staticmethod
     def join(parts: Sequence[Seen]) -> Seen:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
+from condmix.artifacts import digest_of_file
 from condmix.cache import numbered, read_cache, read_metadata
 from condmix.config import plugins, unknown
 from condmix.files import replacing_folder
@@ -33,7 +34,8 @@ def main(params: Any, variant: str) -> None:
         for split in SPLITS:
             tensors = pack_split(chosen, params.paths.embeddings / split, split, params.mixed_any)
             save_file(tensors, part / f"{split}.safetensors")
-        card = describe(chosen, params.paths.embeddings / SPLITS[0])
+        sums = {split: digest_of_file(part / f"{split}.safetensors") for split in SPLITS}
+        card = describe(chosen, params.paths.embeddings / SPLITS[0]) | {"sha256": sums}
         (part / "variant.json").write_text(json.dumps(card, indent=2) + "\n")
 
 

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Literal, NotRequired
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from condmix import CondmixError
+from condmix.artifacts import damaged, read_json, read_tensors, require
 from condmix.perspectives import parse
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class PerspectiveCard(TypedDict):
+    """A perspective in variant.json: the width of its vectors and, where its name does not say it, their origin."""
+
+    name: str
+    dim: Size
+    of: NotRequired[Literal["image", "caption", "class"]]
+
+
+class FileSums(TypedDict):
+    """The sha256 of each split's file."""
+
+    train: str
+    test: str
+
+
+class VariantCard(TypedDict):
+    """What is read of variant.json."""
+
+    variant: str
+    fusion: str
+    perspectives: Annotated[list[PerspectiveCard], Field(min_length=1)]
+    dim: Size
+    encoder: str
+    sha256: FileSums
 
 
 @dataclass
@@ -24,7 +52,7 @@ class Packed:
     as 1, or how likely each is.
     """
 
-    variant: dict
+    variant: dict  # variant.json without its checksums
     vectors: dict[str, Tensor]
     present: Tensor
     sha256: str  # of the file
@@ -33,27 +61,32 @@ class Packed:
 
     @classmethod
     def load(cls, folder: Path, split: str) -> Packed:
-        """Read data/<profile>/packed/<variant>/<split>.safetensors."""
-        path = folder / f"{split}.safetensors"
-        try:
-            variant = json.loads((folder / "variant.json").read_text())
-            tensors = load_file(path)
-        except FileNotFoundError as error:
-            raise CondmixError(f"no {error.filename or path}: run dvc repro pack@{folder.name}") from None
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise CondmixError(f"{path} is damaged ({error}); run dvc repro -f pack@{folder.name}") from None
+        """Read data/<profile>/packed/<variant>/<split>.safetensors; CondmixError where it is damaged."""
+        path, remedy = folder / f"{split}.safetensors", f"dvc repro pack@{folder.name}"
+        variant = read_json(folder / "variant.json", VariantCard, remedy)
+        sha256 = variant.pop("sha256")[split]
+        tensors, _ = read_tensors(path, remedy, sha256)
         names = [perspective["name"] for perspective in variant["perspectives"]]
+        for name in names:
+            if parse(name) is None:
+                raise damaged(folder / "variant.json", f'"{name}" is no perspective', remedy)
+        dims = {perspective["name"]: perspective["dim"] for perspective in variant["perspectives"]}
         vectors, choices, having = {}, {}, []
         for one in map(parse, names):
-            stored = one.name if one.name in tensors else one.drawn_before[0]  # a random set is stored once
-            vectors[one.name], present = tensors[stored], tensors[f"{stored}.present"]
+            # a random set is stored once
+            stored = one.drawn_before[0] if one.name not in tensors and one.drawn_before else one.name
+            vectors[one.name], present = _rows(tensors, stored, dims[one.name], path, remedy)
             if present.dim() == 2:
-                choices[one.name] = tensors.get(f"{stored}.odds", present.float())
+                odds = present.float()
+                if f"{stored}.odds" in tensors:
+                    odds = require(tensors, f"{stored}.odds", torch.float32, present.shape, path, remedy)
+                choices[one.name] = odds
                 present = present.sum(1) >= one.place
             having.append(present)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        prompt = (tensors["prompt"], tensors["prompt.present"]) if "prompt" in tensors else None
+        prompt = _rows(tensors, "prompt", variant["dim"], path, remedy) if "prompt" in tensors else None
+        counts = {len(present) for present in having} | ({len(prompt[1])} if prompt else set())
+        if len(counts) > 1:
+            raise damaged(path, f"its perspectives have {' and '.join(map(str, sorted(counts)))} rows", remedy)
         return cls(variant, vectors, torch.stack(having, dim=1), sha256, prompt, choices)
 
     def __len__(self) -> int:
@@ -92,3 +125,11 @@ class Packed:
         mask = self.present.clone()
         mask[:, list(self.vectors).index("image")] = present
         return replace(self, vectors={**self.vectors, "image": words}, present=mask)
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str, dim: int, path: Path, remedy: str) -> tuple[Tensor, Tensor]:
+    """Vectors (N, dim) and present (N,), or (N, K, dim) and (N, K) of a perspective that is drawn from K captions."""
+    drawn = name in tensors and tensors[name].dim() == 3 and parse(name).place is not None
+    shape = (None, None, dim) if drawn else (None, dim)
+    vectors = require(tensors, name, torch.float16, shape, path, remedy)
+    return vectors, require(tensors, f"{name}.present", torch.bool, vectors.shape[:-1], path, remedy)

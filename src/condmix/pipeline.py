@@ -45,8 +45,10 @@ SETTINGS = {
 }
 NEUTRAL = SETTINGS | {
     "__init__.py": "the version, and the base class of errors",
+    "artifacts.py": "decides which files are refused, not what is read from the others",
     "files.py": "decides how bytes reach the disk, not which bytes",
     "interrupts.py": "ends a process early, and changes nothing that it has written",
+    "oserrors.py": "words for errors",
     "pipeline.py": "computes the keys themselves",
     "tracking.py": "records a run; what it records decides nothing",
 }

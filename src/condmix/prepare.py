@@ -5,6 +5,7 @@ where the side is a multiple of the target, Lanczos elsewhere. All cores decode 
 work are in memory, and go in order into a file that maps.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -47,17 +48,20 @@ def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int
         "attributes": data.attribute_values(split),
         "mentions": data.mentions(split),
     }
+    sums = {}
     for name, column in columns.items():
         if column is None:
             continue
         if len(column) != len(ids):
             raise CondmixError(f"{split} has {len(ids)} pictures but {len(column)} rows of {name}")
+        column = np.ascontiguousarray(column)
         np.save(folder / f"{split}_{name}.npy", column)
+        sums[name] = hashlib.sha256(column).hexdigest()
 
     made = prefetch(lambda decoder: square(decoder(), size), data.decoders(split), threads, 4 * threads)
     pictures = tqdm(made, f"prepare {split}", total=len(ids), unit="img", mininterval=0.5)
     sha256 = write_pixels(folder / f"{split}_images.npy", (len(ids), size, size, 3), pictures)
-    return {"count": len(ids), "images_sha256": sha256}
+    return {"count": len(ids), "images_sha256": sha256, "sha256": sums}
 
 
 def square(picture: np.ndarray, size: int) -> np.ndarray:

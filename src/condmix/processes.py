@@ -15,7 +15,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from condmix import CondmixError
 from condmix.interrupts import held_back, interruptible
+from condmix.oserrors import sentence
 
 GRACE = 20  # seconds that an interrupted process has for tidying up
 
@@ -53,13 +53,15 @@ def together(processes: int, function: Callable[..., None], *arguments: Any) -> 
 def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> None:
     """Call function(*arguments) in `processes` new processes, a group of their own, on equal shares of the cores.
 
-    `function` must be importable. The first CondmixError that one of them raises is raised here.
+    `function` must be importable. The first CondmixError that one of them raises is raised here; an error of the
+    operating system becomes one.
     """
+    said = torch.multiprocessing.get_context("spawn").SimpleQueue()  # a pipe: the disk may be what is full
     with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
         try:
             with held_back():
                 members = torch.multiprocessing.spawn(
-                    _member, (processes, folder, function, arguments), nprocs=processes, join=False
+                    _member, (processes, folder, said, function, arguments), nprocs=processes, join=False
                 )
             while not members.join():
                 pass
@@ -67,9 +69,8 @@ def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> Non
             _end_children()
             raise
         except ProcessExitedException as error:
-            said = sorted(Path(folder).glob("error-*"))
-            if said:
-                raise CondmixError(said[0].read_text()) from None
+            if not said.empty():
+                raise CondmixError(said.get()) from None
             raise CondmixError(
                 f"a process of {function.__module__} ended with {error.signal_name or error.exit_code}; "
                 "run it again: it goes on from its last checkpoint"
@@ -102,15 +103,18 @@ def keep_memory() -> None:
         mallopt(trim_threshold, 1 << 30)
 
 
-def _member(rank: int, processes: int, folder: str, function: Callable[..., None], arguments: tuple) -> None:
+def _member(rank: int, processes: int, folder: str, said: Any, function: Callable[..., None], arguments: tuple) -> None:
     with interruptible() as interruption:
         try:
             _take_part(rank, processes, folder, function, arguments)
-        except CondmixError as error:
-            Path(folder, f"error-{rank}").write_text(str(error))
-            raise SystemExit(1) from None
         except KeyboardInterrupt:
             raise SystemExit(interruption.exit_code) from None  # torch would pass it off as success
+        except Exception as error:
+            text = str(error) if isinstance(error, CondmixError) else sentence(error)
+            if text is None:
+                raise
+            said.put(text)
+            raise SystemExit(1) from None
 
 
 def _take_part(rank: int, processes: int, folder: str, function: Callable[..., None], arguments: tuple) -> None:

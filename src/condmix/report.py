@@ -16,7 +16,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
+from pydantic import JsonValue
 
+from condmix.artifacts import read_json
 from condmix.charts import Line, line_chart
 from condmix.comparison import NONE, comparison, told, unnamed
 from condmix.details import Details, said
@@ -30,7 +32,6 @@ from condmix.results import (
     oracles,
     ranked,
     ranking_measure,
-    read_json,
     read_metrics,
     short_perspectives,
     significant,
@@ -92,7 +93,7 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
 
 def optional_json(path: Path) -> dict[str, Any]:
     """A stage's metrics, {} where the profile has no such stage."""
-    return read_json(path, "dvc repro") if path.exists() else {}
+    return read_json(path, dict[str, JsonValue], f"dvc repro {path.stem}") if path.exists() else {}
 
 
 def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:

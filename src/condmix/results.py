@@ -6,14 +6,16 @@ no rank and is compared only with other oracle rows.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import read_json
 
 # What stays true of an oracle row though only the headline row states it.
 CONDITIONS = (
@@ -21,6 +23,61 @@ CONDITIONS = (
     "features", "ema", "commit", "judge_accuracy", "judge_accuracy_n",
 )  # fmt: skip
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95% interval
+
+
+class Reference(TypedDict):
+    """The real pictures that distances are measured to."""
+
+    split: str
+    n: int
+
+
+def _numbers(facts: Any) -> Any:
+    """ValueError unless every distance is a number; their names depend on the features."""
+    for key, value in facts.items() if isinstance(facts, dict) else ():
+        if key.startswith(("fd_", "kid_")) and not key.endswith("_interval") and not isinstance(value, int | float):
+            raise ValueError(f"{key} is no number")
+    return facts
+
+
+class Measured(TypedDict):
+    """What is read of the figures for one set of pictures."""
+
+    guidance: NotRequired[float]
+    n: NotRequired[int]
+    fid: NotRequired[float]
+    scene_accuracy: NotRequired[float]
+    class_accuracy: NotRequired[float]
+    attribute_accuracy_mean: NotRequired[float]
+    attribute_accuracy: NotRequired[dict[str, float]]
+    attribute_accuracy_unnamed: NotRequired[dict[str, float]]
+    attribute_n: NotRequired[dict[str, int]]
+
+
+Figures = Annotated[Measured, BeforeValidator(_numbers)]
+
+
+class AllMeasured(Measured):
+    """What is read of metrics/<variant>.json."""
+
+    variant: str
+    profile: str
+    fusion: str
+    perspectives: Annotated[list[str], Field(min_length=1)]
+    condition: str
+    oracle: NotRequired[Figures]
+    prior: NotRequired[Figures]
+    sweep: NotRequired[list[Figures]]
+    best_guidance: NotRequired[dict[str, float]]
+    reference: NotRequired[Reference]
+    features: NotRequired[list[str]]
+    judge_accuracy: NotRequired[dict[str, float]]
+    seed: NotRequired[int]
+    sampler: NotRequired[str]
+    steps: NotRequired[int]
+
+
+Metrics = Annotated[AllMeasured, BeforeValidator(_numbers)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +138,7 @@ def read_metrics(params: Any) -> list[dict[str, Any]]:
     found = []
     for variant in params.variants:
         path = params.paths.metrics / f"{variant}.json"
-        facts = read_json(path, f"dvc repro evaluate@{variant}")
+        facts = read_json(path, Metrics, f"dvc repro evaluate@{variant}")
         if facts.get("profile") != params.profile:
             raise CondmixError(
                 f'{path} was measured under profile "{facts.get("profile")}", but params.yaml says '
@@ -89,16 +146,6 @@ def read_metrics(params: Any) -> list[dict[str, Any]]:
             )
         found.append(facts)
     return found
-
-
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON file's content; the CondmixError for a missing or damaged one ends in what to run."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CondmixError(f"{path} is missing: run {remedy}") from None
-    except ValueError as error:
-        raise CondmixError(f"{path} is damaged ({error}): run {remedy}") from None
 
 
 def ranked(metrics: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -15,19 +15,20 @@ Axes: B batch, N pictures, D width of the vectors, K clusters, W width of the ne
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import digest_of_file, read_json, read_tensors, rebuilt
 from condmix.diffusion import Schedule
 from condmix.files import replacing, write_json
 from condmix.samplers import SampleNoise
@@ -35,7 +36,34 @@ from condmix.samplers.ddim import ddim
 from condmix.unet import TimeEmbedding
 
 WEIGHTS, CARD = "model.safetensors", "prior.json"
+REMEDY = "dvc repro prior"
 TIMES = 64  # waves of the time embedding
+Size = Annotated[int, Field(ge=1, le=2**20)]  # no prior is larger, and a damaged card must not ask for one
+
+
+class SavedShape(TypedDict):
+    """`Shape` in JSON."""
+
+    dim: Size
+    clusters: Annotated[int, Field(ge=0, le=2**20)]
+    width: Size
+    blocks: Annotated[int, Field(ge=0, le=1000)]
+
+
+class Card(TypedDict):
+    """What is read of any prior.json."""
+
+    trained: bool
+
+
+class TrainedCard(Card):
+    """The prior.json of a network."""
+
+    shape: SavedShape
+    encoder: str
+    sample_steps: Size
+    guidance: float
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -151,7 +179,8 @@ def save_prior(folder: Path, network: ShiftedPrior, facts: dict[str, Any]) -> No
     (folder / CARD).unlink(missing_ok=True)
     with replacing(folder / WEIGHTS) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, part)
-    write_json(folder / CARD, {"trained": True, "shape": asdict(network.shape), **facts})
+        sha256 = digest_of_file(part)
+    write_json(folder / CARD, {"trained": True, "shape": asdict(network.shape), **facts, "sha256": sha256})
 
 
 def save_no_prior(folder: Path, reason: str) -> None:
@@ -162,17 +191,12 @@ def save_no_prior(folder: Path, reason: str) -> None:
 
 def load_prior(folder: Path, encoder: str) -> Trained:
     """What the stage prior trained; CondmixError unless on vectors of `encoder`, as the embedding caches name it."""
-    try:
-        card = json.loads((folder / CARD).read_text())
-        if not card["trained"]:
-            raise CondmixError(f"{folder} holds no prior ({card['reason']}): set it and run dvc repro prior")
-        if card["encoder"] != encoder:
-            raise CondmixError(f"{folder} is of vectors of {card['encoder']}, not of {encoder}: run dvc repro prior")
-        network = ShiftedPrior(Shape(**card["shape"]))
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except FileNotFoundError as error:
-        raise CondmixError(f"no {error.filename or folder / WEIGHTS}: run dvc repro prior") from None
-    except (json.JSONDecodeError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
-        problem = str(error).splitlines()[0]
-        raise CondmixError(f"{folder} does not hold a prior ({problem}): run dvc repro -f prior") from None
+    path, weights = folder / CARD, folder / WEIGHTS
+    if not read_json(path, Card, REMEDY)["trained"]:
+        raise CondmixError(f"{folder} holds no prior: set prior in the profile and run {REMEDY}")
+    card = read_json(path, TrainedCard, REMEDY)
+    if card["encoder"] != encoder:
+        raise CondmixError(f"{folder} is of vectors of {card['encoder']}, not of {encoder}: run {REMEDY}")
+    tensors, _ = read_tensors(weights, REMEDY, card["sha256"])
+    network = rebuilt(lambda: ShiftedPrior(Shape(**card["shape"])), tensors, weights, path, REMEDY)
     return Trained(network.eval(), card["sample_steps"], card["guidance"])

@@ -17,15 +17,18 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from condmix import CondmixError, pipeline
 from condmix import config as settings
+from condmix.artifacts import check_weights, damaged, require
 from condmix.checkpoint import Checkpoint
 from condmix.checkpoint import environment as arithmetic
 from condmix.datasets import Split, load_meta
@@ -44,6 +47,15 @@ from condmix.tracking import Run, environment, project_root, track
 LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
 # Settings that no weight depends on: how often the state is kept and the loss noted; "auto", which is resolved first.
 IRRELEVANT = ("train.checkpoint_seconds", "train.log_every", "train.precision", "train.processes")
+
+
+class Note(TypedDict):
+    """What a checkpoint holds beside the tensors."""
+
+    step: Annotated[int, Field(ge=1)]
+    rows: list[Annotated[list[float], Field(min_length=len(LOSS_COLUMNS), max_length=len(LOSS_COLUMNS))]]
+    run_id: str | None
+    seconds: Annotated[float, Field(gt=0)]
 
 
 def main(params: settings.Params, variant: str) -> None:
@@ -251,25 +263,46 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the checkpoint of this very run, if there is one."""
-        found = self.checkpoint.load()
+        found = self.checkpoint.load(Note)
         if found is None:
             return
         tensors, note = found
-        self.step, self.rows = note["step"], note["rows"]
-        self.run_id, self.seconds = note["run_id"], note["seconds"]
-        self.model.load_state_dict(_with_prefix(tensors, "model."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _with_prefix(tensors, "optimizer.").items():
-            index, _, moment = name.partition(".")
-            # a file holds no strides; moments laid out unlike their weights would take a slow path
-            layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
-            moments.setdefault(int(index), {})[moment] = value.contiguous(memory_format=layout)
+        path, remedy = self.checkpoint.path, self.checkpoint.remedy
+        if not note["rows"] and note["step"] == self.steps:
+            raise damaged(path, "its loss curve is empty", remedy)
+        if note["step"] > self.steps:
+            raise damaged(path, f"it is of step {note['step']:,}, but the run has {self.steps:,} steps", remedy)
+        averages = [
+            require(tensors, f"average.{i}", value.dtype, value.shape, path, remedy)
+            for i, value in enumerate(self.average)
+        ]
+        moments = self._moments(tensors)
+        weights = _with_prefix(tensors, "model.")
+        check_weights(self.model, weights, path, remedy)
+        self.model.load_state_dict(weights)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        for i, value in enumerate(self.average):
-            value.copy_(tensors[f"average.{i}"])
+        for value, saved in zip(self.average, averages, strict=True):
+            value.copy_(saved)
+        self.step, self.rows = note["step"], note["rows"]
+        self.run_id, self.seconds = note["run_id"], note["seconds"]
         if self.accelerator.is_main_process:
             print(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}", file=sys.stderr)
+
+    def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's state in a checkpoint, by parameter; CondmixError where a part of it is missing."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for i, parameter in enumerate(self.model.parameters()):
+            if moments and f"optimizer.{i}.step" not in tensors:  # a parameter that no gradient has reached
+                continue
+            shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            for name, shape in shapes.items():
+                place = f"optimizer.{i}.{name}"
+                value = require(tensors, place, torch.float32, shape, self.checkpoint.path, self.checkpoint.remedy)
+                # a file holds no strides; moments laid out unlike their weights would take a slow path
+                layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
+                moments.setdefault(i, {})[name] = value.contiguous(memory_format=layout)
+        return moments
 
     def write(self, tracked: Run) -> None:
         """The stage's outputs: the averaged weights, the card and the loss curve; and MLflow's copy."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from condmix import CondmixError
+from condmix.artifacts import read_json
 from condmix.captioners import TrainedCaptioner
 from condmix.captioners._coca import CocaCaptioner, load_coca, weights_sha256
 from condmix.captioners._coca_training import new_coca, train_and_save
@@ -48,7 +49,8 @@ class TrainedCoca(CocaCaptioner, TrainedCaptioner):
     @classmethod
     def open(cls, settings: Any, folder: Path, device: str = "cpu") -> TrainedCoca:
         model, preprocess, _ = load_coca(folder, None, settings.precision, device)
-        captioner = cls(settings, model, preprocess, Vocabulary(json.loads((folder / VOCABULARY).read_text())))
+        tokens = read_json(folder / VOCABULARY, list[int], f"dvc repro generate_captions, after deleting {folder}")
+        captioner = cls(settings, model, preprocess, Vocabulary(tokens))
         sha256 = weights_sha256(model)
         captioner.facts = {"model": "trained on the training split", "revision": None, "weights_sha256": sha256}
         return captioner

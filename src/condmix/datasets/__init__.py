@@ -4,17 +4,38 @@ One file per data set, its name is the value of `data.dataset`: `coco.py` holds 
 start with an underscore are shared by the plug-ins of this package. Splits are always "train" and "test".
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import damaged, read_array, read_json
 
 SPLITS = ("train", "test")
+REMEDY = "dvc repro prepare"
+
+
+class SplitMeta(TypedDict):
+    """A split in meta.json: its number of pictures, and the sha256 of their pixels and of every other array's data."""
+
+    count: Annotated[int, Field(ge=1)]
+    images_sha256: str
+    sha256: dict[str, str]
+
+
+class Meta(TypedDict):
+    """meta.json of a prepared data set."""
+
+    image_size: Annotated[int, Field(ge=1)]
+    class_names: list[str]
+    attributes: dict[str, Annotated[list[str], Field(min_length=1)]]
+    splits: dict[str, SplitMeta]
 
 
 class Dataset:
@@ -91,54 +112,47 @@ class Split:
 
     @classmethod
     def load(cls, folder: Path, split: str) -> "Split":
-        """Reads a prepared split; raises CondmixError where it is missing, cut short or inconsistent."""
+        """Reads a prepared split; raises CondmixError where it is missing, damaged or inconsistent."""
         folder = Path(folder)
         meta = load_meta(folder)
         if split not in meta["splits"]:
             raise CondmixError(f"no split {split!r} in {folder}; found: {', '.join(meta['splits'])}")
-        count, size = meta["splits"][split]["count"], meta["image_size"]
+        about, size, attributes = meta["splits"][split], meta["image_size"], meta["attributes"]
 
-        def array(name: str, shape: tuple, dtype: type, optional: bool = True) -> np.ndarray | None:
-            path = folder / f"{split}_{name}.npy"
-            if optional and not path.exists():
+        def array(name: str, shape: tuple, dtype: type) -> np.ndarray | None:
+            if name not in about["sha256"]:
                 return None
-            return _load_array(path, (count, *shape), dtype)
+            path = folder / f"{split}_{name}.npy"
+            return read_array(path, dtype, (about["count"], *shape), REMEDY, about["sha256"][name])
 
-        attributes = len(meta["attributes"])
-        return cls(
-            images=array("images", (size, size, 3), np.uint8, optional=False),
-            ids=array("ids", (), np.int64, optional=False),
+        pixels = folder / f"{split}_images.npy"
+        found = cls(
+            images=read_array(pixels, np.uint8, (about["count"], size, size, 3), REMEDY, about["images_sha256"]),
+            ids=array("ids", (), np.int64),
             labels=array("labels", (), np.int64),
-            attributes=array("attributes", (attributes,), np.int64),
-            mentions=array("mentions", (None, attributes), np.bool_),
+            attributes=array("attributes", (len(attributes),), np.int64),
+            mentions=array("mentions", (None, len(attributes)), np.bool_),
             class_names=meta["class_names"],
-            attribute_names=meta["attributes"],
+            attribute_names=attributes,
         )
+        found._check(folder, split)
+        return found
+
+    def _check(self, folder: Path, split: str) -> None:
+        """CondmixError where arrays that were read do not fit the names in meta.json."""
+        columns = [] if self.labels is None else [("labels", self.labels, len(self.class_names))]
+        if self.attributes is not None:
+            values = zip(self.attributes.T, self.attribute_names.values(), strict=True)
+            columns += [("attributes", column, len(names)) for column, names in values]
+        if self.ids is None or bool(self.attribute_names) != (self.attributes is not None):
+            lacking = "ids" if self.ids is None else "attributes"
+            raise damaged(folder / "meta.json", f"it does not list {split}_{lacking}.npy", REMEDY)
+        for name, numbers, count in columns:
+            if numbers.min() < -1 or numbers.max() >= count:
+                reason = f"it holds {numbers.min()} to {numbers.max()}, but meta.json names {count} values"
+                raise damaged(folder / f"{split}_{name}.npy", reason, REMEDY)
 
 
 def load_meta(folder: Path) -> dict:
     """The prepared folder's meta.json: dataset, image_size, class_names, attributes, splits."""
-    path = Path(folder) / "meta.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CondmixError(f"no prepared data in {folder} (meta.json is missing): run the stage prepare") from None
-    except ValueError as error:
-        raise CondmixError(f"{path} is damaged ({error}): run the stage prepare again") from error
-
-
-def _load_array(path: Path, shape: tuple, dtype: type) -> np.ndarray:
-    """Maps one array from disk and checks its shape; None in `shape` stands for any length."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise CondmixError(f"{path} is missing: run the stage prepare") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise CondmixError(f"{path} is damaged or cut short ({error}): run the stage prepare again") from error
-    fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype != dtype:
-        raise CondmixError(
-            f"{path} holds {array.dtype} {array.shape}, but meta.json says {np.dtype(dtype)} {shape}: "
-            "run the stage prepare again"
-        )
-    return array
+    return read_json(Path(folder) / "meta.json", Meta, REMEDY)
