@@ -36,7 +36,7 @@ from condmix.packed import Packed
 from condmix.perspectives import another, parse
 from condmix.processes import is_main, together
 from condmix.sample import grid
-from condmix.tracking import find_run, git_commit, track
+from condmix.tracking import git_commit, track
 
 SHOWN = 24  # scenes whose pictures the report shows
 
@@ -336,8 +336,8 @@ def record(
         "encoder": card["encoder"],
     }
     tags = {"model_sha256": card["sha256"]}
-    known = find_run(tags, {"guidance": params.guidance})
-    with track(variant, described, {"kind": "evaluation", **tags}, known) as run:
+    trained = {"tags": tags, "params": {"guidance": params.guidance}}
+    with track(variant, described, {"kind": "evaluation", **tags}, joins=trained) as run:
         run.metrics({f"eval/{name}": value for name, value in _numbers(metrics)})
         for row in metrics["sweep"]:
             percent = round(row["guidance"] * 100)  # the step of a metric is a whole number

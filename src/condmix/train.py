@@ -235,7 +235,8 @@ class Trainer:
         model.load_state_dict(self.averaged())
         held_out = Packed.load(self.params.paths.packed(self.variant), "test")
         vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), self.device)
-        sampling = Sampling(self.schedule, self.params.diffusion.prediction, "dpmpp_2m", 10, self.params.guidance)
+        steps = min(10, self.schedule.steps)
+        sampling = Sampling(self.schedule, self.params.diffusion.prediction, "dpmpp_2m", steps, self.params.guidance)
         with torch.random.fork_rng():
             return sample_grid(model.eval(), sampling, vectors, mask)
 
@@ -286,7 +287,7 @@ class Trainer:
             "class_names": self.data.class_names,
             "perspectives_of": self.packed.variant,
             "environment": environment(),
-            "mlflow_run": tracked.id,
+            "mlflow_run": tracked.mlflow_id(),
         }
         sha256 = save_model(folder, self.averaged(), card)
         curve = paths.metrics / "losses" / f"{self.variant}.csv"
