@@ -1,9 +1,9 @@
 """Journals of runs (condmix.tracking) -> MLflow, as a process beside the run or as `condmix tracking sync`.
 
-What MLflow took is noted in the journal, so that a delivery which breaks off goes on where it was; a journal that MLflow
-has whole is deleted. The run of a journal is found by a tag with its id, so it is one run however often it was
-interrupted. The store is that of MLFLOW_TRACKING_URI, by default mlflow.db in the project's root, of which this
-file also makes sure that it keeps its artifacts where the project lies now.
+What MLflow took is noted in the journal, so that a delivery which breaks off goes on where it was; a journal that
+MLflow has whole is deleted. The run of a journal is found by a tag with its id, so it is one run however often it was
+interrupted. The store is that of MLFLOW_TRACKING_URI, by default mlflow.db in the project's root; this one is created
+in one piece, and names the folder where the project lies now.
 
 Messages never show a URI's credentials, and no text of MLflow that could hold them.
 """
@@ -95,6 +95,9 @@ class Journal:
                 return True
         return False
 
+    def has_news(self) -> bool:
+        return (self.folder / "events.jsonl").stat().st_size > self._taken
+
     def new(self) -> Iterator[tuple[dict[str, Any], int]]:
         """The events that MLflow has not, each with the place behind it; what a kill cut off is left out."""
         with open(self.folder / "events.jsonl", "rb") as file:
@@ -146,17 +149,20 @@ class Store:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(1, int(timeout)))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{own_database()}"
+        self.uri = store_uri()
+        self._timeout = timeout
         with self.speaking():
             _refuse_unknown(self.uri)
-            with self._alone(timeout):
-                self._check_database(timeout)
+            with self._alone():
+                self._check_database()
                 if self.uri.startswith("sqlite"):
                     reached()
                 from mlflow import MlflowClient
 
                 for name in ("mlflow", "alembic"):  # of the migrations at first use, and whole tracebacks
                     logging.getLogger(name).setLevel(logging.CRITICAL)
+                if self.uri == f"sqlite:///{own_database()}":
+                    create_own_database()
                 self.client = MlflowClient(self.uri)
                 self.experiment_id = self._experiment()
 
@@ -183,6 +189,9 @@ class Store:
                 raise
 
     def _deliver(self, journal: Journal) -> None:
+        if not journal.has_news():
+            return
+        self._check_database()
         place, metrics = None, []  # metrics are handed over together: one by one would take minutes over a network
         for event, place in journal.new():
             if event["event"] == "metrics":
@@ -226,7 +235,7 @@ class Store:
         """MLflow's id of the run of a journal, and whether it is the journal's own: found, or made."""
         from mlflow.entities import Param
 
-        with self._alone(patience()):
+        with self._alone():
             if run := self._find({RUN_TAG: event["id"]}, {}):
                 self.client.update_run(run, status="RUNNING")
                 return run, True
@@ -286,34 +295,47 @@ class Store:
         return found.experiment_id
 
     @contextlib.contextmanager
-    def _alone(self, timeout: float) -> Iterator[None]:
+    def _alone(self) -> Iterator[None]:
         """Processes that create the database, or one run, at once crash each other or make two."""
         if not self.uri.startswith("sqlite"):
             yield
             return
         try:
-            with FileLock(project_root() / ".mlflow.lock", timeout=timeout):
+            with FileLock(project_root() / ".mlflow.lock", timeout=self._timeout):
                 yield
         except Timeout:
-            raise Trouble(f"another process has held {project_root() / '.mlflow.lock'} for {timeout:g} s") from None
+            raise Trouble(f"another process holds {project_root() / '.mlflow.lock'}") from None
 
-    def _check_database(self, timeout: float) -> None:
+    def _check_database(self) -> None:
         """Find out at once what MLflow would try for minutes."""
         parts = urlsplit(self.uri)
         kind = parts.scheme.partition("+")[0]
         if kind in DATABASES and parts.hostname:
-            socket.create_connection((parts.hostname, parts.port or DATABASES[kind]), timeout).close()
+            socket.create_connection((parts.hostname, parts.port or DATABASES[kind]), self._timeout).close()
         if kind != "sqlite":
             return
         path = Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
         if path.is_dir():
             raise Trouble(f"{path} is a folder, not a database")
         if path.exists() and path.stat().st_size:
-            with contextlib.closing(sqlite3.connect(path, timeout, isolation_level=None)) as database:
+            with contextlib.closing(sqlite3.connect(path, self._timeout, isolation_level=None)) as database:
                 database.execute("BEGIN IMMEDIATE")
                 if path.resolve() == own_database():
                     keep_artifacts_here(database)
                 database.execute("COMMIT")
+
+
+def create_own_database() -> None:
+    """Make mlflow.db where there is none: a kill in those seconds must not leave half of its tables."""
+    from mlflow import MlflowClient
+
+    path = own_database()
+    if path.exists() and path.stat().st_size:
+        return
+    part = path.with_name(f"{path.name}.new")
+    part.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(path)
 
 
 def keep_artifacts_here(database: sqlite3.Connection) -> None:
@@ -332,6 +354,10 @@ def keep_artifacts_here(database: sqlite3.Connection) -> None:
                 f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                 [here, len(old) + 1, old, len(old) + 1, f"{old}/"],
             )
+
+
+def store_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{own_database()}"
 
 
 def own_database() -> Path:
@@ -413,7 +439,7 @@ def follow(journal: Journal, report: Any) -> bool:
         ended = not journal.in_use()  # asked first, so that nothing follows what is read next
         try:
             if store is None:
-                store = Store(patience() * 2 / 3, lambda: report(reached=True))
+                store = Store(patience() * 2 / 3, lambda: report(local=True))
                 deliver_ended(store, [one for one in waiting() if one.folder.name < journal.folder.name])
             store.deliver(journal)
             if ended:
@@ -469,10 +495,12 @@ def _name(key: str) -> str:
 
 def main(folder: Path) -> int:
     """The process beside a run; it says on its standard output what the run must know, as lines of JSON."""
+
     def report(**facts: Any) -> None:
         with contextlib.suppress(OSError):  # the run was killed
             print(json.dumps(facts), file=sys.__stdout__, flush=True)
 
+    report(where=shown(store_uri()))
     journal = Journal(folder)
     with journal.alone():
         return 0 if follow(journal, report) else 1

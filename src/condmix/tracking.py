@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 UPLOAD_RATE = 20e6  # bytes per second: how much longer the end of a run waits for large files
+LOCAL = 5  # times longer it waits for a database on this machine, which may be new; there only work takes time
 
 
 def project_root() -> Path:
@@ -173,7 +174,9 @@ class JournalRun(Run):
         self._events.write(line.encode())
 
     def _lost(self, error: OSError) -> None:
-        self._delivery.warn(f"{self.folder} can't be written ({error.strerror}), so MLflow will not get all of this run")
+        self._delivery.warn(
+            f"{self.folder} can't be written ({error.strerror}), so MLflow will not get all of this run"
+        )
 
 
 class Delivery:
@@ -181,7 +184,8 @@ class Delivery:
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
-        self._warned = False
+        self._warned = self._local = False
+        self._where = "MLflow"
         self._mlflow_id: str | None = None
         self._news = threading.Condition()
         self._left = patience()
@@ -213,7 +217,7 @@ class Delivery:
 
         A run that was stopped waits for a third of the time: somebody wants it to end.
         """
-        wait = self._left / 3 if hurry else self._left
+        wait = (LOCAL * patience() if self._local else self._left) / (3 if hurry else 1)
         try:
             self._process.wait(wait + upload)
         except subprocess.TimeoutExpired:
@@ -238,18 +242,21 @@ class Delivery:
     def _listen(self) -> None:
         for line in self._process.stdout:
             report = json.loads(line)
-            if "error" in report:
+            if "where" in report:
+                self._where = report["where"]
+            elif "error" in report:
                 self._undelivered(report["error"])
             else:
                 self._silence.cancel()
                 with self._news:
                     self._mlflow_id = report.get("run")
+                    self._local |= report.get("local", False)
                     self._news.notify_all()
         if self.folder.exists():
             self._undelivered("the process that delivers it has ended")
 
     def _not_in_time(self) -> None:
-        self._undelivered(f"MLflow did not take it within {patience():g} seconds")
+        self._undelivered(f"{self._where} did not answer within {patience():g} seconds")
 
     def _undelivered(self, problem: str) -> None:
         where = os.path.relpath(self.folder)
