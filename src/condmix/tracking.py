@@ -50,8 +50,12 @@ def patience() -> float:
         return 12.0
 
 
-def environment() -> dict[str, Any]:
-    """Commit, versions, hardware and threads, as plain values for a model's card and the report."""
+def environment(precision: str, processes: int = 1, threads: int | None = None) -> dict[str, Any]:
+    """Commit, versions, hardware and how it was used, as plain values: for cards, metrics, the pages and MLflow.
+
+    `precision` is the arithmetic that was used, "bf16" or "fp32", by `processes` processes of `threads` threads each;
+    None: of as many as this process has.
+    """
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -63,7 +67,9 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": gpus,
-        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "threads": threads or torch.get_num_threads(),
+        "processes": processes,
     }
 
 
