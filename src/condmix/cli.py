@@ -208,6 +208,19 @@ def bench(list_only: bool, contenders: str, **options: object) -> None:
 
 
 @main.group()
+def tracking() -> None:
+    """The records of runs in MLflow."""
+
+
+@tracking.command("sync")
+def tracking_sync() -> None:
+    """Deliver to MLflow what it could not take while runs went on (.checkpoints/tracking)."""
+    from condmix.delivery import sync
+
+    click.echo(sync())
+
+
+@main.group()
 def data() -> None:
     """Look into the profile's data set."""
 

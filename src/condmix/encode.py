@@ -32,7 +32,8 @@ from condmix.files import scratch, write_json
 from condmix.npy import write_pixels
 from condmix.openclip import check_name, check_tag, new_clip
 from condmix.probes import linear_probe, recall_at_1, zero_shot
-from condmix.processes import spawn
+from condmix.processes import spawn, threads
+from condmix.tracking import environment
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
 BATCH = 250
@@ -65,6 +66,8 @@ def main(params: Any) -> None:
     metrics = measure(dataset, *towers, params.captions.templates)
     name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
+    trained_by = 1 if pretrained else settings.processes  # CLIP is trained in fp32
+    metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
     write_json(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
 

@@ -34,9 +34,9 @@ from condmix.measures import Measure, class_attribute
 from condmix.model import read_card
 from condmix.packed import Packed
 from condmix.perspectives import another, parse
-from condmix.processes import is_main, together
+from condmix.processes import is_main, threads, together
 from condmix.sample import grid
-from condmix.tracking import find_run, git_commit, track
+from condmix.tracking import environment, track
 
 SHOWN = 24  # scenes whose pictures the report shows
 
@@ -131,7 +131,7 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
     bar.close()
     shown = {one.name: np.array(drawn.pictures(job)[:SHOWN]) for one, job in zip(asked, jobs, strict=True)}
 
-    card = read_card(params.paths.model(variant))
+    card, here = read_card(params.paths.model(variant)), environment("fp32", world, threads(settings.processes))
     metrics = {
         "variant": variant,
         "profile": params.profile,
@@ -156,7 +156,9 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
         "best_guidance": best_guidance(swept),
         "images_per_second_sampling": round(sum(job.n for job in draws) / seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
-        "commit": git_commit(),
+        "commit": here["commit"],
+        "environment": here,
+        "training_environment": card.get("environment"),
     }
     metrics = {key: value for key, value in metrics.items() if value is not None}
     write(params, variant, metrics, card, headline, captions, split, shown)
@@ -348,9 +350,11 @@ def record(
         "encoder": card["encoder"],
     }
     tags = {"model_sha256": card["sha256"]}
-    known = find_run(tags, {"guidance": params.guidance})
-    with track(variant, described, {"kind": "evaluation", **tags}, known) as run:
-        run.metrics({f"eval/{name}": value for name, value in _numbers(metrics)})
+    trained = {"tags": tags, "params": {"guidance": params.guidance}}
+    with track(variant, described, {"kind": "evaluation", **tags}, joins=trained) as run:
+        run.tag({f"evaluation.{name}": value for name, value in metrics["environment"].items()})
+        figures = {name: value for name, value in metrics.items() if not name.endswith("environment")}
+        run.metrics({f"eval/{name}": value for name, value in _numbers(figures)})
         for row in metrics["sweep"]:
             percent = round(row["guidance"] * 100)  # the step of a metric is a whole number
             run.metrics({f"sweep/{name}": value for name, value in _numbers(row) if name != "guidance"}, percent)

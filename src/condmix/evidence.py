@@ -387,7 +387,11 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
         "correction": f"Holm, over {len(evidence.tests)} comparisons",
         "summary": summary,
         "guidance": guidance,
-        "runs": [{"experiment": run.experiment, "seed": run.seed, "metrics": run.metrics} for run in evidence.runs],
+        "runs": [
+            {"experiment": run.experiment, "seed": run.seed, "metrics": run.metrics,
+             "environment": run.card.get("environment")}
+            for run in evidence.runs
+        ],
     }  # fmt: skip
 
 

@@ -16,10 +16,18 @@ from condmix.comparison import NONE
 from condmix.details import said
 from condmix.evidence import QUESTIONS, Evidence, Test, distance_difference, guidance_rows
 from condmix.files import replacing, write_text
-from condmix.report import data_uri, rendered
+from condmix.report import data_uri, fact, rendered
 from condmix.results import agreed, short_perspectives, significant
 
 MEASURED = {"scene": "scene_accuracy", "class": "class_accuracy"}  # the same share as the evaluation gives it
+MACHINE = {  # of a card's environment
+    "cpu": "processor",
+    "gpus": "GPUs",
+    "precision": "arithmetic",
+    "processes": "processes",
+    "threads": "threads of each process",
+    "torch": "PyTorch",
+}
 SCENES = 8  # shown on the page
 SCALE = 4  # of the pictures in pictures.png
 
@@ -354,7 +362,24 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("moving average of the weights", agreed(metrics, "ema")),
         ("code, commit", agreed(metrics, "commit")),
     ]
-    return [(what, value or NONE) for what, value in found]
+    return [*((what, value or NONE) for what, value in found), *machines(evidence)]
+
+
+def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """On what the runs were trained, and, where they differ, which runs were trained on what.
+
+    Figures of other processors, arithmetic, versions or numbers of threads differ by rounding at least.
+    """
+    for key, what in MACHINE.items():
+        groups: dict[str, list[str]] = {}
+        for run in evidence.runs:
+            value = run.card.get("environment", {}).get(key)
+            groups.setdefault(fact(value) if value not in (None, []) else NONE, []).append(
+                f"{label(run.experiment)} (seed {run.seed})"
+            )
+        *fewer, most = sorted(groups, key=lambda value: len(groups[value]))
+        differing = [f"{value} in {', '.join(groups[value])}" for value in fewer]
+        yield f"{what}, training", "; ".join([*differing, f"{most} in the others" if fewer else most])
 
 
 def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,13 @@
 """Which arithmetic `precision: fp32 | bf16 | auto` means on this machine."""
 
+from typing import Literal
+
 import torch
+
+
+def resolved(asked: str) -> Literal["bf16", "fp32"]:
+    """The arithmetic that is used here, by its name: what a figure's conditions hold in place of "auto"."""
+    return "bf16" if bf16(asked) else "fp32"
 
 
 def bf16(asked: str) -> bool:

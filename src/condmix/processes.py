@@ -40,7 +40,7 @@ def together(processes: int, function: Callable[..., None], *arguments: Any) -> 
     The group is the launcher's, all of whose processes must make this call. Without a launcher it is `processes`
     new ones, or on a GPU this process alone.
     """
-    if "WORLD_SIZE" not in os.environ and processes > 1 and not torch.cuda.is_available():
+    if _starts(processes):
         spawn(processes, function, *arguments)
         return processes
     keep_memory()
@@ -89,6 +89,18 @@ def _end_children() -> None:
     for child in children:
         child.join(max(0, deadline - time.monotonic()))
         child.kill()
+def threads(processes: int) -> int:
+    """CPU threads that each process of `together(processes, ...)` computes with."""
+    return _share(processes) if _starts(processes) else torch.get_num_threads()
+
+
+def _starts(processes: int) -> bool:
+    """Whether `together` starts processes of its own."""
+    return "WORLD_SIZE" not in os.environ and processes > 1 and not torch.cuda.is_available()
+
+
+def _share(processes: int) -> int:
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def keep_memory() -> None:
@@ -121,7 +133,7 @@ def _take_part(rank: int, processes: int, folder: str, function: Callable[..., N
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     keep_memory()
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = _share(processes)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # or Accelerate sets a number of its own, and warns
     torch.set_num_threads(threads)
     torch.distributed.init_process_group(

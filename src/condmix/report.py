@@ -193,6 +193,7 @@ def run_facts(variants: Sequence[Details]) -> list[tuple[str, list[str]]]:
 def facts_of(variant: Details) -> dict[str, str]:
     """Label -> text of everything that the variant's numbers depend on."""
     card, metrics, environment = variant.card, variant.metrics, variant.card.get("environment", {})
+    evaluated = metrics.get("environment", {})
 
     def number(value: float | None, unit: str = "") -> str:
         return NONE if value is None else fact(value) + unit
@@ -205,15 +206,20 @@ def facts_of(variant: Details) -> dict[str, str]:
         "images seen in training": number(card.get("images_seen")),
         "training speed": number(card.get("images_per_second"), " images/s"),
         "training time": number(card.get("seconds"), " s"),
-        "processes": number(card.get("processes")),
+        "arithmetic, training": str(environment.get("precision", NONE)),
+        "processes x threads, training": workers(environment),
         "final loss": number(card.get("final_loss")),
         "sampling speed": number(metrics.get("images_per_second_sampling"), " images/s"),
         "evaluation time": number(metrics.get("seconds"), " s"),
         "trained at": str(environment.get("date", NONE)),
         "commit, training": str(environment.get("commit", NONE)),
         "commit, evaluation": str(metrics.get("commit", NONE)),
-        "hardware": hardware(environment),
-        "Python, PyTorch": f"{environment.get('python', NONE)}, {environment.get('torch', NONE)}",
+        "hardware, training": hardware(environment),
+        "Python, PyTorch, training": f"{environment.get('python', NONE)}, {environment.get('torch', NONE)}",
+        "hardware, evaluation": hardware(evaluated) if evaluated else NONE,
+        "arithmetic, evaluation": str(evaluated.get("precision", NONE)),
+        "processes x threads, evaluation": workers(evaluated),
+        "PyTorch, evaluation": str(evaluated.get("torch", NONE)),
         "data sha256": str(card.get("dataset_sha256", NONE)),
         "model sha256": str(card.get("sha256", NONE)),
         "MLflow run": str(card.get("mlflow_run") or "not tracked"),
@@ -224,6 +230,11 @@ def hardware(environment: Mapping[str, Any]) -> str:
     """GPUs and CPU of a run's environment, in words."""
     cpu = f"{environment.get('cpu', 'an unknown CPU')} ({environment.get('cores', '?')} cores)"
     return " and ".join([*environment.get("gpus", []), cpu])
+
+
+def workers(environment: Mapping[str, Any]) -> str:
+    """How many processes of how many threads."""
+    return f"{environment.get('processes', '?')} x {environment.get('threads', '?')}"
 
 
 def fact_tables(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,35 @@
-"""What ran on what: the MLflow run of a training, environment facts, and the project's root.
+"""What ran on what: the record of a training or an evaluation, environment facts, and the project's root.
+
+A tracked run writes what it logs to a journal, a folder in .checkpoints/tracking, and talks to no server or database.
+A process beside it (condmix.delivery) takes the journal to MLflow, so nothing that is wrong there can stop, slow or
+hang a training: it is said in one line, and the journal waits for `condmix tracking sync` or the next run.
 
 The trainer must run on machines without MLflow; there `track` says so once and records nothing, as it does,
 silently, with CONDMIX_TRACKING=off.
-MLflow takes seconds to import, so it is imported when a run starts, not before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-EXPERIMENT = "condmix"
+UPLOAD_RATE = 20e6  # bytes per second: how much longer the end of a run waits for large files
+LOCAL = 5  # times longer it waits for a database on this machine, which may be new; there only work takes time
 
 
 def project_root() -> Path:
@@ -28,8 +37,25 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
-def environment() -> dict[str, Any]:
-    """Commit, versions and hardware, as plain values for a model's card and the report."""
+def journals() -> Path:
+    """The folder of the records that MLflow has not taken yet, one folder each, by the time of their start."""
+    return project_root() / ".checkpoints" / "tracking"
+
+
+def patience() -> float:
+    """Seconds that a run waits for MLflow in all, and after which a silent MLflow is reported."""
+    try:
+        return float(os.environ["CONDMIX_TRACKING_SECONDS"])
+    except (KeyError, ValueError):
+        return 12.0
+
+
+def environment(precision: str, processes: int = 1, threads: int | None = None) -> dict[str, Any]:
+    """Commit, versions, hardware and how it was used, as plain values: for cards, metrics, the pages and MLflow.
+
+    `precision` is the arithmetic that was used, "bf16" or "fp32", by `processes` processes of `threads` threads each;
+    None: of as many as this process has.
+    """
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -41,6 +67,9 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": gpus,
+        "precision": precision,
+        "threads": threads or torch.get_num_threads(),
+        "processes": processes,
     }
 
 
@@ -55,14 +84,17 @@ def git_commit() -> str:
 
 
 class Run:
-    """A tracked run. Every method is also valid on the null run of a machine without MLflow."""
+    """A tracked run. Every method is also valid on this null run, of a machine without MLflow."""
 
-    id: str | None = None
+    id: str | None = None  # ours: MLflow's own is known only when MLflow has answered
+
+    def mlflow_id(self) -> str | None:
+        """MLflow's id of the run, None where MLflow has not answered in time."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers; a name's prefix ("train/") becomes a section of the UI."""
 
-    def tag(self, values: Mapping[str, str]) -> None:
+    def tag(self, values: Mapping[str, Any]) -> None:
         """Set or replace tags."""
 
     def image(self, key: str, image: np.ndarray, step: int = 0) -> None:
@@ -75,135 +107,226 @@ class Run:
         """Enter the artifact folder of this run as a new version of the registered model `name`."""
 
 
-class MlflowRun(Run):
-    """A run in the project's MLflow store."""
+class JournalRun(Run):
+    """A run that is written to a journal: events.jsonl, a JSON object per event, and files beside it.
 
-    def __init__(self, client: Any, run_id: str):
-        self._client, self.id = client, run_id
+    events.jsonl is locked for as long as this process lives, however it ends: so it is known that nothing follows.
+    """
+
+    def __init__(self, run_id: str, opening: Mapping[str, Any]):
+        self.id = run_id
+        self.folder = journals() / f"{time.time_ns()}-{run_id[:8]}"
+        hidden = self.folder.with_name(f".{self.folder.name}")  # until it is locked
+        hidden.mkdir(parents=True)
+        self._events: BinaryIO = open(hidden / "events.jsonl", "ab", buffering=0)  # noqa: SIM115
+        fcntl.flock(self._events, fcntl.LOCK_EX)
+        self._files = self._bytes = 0
+        self._write("open", id=run_id, **opening)
+        hidden.rename(self.folder)
+        self._delivery = Delivery(self.folder, opening["name"])
+
+    def mlflow_id(self) -> str | None:
+        return self._delivery.mlflow_id()
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        from mlflow.entities import Metric
+        self._record("metrics", values={key: float(value) for key, value in values.items()}, step=step)
 
-        now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, step) for key, value in values.items()]
-        self._client.log_batch(self.id, metrics=entries, synchronous=False)
-
-    def tag(self, values: Mapping[str, str]) -> None:
-        for key, value in values.items():
-            self._client.set_tag(self.id, key, value)
+    def tag(self, values: Mapping[str, Any]) -> None:
+        self._record("tags", values={key: str(value) for key, value in values.items()})
 
     def image(self, key: str, image: np.ndarray, step: int = 0) -> None:
-        self._client.log_image(self.id, image, key=key, step=step)
+        from PIL import Image
+
+        self._record_file("image", "picture.png", Image.fromarray(image).save, key=key, step=step)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        self._client.log_artifact(self.id, str(path), folder)
+        def place(target: Path) -> None:
+            try:
+                os.link(path, target)  # the file may be replaced before it is delivered; the link stays what it is
+            except OSError:
+                shutil.copyfile(path, target)
+
+        self._record_file("artifact", Path(path).name, place, folder=folder)
 
     def register(self, name: str, folder: str, alias: str) -> None:
-        from mlflow.exceptions import MlflowException
+        self._record("register", name=name, folder=folder, alias=alias)
 
-        with contextlib.suppress(MlflowException):  # it exists already
-            self._client.create_registered_model(name)
-        source = f"{self._client.get_run(self.id).info.artifact_uri}/{folder}"
-        version = self._client.create_model_version(name, source=source, run_id=self.id)
-        self._client.set_registered_model_alias(name, alias, version.version)
+    def end(self, status: str) -> None:
+        """Finish the journal, and give MLflow a while to take the rest."""
+        self._record("end", status=status)
+        self._events.close()
+        self._delivery.finish(self._bytes / UPLOAD_RATE, hurry=status != "FINISHED")
+
+    def _record_file(self, event: str, name: str, place: Callable[[Path], object], **facts: Any) -> None:
+        self._files += 1
+        file = Path("files", str(self._files), name)
+        try:
+            (self.folder / file).parent.mkdir(parents=True)
+            place(self.folder / file)
+            self._bytes += (self.folder / file).stat().st_size
+        except OSError as error:
+            self._lost(error)
+        else:
+            self._record(event, file=str(file), **facts)
+
+    def _record(self, event: str, **facts: Any) -> None:
+        try:
+            self._write(event, **facts)
+        except OSError as error:
+            self._lost(error)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        line = json.dumps({"event": event, "time": int(time.time() * 1000), **facts}) + "\n"
+        self._events.write(line.encode())
+
+    def _lost(self, error: OSError) -> None:
+        self._delivery.warn(
+            f"{self.folder} can't be written ({error.strerror}), so MLflow will not get all of this run"
+        )
+
+
+class Delivery:
+    """The process that takes a run's journal to MLflow, as the run sees it: what it reports, and its end."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
+        self._warned = self._local = False
+        self._where = "MLflow"
+        self._mlflow_id: str | None = None
+        self._news = threading.Condition()
+        self._left = patience()
+        package = str(Path(__file__).parents[1])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "condmix.delivery", str(folder)],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the training, which then says how it ended
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._silence = threading.Timer(self._left, self._not_in_time)
+        self._silence.daemon = True
+        self._silence.start()
+
+    def mlflow_id(self) -> str | None:
+        """MLflow's id of the run; waits for it while nothing is known to be wrong."""
+        started = time.monotonic()
+        with self._news:
+            self._news.wait_for(lambda: self._mlflow_id or self._warned, self._left)
+        self._left = max(0.0, self._left - (time.monotonic() - started))
+        return self._mlflow_id
+
+    def finish(self, upload: float, hurry: bool) -> None:
+        """Wait for the rest of the journal to be delivered, `upload` seconds longer for its files, then give up.
+
+        A run that was stopped waits for a third of the time: somebody wants it to end.
+        """
+        wait = (LOCAL * patience() if self._local else self._left) / (3 if hurry else 1)
+        try:
+            self._process.wait(wait + upload)
+        except subprocess.TimeoutExpired:
+            self._not_in_time()
+        finally:
+            self._silence.cancel()
+            self._process.kill()
+            self._process.wait()
+        if self.folder.exists():
+            self._undelivered("the process that delivers it has ended")
+        elif self._warned:
+            _say(f"{self.name}: its record has reached MLflow after all")
+
+    def warn(self, problem: str) -> None:
+        """Say once what is wrong."""
+        with self._news:
+            warned, self._warned = self._warned, True
+            self._news.notify_all()
+        if not warned:
+            _say(problem)
+
+    def _listen(self) -> None:
+        for line in self._process.stdout:
+            report = json.loads(line)
+            if "where" in report:
+                self._where = report["where"]
+            elif "error" in report:
+                self._undelivered(report["error"])
+            else:
+                self._silence.cancel()
+                with self._news:
+                    self._mlflow_id = report.get("run")
+                    self._local |= report.get("local", False)
+                    self._news.notify_all()
+        if self.folder.exists():
+            self._undelivered("the process that delivers it has ended")
+
+    def _not_in_time(self) -> None:
+        self._undelivered(f"{self._where} did not answer within {patience():g} seconds")
+
+    def _undelivered(self, problem: str) -> None:
+        where = os.path.relpath(self.folder)
+        self.warn(
+            f"{problem}; {self.name} goes on untracked, and its record is kept in {where} until "
+            "`condmix tracking sync` or the next run delivers it"
+        )
 
 
 @contextlib.contextmanager
-def track(name: str, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> Iterator[Run]:
-    """A run of the experiment `condmix`: resumed when `run_id` is one of the store's, else new."""
-    client = _client()
-    if client is None:
-        yield Run()
-        return
-    run = _resume(client, run_id) or _create(client, name, params, tags)
+def track(
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    run_id: str | None = None,
+    joins: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[Run]:
+    """A run of MLflow's experiment `condmix`: a new one, or the one that an earlier, interrupted process began.
+
+    That one is named by `run_id`, the `id` of its Run. `joins`, {"tags": ..., "params": ...}, means another run
+    that has these, to which figures are added: its status and its times stay its own. MLflow without such a run
+    gets a new one.
+    """
+    run = _opened(name, params, tags, run_id or uuid.uuid4().hex, joins)
     status = "FAILED"
     try:
         yield run
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run.id, status)  # waits for what is logged in the background
+        if isinstance(run, JournalRun):
+            run.end(status)
 
 
-def find_run(tags: Mapping[str, str], params: Mapping[str, Any]) -> str | None:
-    """Id of the newest run that has these tags and params: how an evaluation finds its training."""
-    client = _client()
-    if client is None:
-        return None
-    clauses = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    clauses += [f"params.`{key}` = '{value}'" for key, value in params.items()]
-    found = client.search_runs([_experiment(client)], " and ".join(clauses), max_results=1)
-    return found[0].info.run_id if found else None
-
-
-def _create(client: Any, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> MlflowRun:
-    from mlflow.entities import Param
-
-    facts = {"mlflow.runName": name, "git_commit": git_commit()}
+def _opened(name: str, params: Mapping, tags: Mapping, run_id: str, joins: Mapping | None) -> Run:
+    if os.environ.get("CONDMIX_TRACKING") == "off":
+        return Run()
+    if importlib.util.find_spec("mlflow") is None:
+        _say("MLflow is not installed, so this run is not tracked")
+        return Run()
+    facts = {"git_commit": git_commit()}
     for tag, variable in [("dvc_exp", "DVC_EXP_NAME"), ("dvc_baseline", "DVC_EXP_BASELINE_REV")]:
         if os.environ.get(variable):
             facts[tag] = os.environ[variable]
-    run = client.create_run(_experiment(client), tags={**facts, **tags})
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
-    return MlflowRun(client, run.info.run_id)
-
-
-def _resume(client: Any, run_id: str | None) -> MlflowRun | None:
-    from mlflow.exceptions import MlflowException
-
-    if run_id is None:
-        return None
+    opening = {
+        "name": name,
+        "params": {key: str(value) for key, value in params.items()},
+        "tags": {**facts, **{key: str(value) for key, value in tags.items()}},
+        "joins": joins,
+    }
     try:
-        client.update_run(run_id, status="RUNNING")
-    except MlflowException:  # the store was deleted since; a new run replaces it
-        return None
-    return MlflowRun(client, run_id)
+        return JournalRun(run_id, opening)
+    except OSError as error:
+        _say(f"{journals()} can't be written ({error.strerror}), so {name} is not tracked")
+        return Run()
 
 
-def _client() -> Any:
-    """A client of the store at MLFLOW_TRACKING_URI, by default mlflow.db in the project's root."""
-    if os.environ.get("CONDMIX_TRACKING") == "off":
-        return None
-    if importlib.util.find_spec("mlflow") is None:
-        print("condmix: MLflow is not installed, so this run is not tracked", file=sys.stderr)
-        return None
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Without a buffer, its thread looks once a second whether it shall end; with one, it ends when told to.
-    os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
-    import logging
+def _say(sentence: str) -> None:
+    from tqdm import tqdm
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # 40 lines of migrations at first use
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    # Several processes creating the database at once crash each other ("duplicate column").
-    with _store_lock():
-        client = MlflowClient(_store())
-        client.search_experiments(max_results=1)
-    return client
-
-
-def _store() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
-
-
-def _store_lock() -> Any:
-    from filelock import FileLock
-
-    return FileLock(project_root() / ".mlflow.lock")
-
-
-def _experiment(client: Any) -> str:
-    with _store_lock():
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return found.experiment_id
-        # Without a location, an experiment first created in a queue run points into its temporary folder;
-        # a server chooses its own.
-        local = (project_root() / "mlartifacts").as_uri() if _store().startswith("sqlite") else None
-        return client.create_experiment(EXPERIMENT, artifact_location=local)
+    tqdm.write(f"condmix: {sentence}", file=sys.stderr)  # above a progress bar, if there is one
+    sys.stderr.flush()
 
 
 def _git(*arguments: str) -> str:

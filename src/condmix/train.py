@@ -37,7 +37,7 @@ from condmix.files import replacing
 from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
 from condmix.perspectives import parse
-from condmix.precision import bf16
+from condmix.precision import resolved
 from condmix.processes import together
 from condmix.pseudo import perturbed
 from condmix.sample import Sampling, sample_grid
@@ -67,7 +67,7 @@ def run(params: settings.Params, variant: str) -> None:
     """The training itself, in each process."""
     # Without cpu=True, Accelerate takes each of several CPU processes for the only one.
     cpu = not torch.cuda.is_available()
-    mixed = "bf16" if bf16(params.train.precision) else "no"
+    mixed = "bf16" if resolved(params.train.precision) == "bf16" else "no"
     trainer = Trainer(params, variant, Accelerator(cpu=cpu, mixed_precision=mixed))
     if not trainer.accelerator.is_main_process:
         trainer.accelerator.wait_for_everyone()
@@ -81,6 +81,7 @@ def run(params: settings.Params, variant: str) -> None:
         described = {**trainer.described(), "guidance": params.guidance}
         with track(variant, described, {"kind": "training"}, trainer.run_id) as tracked:
             trainer.run_id = tracked.id
+            tracked.tag({f"environment.{name}": value for name, value in trainer.environment.items()})
             trainer.fit(tracked)
             trainer.write(tracked)
         trainer.checkpoint.mark_finished()
@@ -92,6 +93,8 @@ class Trainer:
     def __init__(self, params: settings.Params, variant: str, accelerator: Accelerator):
         self.params, self.variant, self.accelerator = params, variant, accelerator
         self.settings, self.device = params.train, accelerator.device
+        self.precision = resolved(params.train.precision)
+        self.environment = environment(self.precision, accelerator.num_processes)
         self.data = Split.load(params.paths.dataset, "train")
         self.data_sha256 = load_meta(params.paths.dataset)["splits"]["train"]["images_sha256"]
         self.packed = Packed.load(params.paths.packed(variant), "train")
@@ -131,6 +134,7 @@ class Trainer:
             "perspectives": "+".join(self.packed.vectors),
             "profile": p.profile,
             "seed": p.seed,
+            "precision": self.precision,
             "encoder": self.packed.variant["encoder"],
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             **{f"train.{k}": v for k, v in p.train.model_dump().items()},
@@ -319,8 +323,8 @@ class Trainer:
             "dataset_sha256": self.data_sha256,
             "class_names": self.data.class_names,
             "perspectives_of": self.packed.variant,
-            "environment": environment(),
-            "mlflow_run": tracked.id,
+            "environment": self.environment,
+            "mlflow_run": tracked.mlflow_id(),
         }
         sha256 = save_model(folder, self.averaged(), card)
         curve = paths.metrics / "losses" / f"{self.variant}.csv"
@@ -367,8 +371,7 @@ class Trainer:
     def _key(self) -> str:
         fusion = f"fusions/{self.packed.variant['fusion']}.py"
         code = [*pipeline.stage_code("train"), *pipeline.closure(fusion, pipeline.NEUTRAL)]
-        precision = "bf16" if bf16(self.settings.precision) else "fp32"
-        facts = arithmetic(self.device, precision, self.accelerator.num_processes)
+        facts = arithmetic(self.device, self.precision, self.accelerator.num_processes)
         inputs = [self.params.paths.dataset, self.params.paths.packed(self.variant)]
         return pipeline.key(code, self.params, inputs, facts, {*IRRELEVANT, *pipeline.UNDECLARED["train"]})
 
