@@ -234,7 +234,8 @@ def open_http(url: str, start: int, size: int, timeout: float) -> Iterator[tuple
         if response.status_code == 416:  # the file there is shorter than what we have
             raise CondmixError(f"{url} is shorter than the {size} bytes that the profile expects: check URL and size")
         if response.status_code in TRANSIENT:
-            raise Trouble(f"{response.status_code} {response.reason}", asked_wait(response.headers.get("Retry-After")))
+            wait = asked_wait(response.headers.get("Retry-After"), response.headers.get("Date"))
+            raise Trouble(f"{response.status_code} {response.reason}", wait)
         if not response.ok:
             raise CondmixError(f"{url} answers {response.status_code} {response.reason}: check the URL")
         begins = start if response.status_code == 206 else 0
@@ -263,15 +264,24 @@ def _passing(url: str) -> Iterator[None]:
         raise CondmixError(f"{url} can't be fetched ({error})") from error
 
 
-def asked_wait(header: str | None) -> float | None:
-    """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable."""
+def asked_wait(header: str | None, date: str | None = None) -> float | None:
+    """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable.
+
+    `date` is the answer's Date: where both are dates, they are compared with each other and not with our clock.
+    """
     if header is None:
         return None
-    if header.strip().isdigit():
+    if header.strip().isascii() and header.strip().isdigit():
         return float(header)
+    until, now = _seconds(header), _seconds(date)
+    return None if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _seconds(date: str | None) -> float | None:
+    """An HTTP date in seconds since the epoch; None where it is none."""
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+        return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):  # what parsedate_to_datetime raises; the year 1
         return None
 
 
