@@ -7,8 +7,9 @@ import re
 # "//user:password@" of a URL. Greedy, since a password may hold an "@" that was not escaped.
 _USER = re.compile(r"(?<=//)[^/?#\s]*@")
 # "?access_token=...", "&X-Amz-Signature=...", "&sig=...": the names that storage services and APIs give to secrets.
+# Names are bounded, or a long line of nothing but their signs would take forever.
 _SECRET = re.compile(
-    r"([?&;#](?:[^=&;#\s]*(?:token|secret|signature|credential|passw|api[_-]?key|access[_-]?key)[^=&;#\s]*"
+    r"([?&;#](?:[^?=&;#\s]{0,40}(?:token|secret|signature|credential|passw|api[_-]?key|access[_-]?key)[^?=&;#\s]{0,40}"
     r"|auth|authorization|jwt|key|pwd|sig)=)[^&;#\s'\")>]+",
     re.IGNORECASE,
 )
