@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence2, settings
-from clip_helpers import save_tiny_clip, save_tiny_siglip
+from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError, encode, judges
 from condmix.config import plugin
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
@@ -221,11 +221,23 @@ def test_weights_that_are_not_numbers_are_refused(kind, name, copy):
         KINDS[kind][1](folder)
 
 
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The name of an architecture that open_clip knows for the time of a test."""
+    from open_clip import add_model_config, factory
+
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY))
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", [*factory._MODEL_CONFIG_PATHS])
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+    add_model_config(tmp_path / "tiny-clip.json")
+    return "tiny-clip"
+
+
 @pytest.mark.parametrize("content", [{}, [], 5, {"a": 1}, {"state_dict": {}}, {"state_dict": 5}, torch.zeros(2), None])
-def test_a_pt_file_that_holds_no_weights_is_one_sentence(content, tmp_path):
+def test_a_pt_file_that_holds_no_weights_is_one_sentence(content, tiny, tmp_path):
     torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(CondmixError, match="weights.pt does not hold the weights of RN50") as error:
-        encode.load_pretrained("RN50", None, str(tmp_path / "weights.pt"))
+    with pytest.raises(CondmixError, match=f"weights.pt does not hold the weights of {tiny}") as error:
+        encode.load_pretrained(tiny, None, str(tmp_path / "weights.pt"))
     assert "\n" not in str(error.value)
     with pytest.raises(CondmixError, match=r"weights.pt is not a ResNet-56 checkpoint of .* \(.+\)") as error:
         judges.load_resnet56(tmp_path / "weights.pt")
@@ -244,14 +256,14 @@ def test_a_judge_of_nan_is_refused(tmp_path):
         judges.load_resnet56(tmp_path / "weights.pt")
 
 
-def test_a_pickle_is_never_run(tmp_path):
+def test_a_pickle_is_never_run(tiny, tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(CondmixError):
-        encode.load_pretrained("RN50", None, str(tmp_path / "evil.pt"))
+        encode.load_pretrained(tiny, None, str(tmp_path / "evil.pt"))
     with pytest.raises(CondmixError):
         judges.load_resnet56(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
