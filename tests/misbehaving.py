@@ -65,7 +65,7 @@ class Misbehaving:
                     await writer.drain()
                     continue
                 self.asked[path] += 1
-                if not await self.act(path, writer):
+                if not await self.act(path, b"\nAuthorization: Basic " in request, writer):
                     break
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -81,9 +81,9 @@ class Misbehaving:
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
 
-    async def act(self, path: str, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; whether the connection goes on."""
-        *_, behaviour, number = path.split("/")
+    async def act(self, path: str, known: bool, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request, which came with a password if it is `known`; whether the connection goes on."""
+        *_, behaviour, number = path.partition("?")[0].split("/")
         number, first = int(number), self.asked[path] == 1
         if first and behaviour.endswith("-once") or not behaviour.endswith("-once"):
             behaviour = behaviour.removesuffix("-once")
@@ -123,7 +123,8 @@ class Misbehaving:
             case "busy":
                 self.answer(writer, b"", status=429, Retry_After="1")
             case "busy-until":
-                self.answer(writer, b"", status=503, Retry_After=formatdate(usegmt=True))
+                now = formatdate(usegmt=True)
+                self.answer(writer, b"", status=503, Retry_After=now, Date=now)
             case "closed":
                 self.answer(writer, b"", status=429, Retry_After="86400")
             case "nonsense":
@@ -136,6 +137,10 @@ class Misbehaving:
                 self.answer(writer, picture(number), X_Robots_Tag="noindex, NoAI")
             case "moved":
                 self.answer(writer, b"", status=302, Location=f"../ok/{number}")
+            case "guarded":
+                self.answer(writer, picture(number), status=200 if known else 401)
+            case "inside":
+                self.answer(writer, b"", status=302, Location="http://127.0.0.2:1/x.jpg")
             case "loop":
                 self.answer(writer, b"", status=302, Location=path)
             case "elsewhere":

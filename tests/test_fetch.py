@@ -3,8 +3,11 @@
 import errno
 import hashlib
 import io
+import os
 import threading
 import time
+import traceback
+from contextlib import suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -32,7 +35,16 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
         act = self.server.script.pop(0) if self.server.script else "ok"
-        if isinstance(act, tuple):  # a status and its headers
+        first = act[0] if isinstance(act, tuple) else act
+        if first == "endless":
+            self.send_response(act[1])
+            self.send_header("Location", act[2])
+            self.end_headers()
+            with suppress(ConnectionError):
+                while not self.server.done.wait(0.01):
+                    self.wfile.write(bytes(1 << 16))
+            self.close_connection = True
+        elif isinstance(act, tuple):  # a status and its headers
             self.send_response(act[0])
             for name, value in (act[1] | {"Content-Length": "0"}).items():
                 self.send_header(name, value)
@@ -208,7 +220,9 @@ def test_waits_double_with_jitter_up_to_a_limit(get, server, monkeypatch):
         assert 0.5 * middle <= wait <= 1.5 * middle
 
 
-@pytest.mark.parametrize("header, wait", [(None, None), ("7", 7.0), ("soon", None), ("-1", None)])
+@pytest.mark.parametrize(
+    "header, wait", [(None, None), ("7", 7.0), ("soon", None), ("-1", None), ("²", None), ("Mon, 01 Jan 0001", None)]
+)
 def test_retry_after_headers(header, wait):
     assert fetch.asked_wait(header) == wait
 
@@ -264,10 +278,54 @@ def test_file_urls_that_lead_nowhere(get, tmp_path):
         get(url=(tmp_path / "short.zip").as_uri())
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/file.zip", "file.zip", "http://", "http://[half/x"])
+def test_file_urls_of_what_is_no_file(get, tmp_path):
+    os.mkfifo(tmp_path / "fifo")  # opening it would wait
+    for path in (tmp_path / "fifo", tmp_path):
+        with pytest.raises(CondmixError, match="is not a file: check the URL"):
+            get(url=path.as_uri())
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/file.zip", "file.zip", "http://", "http://[half/x", "http://a..b/x", "file:///a%00b"]
+)
 def test_urls_that_are_none(url, get):
-    with pytest.raises(CondmixError, match="file.zip|http:"):
+    with pytest.raises(CondmixError, match="file.zip|http:|a%00b"):
         get(url=url)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [],  # and a wrong checksum
+        [(404, {})],
+        [(503, {})] * 3,
+        [(503, {"Retry-After": "999"})],
+        ["reset"] * 3,
+        [(302, {"Location": "http://user:secret@127.0.0.1:1/b?X-Amz-Signature=secret"})] * 3,
+        [(302, {"Location": "http://user:secret@a..b/c?sig=secret"})],
+        [(302, {"Location": "ftp://user:secret@host/c?sig=secret"})],
+        [(302, {"Location": "file:///etc/passwd?token=secret"})],
+        [(302, {"Location": "/again?token=secret"})] * 40,
+    ],
+)
+def test_credentials_are_in_no_message(script, get, server):
+    server.script = list(script)
+    url = server.url.replace("//", "//user:secret@") + "?size=1&token=secret"
+    with pytest.raises(CondmixError) as error:
+        get(url=url, checksum="md5:" + "0" * 32)
+    assert "secret" not in "".join(traceback.format_exception(error.value)) and server.url in str(error.value)
+    assert server.asked
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_the_body_of_an_answer_without_the_file_is_not_read(status, get, server):
+    """It could have any number of bytes; here it never ends."""
+    server.script = [("endless", status, server.url)]
+    if status == 404:
+        with pytest.raises(CondmixError, match="answers 404"):
+            get()
+    else:
+        assert get().read_bytes() == CONTENT
 
 
 def test_nobody_answers(get, server):
@@ -275,7 +333,7 @@ def test_nobody_answers(get, server):
         get(url="http://127.0.0.1:1/file.zip")
 
 
-@pytest.mark.parametrize("name", ["../file.zip", "a/b.zip", "/file.zip", "", "..", "."])
+@pytest.mark.parametrize("name", ["a\0b", "../file.zip", "a/b.zip", "/file.zip", "", "..", "."])
 def test_names_stay_in_the_folder(name, get):
     with pytest.raises(CondmixError, match="must be a plain file name"):
         get(name=name)

@@ -178,6 +178,7 @@ def generate(**options: object) -> None:
     "--min-success", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs."
 )
 @click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
+@click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
 def download(source: Path, folder: Path, **options: object) -> None:
     """Fetch a list of caption<TAB>URL lines (CC3M's format) into webdataset shards; killed, it goes on."""
     from condmix.download import main as run

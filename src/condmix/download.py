@@ -5,7 +5,10 @@ in the order in which they arrive. The ledger (ledger.py) knows what became of e
 there, and holds no connection meanwhile. At most `connections` pictures are on their way and one shard in memory,
 however long the list is.
 
-img2dataset does the same at larger scale, but without going on inside a run that was killed.
+A list comes from anywhere, so only public addresses are connected to (addresses.py), and directly: through a proxy of
+the environment it would be the proxy that looks names up. Credentials in URLs are used and not kept.
+
+img2dataset does the same on many machines (docs/download.md).
 """
 
 from __future__ import annotations
@@ -33,14 +36,18 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from condmix import CondmixError, __version__
+from condmix.addresses import PrivateAddress, public_socket
 from condmix.fetch import asked_wait
 from condmix.files import replacing, write_json
-from condmix.ledger import Ledger, Row
+from condmix.ledger import LEDGER, SHARDS, Ledger, Row
+from condmix.messages import without_credentials
 
 CHUNK = 1 << 16  # bytes
 TICK = 0.5  # seconds; after so long, what is due is looked for and the ledger committed
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")  # Pillow's others include some that run programs
 UNTYPED = {"application/octet-stream", "binary/octet-stream"}  # what storage services say of pictures
+PRIVATE = "private address"
+MANIFEST, LOCK = "manifest.json", ".lock"
 HEADERS = {"User-Agent": f"condmix/{__version__}", "Accept": "image/*", "Accept-Encoding": "identity"}
 
 
@@ -83,26 +90,41 @@ def main(
     connections: int = 64,
     min_success: float = 0.3,
     retry: bool = False,
+    allow_private: bool = False,
     per_shard: int = 1000,
     limits: Limits | None = None,
 ) -> str:
     """Fill `folder` with shards, the ledger and manifest.json; returns a sentence of counts.
 
     Pictures get `size` pixels on the shorter side. Goes on where a killed run was; `retry` also asks again what failed
-    and may have passed. CondmixError where less than `min_success` of the URLs, a share in 0..1, gave a picture.
+    and may have passed. `allow_private` connects to addresses of this machine and its network too. CondmixError where
+    less than `min_success` of the URLs, a share in 0..1, gave a picture.
     """
     if not source.is_file():
         raise CondmixError(f"there is no list {source}: expected a file with lines of caption<TAB>URL")
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_folder(folder)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _locked(source, folder, size, connections, min_success, retry, per_shard, limits or Limits())
+        with FileLock(folder / LOCK, timeout=0):
+            return _locked(
+                source, folder, size, connections, min_success, retry, allow_private, per_shard, limits or Limits()
+            )
     except Timeout as error:
         raise CondmixError(f"another download is writing to {folder}: wait for it, or choose another folder") from error
     except sqlite3.DatabaseError as error:
         raise CondmixError(
-            f"{folder / 'ledger.sqlite'} can't be used ({error}); finished shards are whole: mend the cause, run again"
+            f"{folder / LEDGER} can't be used ({error}); finished shards are whole: mend the cause, run again"
         ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Make the folder; CondmixError where something lies in the way, before anything is fetched."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CondmixError(f"{folder} can't be a folder, since there is a file in its place: choose another") from error
+    for path in (folder / LEDGER, folder / MANIFEST, folder / LOCK, *folder.glob(SHARDS)):
+        if path.exists() and not path.is_file():
+            raise CondmixError(f"{path} is not a file: move it away, or choose another folder")
 
 
 def _locked(
@@ -112,6 +134,7 @@ def _locked(
     connections: int,
     min_success: float,
     retry: bool,
+    allow_private: bool,
     per_shard: int,
     limits: Limits,
 ) -> str:
@@ -121,7 +144,7 @@ def _locked(
             ledger.retry()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `pixels` is stricter
-            asyncio.run(_download(ledger, size, connections, per_shard, limits))
+            asyncio.run(_download(ledger, size, connections, allow_private, per_shard, limits))
         return _result(ledger, size, min_success)
     finally:
         ledger.close()
@@ -132,9 +155,11 @@ def _result(ledger: Ledger, size: int, min_success: float) -> str:
     states, errors, shards = ledger.states(), ledger.errors(), ledger.shards()
     urls, pictures = sum(states.values()), states["done"]
     manifest = {"urls": urls, "repeated_urls": ledger.repeated(), "pictures": pictures, "size": size}
-    write_json(ledger.folder / "manifest.json", manifest | {"errors": errors, "shards": shards})
+    write_json(ledger.folder / MANIFEST, manifest | {"errors": errors, "shards": shards})
     why = ", ".join(f"{error}: {count:,}" for error, count in errors.items()) or "no failures"
     counts = f"{pictures:,} of {urls:,} URLs gave a picture ({why})"
+    if PRIVATE in errors:
+        counts += f"; if you trust the list, --allow-private --retry asks private addresses too ({errors[PRIVATE]:,})"
     if pictures < min_success * urls:
         raise CondmixError(
             f"only {counts}, which is {pictures / urls:.1%} and less than --min-success {min_success}; "
@@ -143,7 +168,9 @@ def _result(ledger: Ledger, size: int, min_success: float) -> str:
     return f"{counts}; {len(shards):,} shards in {ledger.folder}"
 
 
-async def _download(ledger: Ledger, size: int, connections: int, per_shard: int, limits: Limits) -> None:
+async def _download(
+    ledger: Ledger, size: int, connections: int, allow_private: bool, per_shard: int, limits: Limits
+) -> None:
     """Ask for every row that waits, until none does."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(connections))  # looks names up: slow ones must not queue
@@ -152,7 +179,7 @@ async def _download(ledger: Ledger, size: int, connections: int, per_shard: int,
     bar = tqdm(total=sum(states.values()), initial=settled, desc="download", unit="url", mininterval=0.5)
     samples, pictures = [], 0
     with bar, ThreadPoolExecutor(os.cpu_count()) as decoders:
-        async with _session(connections, limits) as session:
+        async with _session(connections, allow_private, limits) as session:
 
             async def ask(row: Row) -> tuple[Row, Picture | Failure]:
                 try:
@@ -191,13 +218,13 @@ async def _outcomes(
     committed = time.monotonic()
     try:
         while True:
-            running |= {asyncio.create_task(ask(row)) for row in ledger.take(connections - len(running), time.time())}
+            running |= {asyncio.create_task(ask(row)) for row in ledger.take(connections - len(running))}
             if running:
                 finished, running = await asyncio.wait(running, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
                     yield task.result()
-            elif (due := ledger.next_due()) is not None:
-                await asyncio.sleep(min(TICK, max(0.0, due - time.time())))
+            elif (wait := ledger.next_wait()) is not None:
+                await asyncio.sleep(min(TICK, wait))
             else:
                 break
             if time.monotonic() > committed + TICK:
@@ -215,18 +242,22 @@ def _record(ledger: Ledger, row: Row, failure: Failure, limits: Limits) -> bool:
         ledger.dead(row.key, failure.error)
         return True
     asked = failure.wait or 0.0
-    if row.attempts + 1 >= limits.attempts or asked > limits.longest_asked:
+    if row.attempts + 1 >= limits.attempts or asked > limits.longest_asked or failure.error == PRIVATE:
         ledger.failed(row.key, failure.error)
         return True
     backoff = limits.first_wait * 2**row.attempts * random.uniform(0.5, 1.5)
-    ledger.again(row.key, failure.error, time.time() + max(backoff, asked))
+    ledger.again(row.key, failure.error, max(backoff, asked))
     return False
 
 
-def _session(connections: int, limits: Limits) -> aiohttp.ClientSession:
+def _session(connections: int, allow_private: bool, limits: Limits) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        # Kept for a moment only: on a list of many hosts, idle connections would outnumber those at work.
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=2),
+        connector=aiohttp.TCPConnector(
+            limit=connections,
+            keepalive_timeout=2,  # on a list of many hosts, idle connections would outnumber those at work
+            socket_factory=None if allow_private else public_socket,
+        ),
+        trust_env=False,  # neither proxies nor .netrc
         cookie_jar=aiohttp.DummyCookieJar(),  # the other one grows with every host
         timeout=aiohttp.ClientTimeout(total=limits.total, connect=limits.connect, sock_read=limits.read),
         headers=HEADERS,
@@ -261,19 +292,17 @@ async def _get(session: aiohttp.ClientSession, url: str, limits: Limits) -> byte
         raise Failure("cut off", passing=True) from error
     except aiohttp.ClientResponseError as error:
         raise Failure("not HTTP") from error
-    except (aiohttp.ClientError, OSError) as error:  # refused, reset, unreachable
-        raise Failure("connection", passing=True) from error
+    except (aiohttp.ClientError, OSError) as error:
+        if isinstance(getattr(error, "os_error", None), PrivateAddress):
+            raise Failure(PRIVATE, passing=True) from error  # name servers may answer otherwise another day
+        raise Failure("connection", passing=True) from error  # refused, reset, unreachable
 
 
 def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
     status, headers = response.status, response.headers
     if status != 200:
         passing = status in (408, 425, 429) or 500 <= status < 600
-        try:
-            wait = asked_wait(headers.get("Retry-After"))
-        except (ValueError, OverflowError):  # digits of other scripts, the year 1
-            wait = None
-        raise Failure(f"status {status}", passing, wait)
+        raise Failure(f"status {status}", passing, asked_wait(headers.get("Retry-After"), headers.get("Date")))
     if not response.content_type.startswith("image/") and response.content_type not in UNTYPED:
         raise Failure("content type")
     if (response.content_length or 0) > limits.bytes:
@@ -326,7 +355,8 @@ def write_shard(path: Path, samples: list[tuple[Row, Picture]]) -> None:
         for row, picture in samples:
             key = f"{row.key:09d}"
             names = ("width", "height", "original_width", "original_height")
-            facts = {"key": key, "url": row.url} | dict(zip(names, picture.size + picture.original, strict=True))
+            facts = {"key": key, "url": without_credentials(row.url)}
+            facts |= zip(names, picture.size + picture.original, strict=True)
             for ending, content in (
                 ("jpg", picture.jpeg),
                 ("txt", row.caption.encode()),

@@ -25,15 +25,17 @@ from condmix import CondmixError
 from condmix.captionfile import read_captions
 from condmix.config import plugin
 from condmix.contrastive import Recipe, train_clip
-from condmix.encoders import load_clip, read_config, save_clip
+from condmix.encoders import load_clip, open_tokenizer, read_config, save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.files import scratch, write_json
+from condmix.messages import reason
 from condmix.npy import write_pixels
 from condmix.openclip import check_name, check_tag, new_clip
 from condmix.probes import linear_probe, recall_at_1, zero_shot
 from condmix.processes import spawn, threads
 from condmix.tracking import environment
+from condmix.weights import check_finite, check_text_tower
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
 BATCH = 250
@@ -66,7 +68,7 @@ def main(params: Any) -> None:
     metrics = measure(dataset, *towers, params.captions.templates)
     name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
-    trained_by = 1 if pretrained else settings.processes  # CLIP is trained in fp32
+    trained_by = 1 if settings.pretrained or weights else settings.processes  # CLIP is trained in fp32
     metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
     write_json(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
@@ -89,6 +91,7 @@ def load_pretrained(name: Any, tag: str | None, weights: Path | None) -> tuple[n
         check_tag(name, tag)
     tags = open_clip.list_pretrained_tags_by_model(name)
     model_cfg = open_clip.get_model_config(name)
+    check_text_tower(model_cfg, f"clip.model {name}")
     tag_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     if tag_cfg.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
@@ -99,23 +102,25 @@ def load_pretrained(name: Any, tag: str | None, weights: Path | None) -> tuple[n
             force_quick_gelu=model_cfg.get("quick_gelu", False),
             force_preprocess_cfg=preprocessing(name, [tag] if tag else tags),
             require_pretrained=True,
+            weights_only=True,
         )
     except Exception as error:  # urllib, huggingface_hub, pickle, safetensors and torch each raise their own
-        reason = str(error).splitlines()[0]
         if weights is not None:
             raise CondmixError(
                 f"clip.weights: {weights} does not hold the weights of {name} as safetensors or as a plain "
-                f"PyTorch state dict ({reason}); a TorchScript archive such as OpenAI's .pt must be converted first"
+                f"PyTorch state dict ({reason(error)}); a TorchScript archive such as OpenAI's .pt must be "
+                "converted first"
             ) from error
         raise CondmixError(
-            f"the weights {name}/{tag} could not be downloaded ({reason}): without network, give "
+            f"the weights {name}/{tag} could not be downloaded ({reason(error)}): without network, give "
             "clip.weights: {path: <file>, sha256: ...}, the model's open_clip_model.safetensors fetched elsewhere"
         ) from error
+    check_finite(model, weights or f"{name}/{tag}")
     try:
-        return model, model_cfg, open_clip.get_tokenizer(name)
-    except (ImportError, OSError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
+        return model, model_cfg, open_tokenizer(name, model_cfg)
+    except (ImportError, OSError, ValueError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
         raise CondmixError(
-            f"the tokenizer of {name} could not be had ({str(error).strip().splitlines()[0]}): it needs "
+            f"the tokenizer of {name} could not be had ({reason(error)}): it needs "
             'pip install "condmix[t5]" and a network, or give clip.weights: {path: <folder>, sha256: ...} in place '
             "of clip.model, with the files of the model's repository on the Hugging Face hub"
         ) from error

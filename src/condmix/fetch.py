@@ -11,11 +11,13 @@ import logging
 import os
 import random
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -24,6 +26,7 @@ import yaml
 from tqdm import tqdm
 
 from condmix import CondmixError, config
+from condmix.messages import reason, without_credentials
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 16  # bytes; a cut connection loses at most so many that had come
@@ -111,7 +114,7 @@ def fetch(
     Raises CondmixError where that can't be had. What has come of a download is kept for the next try, unless its
     checksum is wrong.
     """
-    if Path(name).name != name or name in ("", ".."):
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise CondmixError(f"data.files: the name {name!r} must be a plain file name")
     algorithm, expected = checksum.split(":")
     target, part = archives / name, partial / f"{name}.part"
@@ -126,7 +129,7 @@ def fetch(
     if found != expected:
         part.unlink()
         raise CondmixError(
-            f"{url} has {algorithm} {found}, but the profile expects {expected}: "
+            f"{without_credentials(url)} has {algorithm} {found}, but the profile expects {expected}: "
             "correct the checksum, or the URL if it is another file; the download is removed"
         )
     os.replace(part, target)
@@ -135,7 +138,7 @@ def fetch(
 
 def download(url: str, part: Path, size: int, algorithm: str, patience: Patience) -> str:
     """Brings `part` to `size` bytes and returns its digest; tries again while there is hope."""
-    failures = 0
+    failures, public = 0, without_credentials(url)
     while True:
         before = size_of(part)
         try:
@@ -144,10 +147,11 @@ def download(url: str, part: Path, size: int, algorithm: str, patience: Patience
             failures = 1 if size_of(part) > before else failures + 1
             if failures >= patience.attempts:
                 raise CondmixError(
-                    f"{url}: {trouble}, {failures} times in a row; what has come is kept, so run the stage again later"
+                    f"{public}: {trouble}, {failures} times in a row; what has come is kept, so run the stage again "
+                    "later"
                 ) from trouble
             if (trouble.wait or 0) > patience.longest_asked:
-                raise CondmixError(f"{url}: {trouble}; the server asks to wait {trouble.wait:.0f} s") from trouble
+                raise CondmixError(f"{public}: {trouble}; the server asks to wait {trouble.wait:.0f} s") from trouble
             backoff = min(patience.longest_wait, patience.first_wait * 2 ** (failures - 1)) * random.uniform(0.5, 1.5)
             time.sleep(max(backoff, trouble.wait or 0))
 
@@ -169,7 +173,9 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
         raise Trouble(f"the connection ended after {written} of {size} bytes")
     if written > size:
         part.unlink()
-        raise CondmixError(f"{url} has more than the {size} bytes that the profile expects: check URL and size")
+        raise CondmixError(
+            f"{without_credentials(url)} has more than the {size} bytes that the profile expects: check URL and size"
+        )
     return digest.hexdigest()
 
 
@@ -200,84 +206,112 @@ def open_url(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[
     try:
         scheme = urlsplit(url).scheme
     except ValueError as error:
-        raise CondmixError(f"{url} is no URL ({error})") from error
+        raise CondmixError(f"{without_credentials(url)} is no URL ({reason(error)})") from None
     if scheme == "file":
         with open_file(url) as file:
             length = os.fstat(file.fileno()).st_size
-            check_length(url, length, size)
+            check_length(without_credentials(url), length, size)
             file.seek(start)
             yield start, iter(lambda: file.read(CHUNK), b"")
     elif scheme in ("http", "https"):
         with open_http(url, start, size, timeout) as answer:
             yield answer
     else:
-        raise CondmixError(f"{url}: only http://, https:// and file:// URLs can be fetched")
+        raise CondmixError(f"{without_credentials(url)}: only http://, https:// and file:// URLs can be fetched")
 
 
 def open_file(url: str):
-    path = Path(url2pathname(urlsplit(url).path))
+    path, public = Path(url2pathname(urlsplit(url).path)), without_credentials(url)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer
+            raise CondmixError(f"{public} is not a file: check the URL")
         return open(path, "rb")
     except OSError as error:
-        raise CondmixError(f"{url} can't be read ({error.strerror})") from error
+        raise CondmixError(f"{public} can't be read ({error.strerror})") from error
+    except ValueError as error:  # a NUL in the name
+        raise CondmixError(f"{public} can't be read ({error})") from error
 
 
 @contextmanager
 def open_http(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """GET from byte `start`; passing trouble becomes Trouble, the rest CondmixError."""
+    """GET from byte `start`; passing trouble becomes Trouble, the rest CondmixError, and no body of theirs is read."""
+    public = without_credentials(url)
     headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, not recompressed for the way
     if start:
         headers["Range"] = f"bytes={start}-"
-    with _passing(url):
-        response = requests.get(url, headers=headers, stream=True, timeout=timeout)
+    with _passing(public):
+        response = requests.get(
+            url, headers=headers, stream=True, timeout=timeout, hooks={"response": _leave_redirect_s_body}
+        )
     with response:
         if response.status_code == 416:  # the file there is shorter than what we have
-            raise CondmixError(f"{url} is shorter than the {size} bytes that the profile expects: check URL and size")
+            raise CondmixError(
+                f"{public} is shorter than the {size} bytes that the profile expects: check URL and size"
+            )
         if response.status_code in TRANSIENT:
-            raise Trouble(f"{response.status_code} {response.reason}", asked_wait(response.headers.get("Retry-After")))
+            wait = asked_wait(response.headers.get("Retry-After"), response.headers.get("Date"))
+            raise Trouble(f"{response.status_code} {response.reason}", wait)
         if not response.ok:
-            raise CondmixError(f"{url} answers {response.status_code} {response.reason}: check the URL")
+            raise CondmixError(f"{public} answers {response.status_code} {response.reason}: check the URL")
         begins = start if response.status_code == 206 else 0
         if begins and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise Trouble("the server resumed at another place than asked")
         if response.headers.get("Content-Length", "").isdigit():
-            check_length(url, begins + int(response.headers["Content-Length"]), size)
-        yield begins, _chunks(url, response)
+            check_length(public, begins + int(response.headers["Content-Length"]), size)
+        yield begins, _chunks(public, response)
 
 
-def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
-    with _passing(url):
+def _leave_redirect_s_body(response: requests.Response, **_: Any) -> None:
+    """requests reads all of a redirect's body, however long, before it follows; so it gets an empty one."""
+    if response.is_redirect:
+        response._content = b""
+
+
+def _chunks(public: str, response: requests.Response) -> Iterator[bytes]:
+    with _passing(public):
         yield from response.iter_content(CHUNK)
 
 
 @contextmanager
-def _passing(url: str) -> Iterator[None]:
-    """Sorts the network's errors into those that may pass and those that won't."""
+def _passing(public: str) -> Iterator[None]:
+    """Sorts the network's errors into those that may pass and those that won't.
+
+    The errors name URLs whole, also those that redirects led to, so they are not passed on as causes.
+    """
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise CondmixError(f"{url}: the secure connection failed ({error})") from error
+        raise CondmixError(f"{public}: the secure connection failed ({reason(error)})") from None
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise Trouble(f"{type(error).__name__}: {error}") from error
-    except requests.RequestException as error:
-        raise CondmixError(f"{url} can't be fetched ({error})") from error
+        raise Trouble(f"{type(error).__name__}: {reason(error)}") from None
+    except (requests.RequestException, ValueError) as error:  # ValueError: urllib3's, for a host such as "a..b"
+        raise CondmixError(f"{public} can't be fetched ({reason(error)})") from None
 
 
-def asked_wait(header: str | None) -> float | None:
-    """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable."""
+def asked_wait(header: str | None, date: str | None = None) -> float | None:
+    """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable.
+
+    `date` is the answer's Date: where both are dates, they are compared with each other and not with our clock.
+    """
     if header is None:
         return None
-    if header.strip().isdigit():
+    if header.strip().isascii() and header.strip().isdigit():
         return float(header)
+    until, now = _seconds(header), _seconds(date)
+    return None if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _seconds(date: str | None) -> float | None:
+    """An HTTP date in seconds since the epoch; None where it is none."""
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+        return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):  # what parsedate_to_datetime raises; the year 1
         return None
 
 
-def check_length(url: str, length: int, size: int) -> None:
+def check_length(public: str, length: int, size: int) -> None:
     if length != size:
-        raise CondmixError(f"{url} has {length} bytes, but the profile expects {size}: check URL and size")
+        raise CondmixError(f"{public} has {length} bytes, but the profile expects {size}: check URL and size")
 
 
 def digest_of(path: Path, algorithm: str):

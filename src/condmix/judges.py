@@ -22,6 +22,8 @@ from typing_extensions import TypedDict
 from condmix import CondmixError
 from condmix.artifacts import read_json, read_tensors, rebuilt
 from condmix.files import replacing, write_json
+from condmix.messages import reason
+from condmix.weights import check_finite
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CARD = "model.json"
@@ -128,8 +130,10 @@ def load_resnet56(path: Path) -> Judge:
         judge.network.load_state_dict(state)
         judge.linears[0].load_state_dict(head)
     except Exception as error:  # torch.load raises whatever the damage leads to
-        reason = str(error).partition("\n")[0]
-        raise CondmixError(f"{path} is not a ResNet-56 checkpoint of pytorch_resnet_cifar10 ({reason})") from None
+        raise CondmixError(
+            f"{path} is not a ResNet-56 checkpoint of pytorch_resnet_cifar10 ({reason(error)})"
+        ) from None
+    check_finite(judge, path)
     return judge.eval()
 
 

@@ -49,8 +49,10 @@ NEUTRAL = SETTINGS | {
     "files.py": "decides how bytes reach the disk, not which bytes",
     "interrupts.py": "ends a process early, and changes nothing that it has written",
     "oserrors.py": "words for errors",
+    "messages.py": "takes credentials out of texts that people read",
     "pipeline.py": "computes the keys themselves",
     "tracking.py": "records a run; what it records decides nothing",
+    "weights.py": "refuses a model or lets it through as it is",
 }
 # The same for one stage (patterns of fnmatch).
 READERS = "what a reader reads is an input: the prepared data set, or the hash of archives, ids and decoded pictures"

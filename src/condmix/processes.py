@@ -89,6 +89,8 @@ def _end_children() -> None:
     for child in children:
         child.join(max(0, deadline - time.monotonic()))
         child.kill()
+
+
 def threads(processes: int) -> int:
     """CPU threads that each process of `together(processes, ...)` computes with."""
     return _share(processes) if _starts(processes) else torch.get_num_threads()

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from condmix import CondmixError
 from condmix.captioners import Captioner
+from condmix.encoders import open_tokenizer
+from condmix.messages import reason
+from condmix.weights import check_finite, check_open_clip, check_text_tower
 
 
 class CocaCaptioner(Captioner):
@@ -99,18 +102,25 @@ def load_coca(name: str | Path, tag: str | None, precision: str, device: str) ->
 
     if isinstance(name, str):
         check_weights(name, tag)
-    where = name if isinstance(name, str) else f"local-dir:{name}"
+        where, model_cfg = name, open_clip.get_model_config(name)
+        check_text_tower(model_cfg, f"generated.model {name}")
+    else:
+        check_open_clip(name)
+        where = f"local-dir:{name}"
+        model_cfg = open_clip.get_model_config(where)
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(where, tag, precision=precision, device=device)
-        tokenizer = open_clip.get_tokenizer(where)
+        model, preprocess = open_clip.create_model_from_pretrained(
+            where, tag, precision=precision, device=device, weights_only=True
+        )
+        tokenizer = open_tokenizer(where, model_cfg)
     except Exception as error:  # open_clip, the hub, safetensors and torch each raise their own kinds
-        reason = str(error).strip().splitlines()[0]
         raise CondmixError(
-            f"generated.model: open_clip cannot load {name} ({reason}): without a network, "
+            f"generated.model: open_clip cannot load {name} ({reason(error)}): without a network, "
             "give the folder of a CoCa that was fetched elsewhere"
         ) from error
     if not isinstance(model, open_clip.CoCa):
         raise CondmixError(f"generated.model: {name} is a {type(model).__name__} and no CoCa, so it writes no captions")
+    check_finite(model, name)
     return model.eval(), preprocess, tokenizer
 
 

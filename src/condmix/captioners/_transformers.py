@@ -12,7 +12,9 @@ from PIL import Image
 from condmix import CondmixError
 from condmix.captioners import Captioner, model_name
 from condmix.encoders._huggingface import folder_sha256, locate
+from condmix.messages import reason
 from condmix.schema import hub_revision
+from condmix.weights import check_finite
 
 
 class TransformersCaptioner(Captioner):
@@ -63,13 +65,14 @@ class TransformersCaptioner(Captioner):
         except ImportError as error:
             raise CondmixError(f'the captioner {name} needs transformers: pip install "condmix[captioners]"') from error
         try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            own = {"local_files_only": True, "trust_remote_code": False}
+            config = transformers.AutoConfig.from_pretrained(folder, **own)
             if config.model_type != name:
                 raise CondmixError(f"generated.model: {folder} holds a {config.model_type} model, not {name}")
-            processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+            processor = transformers.AutoProcessor.from_pretrained(folder, **own)
             model, info = getattr(transformers, self.model_class).from_pretrained(
                 folder,
-                local_files_only=True,
+                **own,
                 use_safetensors=True,
                 dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
                 output_loading_info=True,
@@ -77,9 +80,11 @@ class TransformersCaptioner(Captioner):
         except CondmixError:
             raise
         except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-            reason = str(error).strip().splitlines()[0]
-            raise CondmixError(f"{folder} does not hold a {name} that transformers can load ({reason})") from error
+            raise CondmixError(
+                f"{folder} does not hold a {name} that transformers can load ({reason(error)})"
+            ) from error
         if info["missing_keys"]:  # transformers draws them at random
             missing = sorted(info["missing_keys"])
             raise CondmixError(f"{folder} lacks {len(missing)} weights of its {name}, such as {missing[0]}")
+        check_finite(model, folder)
         return processor, model

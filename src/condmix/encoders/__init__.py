@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from condmix import CondmixError
 from condmix.files import replacing_folder
+from condmix.messages import reason
 from condmix.pipeline import tree_sha256
+from condmix.weights import check_finite, check_open_clip
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -89,22 +91,35 @@ class Clip(NamedTuple):
 
 
 def load_clip(folder: Path, device: str = "cpu") -> Clip:
-    """The CLIP in `folder`, in evaluation mode; CondmixError where the folder holds none or a damaged one."""
+    """The CLIP in `folder`, in evaluation mode; CondmixError where it holds none, a damaged one or one with code."""
     import open_clip
 
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CondmixError(f"no {folder / name}: make the CLIP first (dvc repro encode)")
+    check_open_clip(folder)
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        dim = read_config(folder)["embed_dim"]
+        model, preprocess = open_clip.create_model_from_pretrained(
+            f"local-dir:{folder}", device=device, weights_only=True
+        )
+        model_cfg = read_config(folder)
+        tokenizer = open_tokenizer(f"local-dir:{folder}", model_cfg)
+        dim = model_cfg["embed_dim"]
     except Exception as error:  # open_clip, safetensors and torch each raise their own kinds
-        reason = str(error).splitlines()[0]
         raise CondmixError(
-            f"{folder} does not hold a CLIP that open_clip can load ({reason}): make it again (dvc repro encode)"
+            f"{folder} does not hold a CLIP that open_clip can load ({reason(error)}): make it again "
+            "(dvc repro encode), or fetch it again where it came from"
         ) from error
+    check_finite(model, folder)
     return Clip(model.eval(), preprocess, tokenizer, dim, tree_sha256(folder))
+
+
+def open_tokenizer(name: str, model_cfg: dict[str, Any]) -> Callable[[Sequence[str]], Tensor]:
+    """open_clip's tokenizer of a model that it knows, or of "local-dir:<folder>"; those of transformers run no code."""
+    import open_clip
+
+    by_transformers = bool(model_cfg["text_cfg"].get("hf_tokenizer_name"))
+    return open_clip.get_tokenizer(name, **({"trust_remote_code": False} if by_transformers else {}))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Models in the folder format of transformers: where they lie, and the hash of what is read of them."""
+"""Models in the folder format of transformers: where they lie, and the hash of what is read of them.
+
+A model of the hub is downloaded first, without the Python files that its repository may have. Then its folder is
+checked and opened like any other, by nothing that goes back to the hub.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
+from condmix.messages import reason
+from condmix.weights import refuse_code
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")  # whole, or in shards
 READ = (*WEIGHTS, "*.json", "*.model", "*.txt")  # with the configuration and the tokenizer's files
@@ -16,9 +22,11 @@ def locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | 
     """The folder that holds the model, and the hub's commit if it was downloaded from there.
 
     `model` is a name on the hub, or a local folder as the settings name it (condmix.schema.Content), which is verified.
-    `section` of the profile is for the errors. Weights that are not safetensors are refused.
+    `section` of the profile is for the errors. Weights that are not safetensors are refused, and a folder that would
+    have code run.
     """
     folder, commit = _locate(model, revision, section)
+    refuse_code(folder)
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise CondmixError(
             f"{folder} has no model.safetensors: weights are read as safetensors only, "
@@ -35,9 +43,8 @@ def _locate(model: Any, revision: str | None, section: str) -> tuple[Path, str |
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(READ)))
     except Exception as error:  # the hub, its validators and the network each raise their own kinds
-        reason = str(error).strip().splitlines()[0]
         raise CondmixError(
-            f"{section}: {model} could not be had from the Hugging Face hub ({reason}): without a network, give "
+            f"{section}: {model} could not be had from the Hugging Face hub ({reason(error)}): without a network, give "
             "{path: <folder>, sha256: ...} of a model that was fetched elsewhere"
         ) from error
     return folder, folder.name  # the hub's cache names the folder by the commit

@@ -17,6 +17,8 @@ from torch import Tensor
 from condmix import CondmixError
 from condmix.encoders import Encoder
 from condmix.encoders._huggingface import folder_sha256, locate
+from condmix.messages import reason
+from condmix.weights import check_finite
 
 
 class T5Text(Encoder):
@@ -58,19 +60,22 @@ def _load(folder: Path, precision: str) -> tuple[Any, Any]:
         raise CondmixError('the encoder t5_text needs transformers: pip install "condmix[t5]"') from error
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        own = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **own)
         model, info = AutoModelForTextEncoding.from_pretrained(
             folder,
-            local_files_only=True,
+            **own,
             use_safetensors=True,
             dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-        reason = str(error).strip().splitlines()[0]
-        raise CondmixError(f"{folder} does not hold a text encoder that transformers can load ({reason})") from error
+        raise CondmixError(
+            f"{folder} does not hold a text encoder that transformers can load ({reason(error)})"
+        ) from error
     # transformers draws missing weights at random; a BERT's pooler is not used here.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise CondmixError(f"{folder} lacks {len(missing)} weights of its text encoder, such as {missing[0]}")
+    check_finite(model, folder)
     return tokenizer, model
