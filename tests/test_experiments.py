@@ -80,14 +80,18 @@ class Repository:
 
     def __init__(self, made: Project):
         self.made, self.folder = made, made.folder
-        networks = {
-            stage: {
-                "deps": [{"path": "data/tiny/dataset"}],
-                "outs": [{"path": f"models/{name}", "md5": name}],
-            }
-            for stage, name in (("encode", "clip"), ("judge", "judge"), ("prior", "prior"))
+        outputs = {
+            "fetch": "data/tiny/archives",
+            "encode": "models/clip",
+            "generate_captions": "data/tiny/generated",
+            "judge": "models/judge",
+            "prior": "models/prior",
         }
-        self.write("dvc.lock", yaml.safe_dump({"stages": networks}))
+        shared = {
+            stage: {"deps": [{"path": "data/tiny/dataset"}], "outs": [{"path": path, "md5": path.rpartition("/")[2]}]}
+            for stage, path in outputs.items()
+        }
+        self.write("dvc.lock", yaml.safe_dump({"stages": shared}))
 
     def write(self, name, text):
         path = self.folder / name
@@ -179,7 +183,8 @@ def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
     (repository.folder / "models/caption").mkdir(parents=True)
     for damaged in ("[]", "{", '{"profile": "tiny", "seconds": "x", "images_seen": 1}'):
         (repository.folder / "models/caption/model.json").write_text(damaged)
-        assert cost(repository.folder, grid, runs, {})[0] is None
+        with pytest.raises(CondmixError, match="model.json is damaged"):
+            cost(repository.folder, grid, runs, {})
     (repository.folder / "models/caption/model.json").write_text(
         '{"profile": "tiny", "seconds": 10, "images_seen": 100}'
     )

@@ -45,6 +45,9 @@ def drawing(project, encoder, one_thread):
         card = {
             "architecture": vars(architecture),
             "variant": variant,
+            "fusion": "concat",
+            "perspectives": "+".join(perspectives),
+            "train.ema": 0.9,
             "class_names": ["round", "square", "long"],
             "encoder": clip.id,
             "diffusion.schedule": "cosine",

@@ -263,12 +263,15 @@ class Judge(Settings):
     seed: Seed  # its own, so that every experiment has the same judge
 
 
+Multiplier = Annotated[int, Strict(), Field(gt=0, le=1024)]
+
+
 class Model(Settings):
     """The U-Net of Ho et al. 2020; `attention` lists the resolutions with self-attention."""
 
     channels: Annotated[int, Strict(), Field(ge=4, le=8192, multiple_of=2)]  # sines and cosines of the time
-    multipliers: Annotated[tuple[Annotated[int, Strict(), Field(gt=0, le=1024)], ...], Field(min_length=1)]
-    blocks: Annotated[int, Strict(), Field(gt=0, le=1000)]
+    multipliers: Annotated[tuple[Multiplier, ...], Field(min_length=1, max_length=13)]
+    blocks: Annotated[int, Strict(), Field(gt=0, le=64)]
     attention: tuple[Positive, ...]
     dropout: Annotated[float, Strict(), Field(ge=0, lt=1)]
     position_map: Flag
