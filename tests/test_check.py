@@ -1,6 +1,7 @@
 """`condmix check`: what the settings name, keys that are missing, and contents that are not what was meant."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -133,6 +134,16 @@ def test_sections_in_braces_and_whole_sections_are_filled_in(project):
     assert params.diffusion.steps == 1000 and params.generated is None and params.captions.templates == ()
     assert params.prior.clusters == 8 and params.prior.width == 512
     assert "captions: {templates: []}" in (project / "conf" / "demo.yaml").read_text()
+
+
+@pytest.mark.parametrize(("page", "key"), [("captions.md", "generated"), ("language-free.md", "prior")])
+def test_the_example_in_the_docs_is_filled_in(project, page, key):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
+    example = next(block for block in blocks if "steps: " in block and block.startswith(f"{key}:"))
+    path = project / "conf" / "demo.yaml"
+    path.write_text(re.sub(rf"(?m)^{key}: null.*\n", lambda _: example, path.read_text()))
+    assert condmix("check", "--fill")[0] == 0
+    assert getattr(load(project), key) is not None
 
 
 def test_what_has_no_general_value_stays_missing(project):
