@@ -46,6 +46,10 @@ def changed(experiment="two", **values):
         (changed(perspectives=[]), "experiments.two.perspectives is []"),
         ({"seeds": [0, 0]}, "seeds names one twice: 0, 0"),
         ({"settings": {"train.processes": 2}}, "leave out train.processes"),
+        ({"seeds": [2**32]}, "seeds.0 is 4294967296"),
+        ({"seeds": []}, "seeds is []"),
+        (changed(guidance=float("inf")), "experiments.two.guidance is inf"),
+        ({"experiments": {}}, "experiments: dictionary should have at least 1 item"),
     ],
 )
 def test_a_grid_file_is_refused_in_one_sentence(tmp_path, changes, says):
@@ -54,6 +58,15 @@ def test_a_grid_file_is_refused_in_one_sentence(tmp_path, changes, says):
         read_grid(tmp_path, "small")
     assert says in str(error.value) and "\n" not in str(error.value)
     assert "conf/experiments/small.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(("line", "says"), [("name: x", "leave out name"), ("1: 2", "the key 1 is not text")])
+def test_keys_that_no_grid_has(tmp_path, line, says):
+    write_grid(tmp_path)
+    path = tmp_path / "conf" / "experiments" / "small.yaml"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(CondmixError, match=says):
+        read_grid(tmp_path, "small")
 
 
 def test_a_grid_that_does_not_exist(tmp_path):
@@ -67,14 +80,18 @@ class Repository:
 
     def __init__(self, made: Project):
         self.made, self.folder = made, made.folder
-        networks = {
-            stage: {
-                "deps": [{"path": "data/tiny/dataset"}],
-                "outs": [{"path": f"models/{name}", "md5": name}],
-            }
-            for stage, name in (("encode", "clip"), ("judge", "judge"), ("prior", "prior"))
+        outputs = {
+            "fetch": "data/tiny/archives",
+            "encode": "models/clip",
+            "generate_captions": "data/tiny/generated",
+            "judge": "models/judge",
+            "prior": "models/prior",
         }
-        self.write("dvc.lock", yaml.safe_dump({"stages": networks}))
+        shared = {
+            stage: {"deps": [{"path": "data/tiny/dataset"}], "outs": [{"path": path, "md5": path.rpartition("/")[2]}]}
+            for stage, path in outputs.items()
+        }
+        self.write("dvc.lock", yaml.safe_dump({"stages": shared}))
 
     def write(self, name, text):
         path = self.folder / name
@@ -135,6 +152,28 @@ def test_settings_of_a_grid_are_checked_before_anything_runs(repository, changes
     assert says in str(error.value) and str(error.value).startswith("conf/experiments/small.yaml: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("dvc.lock", "", "dvc.lock at HEAD must be a mapping"),
+        ("dvc.lock", "stages: {encode: 5}", "dvc.lock at HEAD is not what DVC writes (stages.encode: "),
+        ("dvc.yaml", "stages: {a: [", "dvc.yaml at HEAD is not valid YAML"),
+        ("dvc.yaml", "stages: {evaluate: {cmd: x, deps: 5}}", "(stages.evaluate.deps: "),
+        ("dvc.yaml", "stages: {}", "dvc.yaml has no stage evaluate"),
+        ("params.yaml", "- 1", "params.yaml at HEAD must be a mapping"),
+    ],
+)
+def test_files_that_are_damaged_at_the_commit_are_named(repository, name, text, says):
+    before = (repository.folder / name).read_text()
+    repository.write(name, text)
+    try:
+        with pytest.raises(CondmixError) as error:
+            repository.names()
+        assert says in str(error.value) and "\n" not in str(error.value)
+    finally:
+        repository.write(name, before)
+
+
 def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
     write_grid(repository.folder, settings={"train.images": 600, "evaluate.n": 30})
     grid = read_grid(repository.folder, "small")
@@ -142,6 +181,10 @@ def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
     assert cost(repository.folder, grid, runs, {})[0] is None
     assert "4 of 4 runs are missing; what they will cost is not known" in table(repository.folder, grid)
     (repository.folder / "models/caption").mkdir(parents=True)
+    for damaged in ("[]", "{", '{"profile": "tiny", "seconds": "x", "images_seen": 1}'):
+        (repository.folder / "models/caption/model.json").write_text(damaged)
+        with pytest.raises(CondmixError, match="model.json is damaged"):
+            cost(repository.folder, grid, runs, {})
     (repository.folder / "models/caption/model.json").write_text(
         '{"profile": "tiny", "seconds": 10, "images_seen": 100}'
     )

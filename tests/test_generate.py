@@ -45,6 +45,9 @@ def drawing(project, encoder, one_thread):
         card = {
             "architecture": vars(architecture),
             "variant": variant,
+            "fusion": "concat",
+            "perspectives": "+".join(perspectives),
+            "train.ema": 0.9,
             "class_names": ["round", "square", "long"],
             "encoder": clip.id,
             "diffusion.schedule": "cosine",
@@ -152,12 +155,13 @@ def test_a_weight_for_a_perspective_that_the_model_lacks_is_refused(drawing, enc
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--weight", "caption_1"], '--weight takes NAME=NUMBER, as in caption_any=2; "caption_1" was given'),
+        (["--weight", "caption_1"], 'NAME=NUMBER, as in caption_any=2, up to 1000; "caption_1" was given'),
         (["--weight", "caption_1=nan"], '"caption_1=nan" was given'),
-        (["--weight", "captoin_1=2"], 'a weight for "captoin_1", but the model sees caption_any'),
+        (["--weight", "captoin_1=2"], '--weight: no perspective "captoin_1"; found: caption_any'),
+        (["--weight", "caption_1=1e300"], '"caption_1=1e300" was given'),
         (["--weight", "image=2"], "no image was given"),
         (["--weight", "caption_1=2", "--weight", "caption_1=3"], "twice for caption_1"),
-        (["--interval", "0.8", "0.2"], "guidance interval 0.8 to 0.2"),
+        (["--interval", "0.8", "0.2"], "--interval 0.8 0.2: give two shares of the diffusion time"),
         (["--negative", "a"] * 4, "--negative was given 4 times, but experiment has room for 3"),
     ],
 )
@@ -172,3 +176,50 @@ def test_what_cannot_be_led_away_from_is_refused(drawing):
     assert "class_v2 has room for 0" in done.output
     done = run("--negative", "blue", "--composed")
     assert "some pictures have no source" in done.output
+
+
+@pytest.fixture
+def undrawn(drawing, monkeypatch):
+    """The tiny project, in which drawing would be noticed."""
+
+    def refuse(*_):
+        raise AssertionError("drawn before all options were checked")
+
+    monkeypatch.setattr("condmix.generate.sample_batches", refuse)
+    drawing.root.joinpath("folder.png").mkdir()
+    return drawing
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        *((["--out", name], "the name must end in .png, .jpg, .jpeg, .webp") for name in ("x", "x.svg", "-", "")),
+        (["--out", "folder.png"], "folder.png is there already and is not a file"),
+        (["--out", "params.yaml/x.png"], "params.yaml/x.png can't be written (File exists)"),
+        (["--out", "x" * 300 + ".png"], "can't be written (File name too long)"),
+        (["--out", "/proc/x.png"], "/proc/x.png can't be written"),
+        *((["--guidance", scale], f"--guidance {scale}: give a number") for scale in ("nan", "inf", "1e+39", "-1e+39")),
+        (["--interval", "nan", "1"], "--interval nan 1: give two shares"),
+        (["--scale", "1000000"], "make a sheet 19,000,000 pixels wide, more than 16,383; lower --scale or --n"),
+        (["--n", "1000000000"], "lower --scale or --n"),
+        (["--steps", "1001"], "--steps 1001: experiment was trained with 1000 times; give 1 to 1000"),
+        (["--seed", str(2**32 - 1)], "below 2^32"),
+        (["--variant", "judge"], '--variant: no variant "judge"; found: class_v1'),
+        (["--variant", "../models/experiment"], '--variant: no variant "../models/experiment"'),
+        *(([option, " "], f"{option} was given no words") for option in ("--caption", "--negative", "--prompt")),
+        (["--caption", "caf\udce9"], "--caption 'caf\\udce9' is not valid text"),
+        (["--prior"], "--prior turns the words of --prompt"),
+    ],
+)
+def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says):
+    done = run(*given)
+    assert done.exit_code == 1 and done.output.startswith("condmix: ") and done.output.count("\n") == 1, done.output
+    assert says in done.output
+    assert not list(undrawn.root.glob("*.part")) and not list(undrawn.root.glob(".*.part"))
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.png", "PNG"), ("b.JPG", "JPEG"), ("new/c.webp", "WEBP")])
+def test_the_format_is_what_the_name_says(drawing, name, form):
+    assert run("--out", name).exit_code == 0
+    with Image.open(name) as picture:
+        assert picture.format == form

@@ -329,6 +329,12 @@ def test_other_seeds_draw_other_numbers(project, untracked):
         assert not any(torch.equal(one, other) for other in noises[:i])
 
 
+def test_a_preview_takes_no_more_steps_than_there_are_times(project):
+    diffusion = project.diffusion.model_copy(update={"steps": 5})
+    trainer = Trainer(project.model_copy(update={"diffusion": diffusion}), "experiment", Accelerator(cpu=True))
+    assert trainer.preview().shape[2] == 3
+
+
 def test_learning_rate_rises_stays_and_falls_to_zero():
     train = section("train", lr=2.0, warmup=0.1, decay=0.5)
     rates = [learning_rate(step, 100, train) for step in range(100)]

@@ -13,11 +13,16 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.config import Params, plugin, plugins, unknown
+from condmix.config import VARIANTS, Params, plugin, plugins, unknown
 from condmix.diffusion import Schedule
+from condmix.files import replacing
 from condmix.model import load_model
 from condmix.sample import Condition, Sampling, grid, sample_batches
 from condmix.shifted_diffusion import load_prior
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+MOST_PIXELS = 16_383  # of a side, which is WebP's limit
+MOST_GUIDANCE = 1000
 
 
 def main(
@@ -40,28 +45,44 @@ def main(
     scale: int = 8,
     out: Path = Path("grid.png"),
 ) -> None:
-    """Draw n pictures under one condition and write them to `out` as one PNG.
+    """Draw n pictures under one condition and write them to `out` as one picture (.png, .jpg, .jpeg or .webp).
 
     What is not given is absent: its source's learned null stands in. With nothing given the pictures are
     unconditional. `prompt` puts words in the image's place (a model trained on images, asked with words); with
     `prior` each picture has a vector of its own there, which the trained prior makes of the words.
     `negatives` are captions to be steered away from; `weights` are written NAME=NUMBER, one per perspective.
     What the settings of guidance mean is said in condmix.sample.Sampling.
+    CondmixError for an option that can't be meant so, before anything is drawn.
     """
+    if variant not in VARIANTS:
+        raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))
     if sampler is not None and sampler not in plugins("samplers"):
-        raise CondmixError(unknown("sampler", sampler, plugins("samplers")))
+        raise CondmixError(unknown("sampler", sampler, plugins("samplers"), "--sampler"))
+    if prior and prompt is None:
+        raise CondmixError("--prior turns the words of --prompt into pictures' vectors; give a --prompt")
+    for option, texts in {"--caption": captions, "--prompt": [prompt], "--negative": negatives}.items():
+        _check_words(option, texts)
+    _check_guidance(guidance, interval)
+    if seed + n > 2**32:
+        raise CondmixError(f"--seed {seed} with {n} pictures: their seeds are seed + 0 ... seed + n - 1, below 2^32")
     model, card = load_model(params.paths.model(variant))
+    _check_sheet(n, model.architecture.image_size, scale)
+    times, steps = card["diffusion.steps"], steps or params.evaluate.steps
+    if steps > times:
+        raise CondmixError(f"--steps {steps}: {variant} was trained with {times} times; give 1 to {times}")
     given = _given(model.architecture.perspectives, captions, image, prompt, class_name, variant)
     unwanted = _negative(model.architecture.perspectives, negatives, variant)
     weight_of = _weights(weights, model.architecture.perspectives, given)
 
+    _check_out(out)
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     sampling = Sampling(
-        Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
+        Schedule(card["diffusion.schedule"], times),
         card["diffusion.prediction"],
         sampler or params.evaluate.sampler,
-        steps or params.evaluate.steps,
+        steps,
         params.guidance if guidance is None else guidance,
         weight_of or None,
         composed,
@@ -74,8 +95,6 @@ def main(
 
     vectors, mask = repeated(given)
     if prior:
-        if prompt is None:
-            raise CondmixError("--prior turns the words of --prompt into pictures' vectors; give a --prompt")
         imagined = load_prior(params.paths.prior, card["encoder"]).sample(vectors["image"], range(seed, seed + n))
         vectors["image"] = imagined.to(device)
     batches = sample_batches(
@@ -88,8 +107,58 @@ def main(
         repeated(unwanted) if unwanted else None,
     )
     pictures = torch.cat([batch.cpu() for batch in batches])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid(pictures.numpy(), scale=scale)).save(out)
+    with replacing(out) as part:
+        Image.fromarray(grid(pictures.numpy(), scale=scale)).save(part, FORMATS[out.suffix.lower()])
+
+
+def _check_words(option: str, texts: Sequence[str | None]) -> None:
+    """Words that CLIP can read: training never sees an empty caption."""
+    for text in texts:
+        if text is not None and not text.strip():
+            raise CondmixError(f"{option} was given no words; leave it out for an unconditional picture")
+        if text is not None and not _is_unicode(text):
+            raise CondmixError(f"{option} {text!r} is not valid text; give it in the terminal's encoding")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        return False
+
+
+def _check_guidance(guidance: float | None, interval: tuple[float, float] | None) -> None:
+    if guidance is not None and not abs(guidance) <= MOST_GUIDANCE:
+        raise CondmixError(f"--guidance {guidance}: give a number from {-MOST_GUIDANCE} to {MOST_GUIDANCE}")
+    if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+        raise CondmixError(
+            f"--interval {interval[0]:g} {interval[1]:g}: give two shares of the diffusion time, 0 <= low < high <= 1"
+        )
+
+
+def _check_sheet(n: int, size: int, scale: int) -> None:
+    """The sheet of n pictures must be one that its formats can hold."""
+    side = (math.ceil(math.sqrt(n)) * (size + 1) + 1) * scale
+    if side > MOST_PIXELS:
+        raise CondmixError(
+            f"--n {n} pictures of {size} pixels at --scale {scale} make a sheet {side:,} pixels wide, more than "
+            f"{MOST_PIXELS:,}; lower --scale or --n"
+        )
+
+
+def _check_out(out: Path) -> None:
+    """Make the folder, and see that the file can be written there, in a format that its name says."""
+    if out.suffix.lower() not in FORMATS:
+        raise CondmixError(f"--out {out}: the name must end in {', '.join(FORMATS)}, as in grid.png")
+    try:
+        if out.exists() and not out.is_file():
+            raise CondmixError(f"--out {out} is there already and is not a file; give another name")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = out.with_name(f".{out.name}.part")  # as it is written to first
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise CondmixError(f"--out {out} can't be written ({error.strerror}); give another name") from None
 
 
 def encode(given: dict[str, Any], card: dict, clip: Path) -> tuple[dict[str, Tensor], Tensor]:
@@ -178,9 +247,14 @@ def _weights(texts: Sequence[str], perspectives: Collection[str], given: Mapping
             weight = float(number)
         except ValueError:
             weight = math.nan
-        if not math.isfinite(weight):
-            raise CondmixError(f'--weight takes NAME=NUMBER, as in {next(iter(perspectives))}=2; "{text}" was given')
-        if name in perspectives and name not in given:
+        if not abs(weight) <= MOST_GUIDANCE:
+            raise CondmixError(
+                f"--weight takes NAME=NUMBER, as in {next(iter(perspectives))}=2, up to {MOST_GUIDANCE}; "
+                f'"{text}" was given'
+            )
+        if name not in perspectives:
+            raise CondmixError(unknown("perspective", name, list(perspectives), "--weight"))
+        if name not in given:
             raise CondmixError(f"--weight {text}: no {name} was given, so there is nothing to weigh")
         if name in weights:
             raise CondmixError(f"--weight was given twice for {name}; give it one weight")

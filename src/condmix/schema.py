@@ -36,6 +36,7 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1)]
 Positive = Annotated[int, Strict(), Field(gt=0, le=10**9)]
+Several = Annotated[int, Strict(), Field(ge=2, le=10**9)]  # a covariance takes two pictures
 Pictures = Annotated[int, Strict(), Field(gt=0, le=10**12)]
 Side = Annotated[int, Strict(), Field(gt=0, le=4096)]  # pixels
 Processes = Annotated[int, Strict(), Field(gt=0, le=1024)]
@@ -262,12 +263,15 @@ class Judge(Settings):
     seed: Seed  # its own, so that every experiment has the same judge
 
 
+Multiplier = Annotated[int, Strict(), Field(gt=0, le=1024)]
+
+
 class Model(Settings):
     """The U-Net of Ho et al. 2020; `attention` lists the resolutions with self-attention."""
 
     channels: Annotated[int, Strict(), Field(ge=4, le=8192, multiple_of=2)]  # sines and cosines of the time
-    multipliers: Annotated[tuple[Annotated[int, Strict(), Field(gt=0, le=1024)], ...], Field(min_length=1)]
-    blocks: Annotated[int, Strict(), Field(gt=0, le=1000)]
+    multipliers: Annotated[tuple[Multiplier, ...], Field(min_length=1, max_length=13)]
+    blocks: Annotated[int, Strict(), Field(gt=0, le=64)]
     attention: tuple[Positive, ...]
     dropout: Annotated[float, Strict(), Field(ge=0, lt=1)]
     position_map: Flag
@@ -345,13 +349,13 @@ Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_interval)]
 class Evaluate(Settings):
     """What is sampled and measured for each variant."""
 
-    n: Positive
+    n: Annotated[int, Strict(), Field(ge=4, le=10**9)]  # precision and recall take a picture's 3 neighbours
     batch_size: Positive
-    other_n: Positive | None  # pictures of each further way of asking (the oracle, the prior); null: n
+    other_n: Several | None  # pictures of each further way of asking (the oracle, the prior); null: n
     sampler: Name
     steps: Positive
     sweep: tuple[Guidance, ...]
-    sweep_n: Positive
+    sweep_n: Several
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts
