@@ -507,7 +507,11 @@ def test_a_full_disk_does_not_stop_a_run(root, monkeypatch, capsys):
 def process(monkeypatch, code, seconds):
     """A process of this code in place of the one that delivers."""
     popen = subprocess.Popen
-    monkeypatch.setattr(tracking.subprocess, "Popen", lambda _, **k: popen([sys.executable, "-c", code], **k))
+
+    def start(command, **given):
+        return popen([sys.executable, "-c", code] if "condmix.delivery" in command else command, **given)
+
+    monkeypatch.setattr(tracking.subprocess, "Popen", start)
     monkeypatch.setenv("CONDMIX_TRACKING_SECONDS", str(seconds))
 
 
