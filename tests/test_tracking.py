@@ -528,7 +528,11 @@ def really(root, monkeypatch):
 
 def test_a_delivery_that_hangs_is_left(really, monkeypatch, capsys):
     process(monkeypatch, "import time; time.sleep(600)", 0.2)
-    a_run()
+    with track("experiment", {}, {}) as run:
+        assert run.mlflow_id() is None
+        deadline = time.monotonic() + 60
+        while not run._delivery._warned and time.monotonic() < deadline:
+            time.sleep(0.01)
     said = capsys.readouterr().err
     assert said.startswith("condmix: MLflow did not answer within 0.2 seconds; experiment goes on untracked, ")
     assert said.count("\n") == 1 and len(waiting()) == 1
