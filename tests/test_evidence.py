@@ -11,7 +11,7 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.evidence import Evidence, write_tables
-from condmix.evidence_page import changed_rows, write_page
+from condmix.evidence_page import changed_rows, machines, write_page
 from test_report import Page
 
 NAMES = ("shape", "colour", "size", "position", "background")
@@ -225,6 +225,28 @@ def test_photographs_are_judged_by_captions_that_no_experiment_was_told(tmp_path
     assert evidence.test("two_captions_mean", "held_out").verdict == "no difference found"
     page = rendered(tmp_path, grid, runs)
     assert "captions that no experiment was told" in page and "first caption</th>" not in page
+
+
+def test_the_page_says_which_runs_were_made_under_other_conditions(tmp_path):
+    grid = make_grid(names=("one_caption", "two_captions_concat"))
+    runs = all_runs(tmp_path, grid)
+    environment = {"cpu": "a processor", "precision": "fp32", "threads": 2, "processes": 1, "torch": "2.15.0"}
+    for run in runs:
+        other = (run.experiment, run.seed) == ("one_caption", 1)
+        set_environment(run, {**environment, **({"precision": "bf16"} if other else {})})
+    found = dict(machines(Evidence(grid, runs)))
+    assert found["arithmetic, training"] == "bf16 in one caption (seed 1); fp32 in the others"
+    assert found["processor, training"] == "a processor" and found["threads of each process, training"] == "2"
+    assert "bf16 in one caption (seed 1)" in Page(rendered(tmp_path, grid, runs)).text["conditions"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [run["environment"]["precision"] for run in results["runs"]].count("bf16") == 1
+
+
+def set_environment(run, environment):
+    path = run.folder / "details.json"
+    details = json.loads(path.read_text())
+    details["card"]["environment"] = environment
+    path.write_text(json.dumps(details))
 
 
 def test_absent_measures_are_dashes(tmp_path):

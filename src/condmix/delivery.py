@@ -38,7 +38,7 @@ RETRY = 30  # seconds between two tries to deliver to an MLflow that refused
 EVERY = 2  # seconds between two looks for new events
 POLL = 0.2  # seconds between two looks whether the run has ended
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # and their default ports
-SCHEMES = ("http", "https", "sqlite", "databricks", "databricks-uc", "uc", *DATABASES)
+SCHEMES = ("http", "https", "sqlite", *DATABASES)
 # Where MLflow's schema holds places of artifacts, absolute ones.
 PLACES = {
     "runs": ("artifact_uri",),
@@ -467,8 +467,8 @@ def _wait_for_the_end(journal: Journal, seconds: float) -> None:
 
 
 def _refuse_unknown(uri: str) -> None:
-    scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme in SCHEMES and (":" in uri or scheme == "databricks"):
+    scheme, separator, _ = uri.partition("://")
+    if (separator and scheme.partition("+")[0] in SCHEMES) or re.match(r"(databricks|uc)\b", uri):
         return
     raise Trouble(
         f"MLFLOW_TRACKING_URI is {shown(uri)}, but must be the address of a server (http://host:port) or of a database "

@@ -227,7 +227,7 @@ class Delivery:
         try:
             self._process.wait(wait + upload)
         except subprocess.TimeoutExpired:
-            self._not_in_time()
+            self._undelivered(f"{self._where} has not taken everything in time")
         finally:
             self._silence.cancel()
             self._process.kill()

@@ -1,6 +1,6 @@
 """Stage train@<variant>: prepared pictures + packed perspectives -> models/<variant>/.
 
-A run can be killed at any moment and ends with the same weights all the same: every random number of step k
+A run can be killed at any moment and, on the same machine, ends with the same weights: every random number of step k
 (the order of the pictures, times, noise, flips, dropped sources, dropout) follows from (seed, k) alone, so
 the state to keep is the weights, their moving average, the optimiser's moments and k.
 
