@@ -8,16 +8,17 @@ from safetensors.torch import load_file, save_file
 
 from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence2, settings
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
-from condmix import CondmixError, encode, judges
+from condmix import CondmixError, check, encode, judges
 from condmix.config import plugin
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.encoders.t5_text import T5Text
 from condmix.weights import VOCABULARIES, check_text_tower, refuse_code
+from settings import content, section
 from t5_helpers import save_tiny_t5, t5_settings
 
 
 def captioner(name):
-    return lambda folder: plugin("captioners", name).open(settings(name, str(folder)), None)
+    return lambda folder: plugin("captioners", name).open(settings(name, content(folder)), None)
 
 
 KINDS = {  # how a folder is made, opened, and which of its JSON files can name code
@@ -109,6 +110,18 @@ def test_open_clip_s_way_to_run_code_is_closed(copy, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_condmix_check_refuses_what_the_pipeline_would(project, copy):
+    folder = copy("t5")
+    t5 = {"model": content(folder), "revision": None, "max_tokens": 8, "precision": "fp32"}
+    settings = project.model_copy(update={"embed": section("embed", t5=t5)})
+    check.main(settings)
+    change(folder / "config.json", auto_map={})
+    t5["model"] = content(folder)
+    settings = project.model_copy(update={"embed": section("embed", t5=t5)})
+    with pytest.raises(CondmixError, match='conf/tiny.yaml: .*config.json has the key "auto_map"'):
+        check.main(settings)
+
+
 def test_a_word_of_a_vocabulary_may_be_called_so(tmp_path):
     for name in VOCABULARIES:
         (tmp_path / name).write_text(json.dumps({"model": {"vocab": {"auto_map": 7, "trust_remote_code": 8}}}))
@@ -126,7 +139,7 @@ def test_a_model_of_the_hub_is_checked_after_its_download(copy, monkeypatch):
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    named = t5_settings("someone/model", revision="a" * 40)
+    named = t5_settings(folder, model="someone/model", revision="a" * 40)
     T5Text.open(None, [], settings=named)
     assert asked["revision"] == "a" * 40 and not any("py" in pattern for pattern in asked["allow_patterns"])
     change(folder / "config.json", auto_map={"AutoConfig": "evil.Evil"})

@@ -13,6 +13,7 @@ from condmix import CondmixError
 from condmix.config import Params, plugin
 from condmix.files import write_text
 from condmix.schema import Content, Settings
+from condmix.weights import refuse_code
 
 
 def main(params: Params) -> None:
@@ -21,7 +22,9 @@ def main(params: Params) -> None:
     try:
         plugin("datasets", params.data.dataset).check_settings(params.data.world)
         for setting, content in contents(params):
-            content.verified(setting)
+            path = content.verified(setting)
+            if path.is_dir():
+                refuse_code(path)
         if params.generated:
             plugin("captioners", params.generated.captioner).check(params.generated)
         check_clip(params)
