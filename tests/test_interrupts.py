@@ -19,8 +19,8 @@ from pathlib import Path
 @click.argument("folder", type=Path)
 def wait(folder):
     with scratch(folder / ".work"):
-        print("at work", flush=True)
         try:
+            print("at work", flush=True)
             time.sleep(60)
         finally:
             {tidy}
@@ -83,8 +83,8 @@ import torch.distributed
 def work(folder):
     rank = os.environ["RANK"]
     torch.distributed.barrier()
-    Path(folder, f"{rank}.pid").write_text(str(os.getpid()))
     try:
+        Path(folder, f"{rank}.pid").write_text(str(os.getpid()))
         time.sleep(60)
     finally:
         Path(folder, f"{rank}.tidy").touch()

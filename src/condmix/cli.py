@@ -44,7 +44,8 @@ class Cli(click.Group):
             try:
                 return self._invoke(context)
             except KeyboardInterrupt:
-                click.echo("condmix: interrupted; run the same command again to go on", err=True)
+                if os.environ.get("RANK", "0") == "0":  # once for all processes of a launcher
+                    click.echo("condmix: interrupted; run the same command again to go on", err=True)
                 sys.exit(interruption.exit_code)
 
     def _invoke(self, context: click.Context) -> object:

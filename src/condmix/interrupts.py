@@ -35,10 +35,10 @@ def interruptible() -> Iterator[Interruption]:
     interruption = Interruption()
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        interruption.signal = signal.Signals(number)
-        for one in before:
-            signal.signal(one, signal.SIG_DFL if one == number else signal.SIG_IGN)
-        raise KeyboardInterrupt
+        if interruption.signal is None:
+            interruption.signal = signal.Signals(number)
+            signal.signal(number, signal.SIG_DFL)
+            raise KeyboardInterrupt
 
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -56,7 +56,10 @@ def interruptible() -> Iterator[Interruption]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """SIGNALS reach processes that are started here only once these are `interruptible`, not among their imports."""
+    """Processes that are started here get SIGNALS once they are `interruptible`, not while they import; threads never.
+
+    A signal that a thread of a C++ library takes does not wake the main one from a wait.
+    """
     resource_tracker.ensure_running()  # multiprocessing's helper, whose start would let them through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -138,13 +138,14 @@ def _take_part(rank: int, processes: int, folder: str, function: Callable[..., N
     threads = _share(processes)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # or Accelerate sets a number of its own, and warns
     torch.set_num_threads(threads)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=processes,
-        timeout=datetime.timedelta(days=1),  # a queued run may wait that long for one that trains the same thing
-    )
+    with held_back():  # it starts threads
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/rendezvous",
+            rank=rank,
+            world_size=processes,
+            timeout=datetime.timedelta(days=1),  # a queued run may wait that long for one that trains the same thing
+        )
     try:
         function(*arguments)
     finally:
