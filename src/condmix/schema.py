@@ -36,6 +36,7 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1)]
 Positive = Annotated[int, Strict(), Field(gt=0, le=10**9)]
+Several = Annotated[int, Strict(), Field(ge=2, le=10**9)]  # pictures of a set: a covariance needs two
 Pictures = Annotated[int, Strict(), Field(gt=0, le=10**12)]
 Side = Annotated[int, Strict(), Field(gt=0, le=4096)]  # pixels
 Processes = Annotated[int, Strict(), Field(gt=0, le=1024)]
@@ -345,13 +346,13 @@ Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_interval)]
 class Evaluate(Settings):
     """What is sampled and measured for each variant."""
 
-    n: Positive
+    n: Several
     batch_size: Positive
-    other_n: Positive | None  # pictures of each further way of asking (the oracle, the prior); null: n
+    other_n: Several | None  # pictures of each further way of asking (the oracle, the prior); null: n
     sampler: Name
     steps: Positive
     sweep: tuple[Guidance, ...]
-    sweep_n: Positive
+    sweep_n: Several
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts
