@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from condmix.datasets._pictures import decode
 from condmix.datasets._scenes import COMBINATIONS, Dice, values_of
 from condmix.datasets._wording import describe
 from condmix.embed import BATCH, Job, Source, Work, columns, encode_shard
@@ -36,6 +35,7 @@ from condmix.encode import new_clip
 from condmix.encoders import save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
+from condmix.pictures import decode
 from condmix.prefetch import CORES
 
 SIZE = BATCH["cpu"]

@@ -3,11 +3,14 @@
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
+
+from condmix.config import Captions, Data, Paths
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
@@ -60,3 +63,22 @@ def write_shard(path: Path, samples: Iterable) -> None:
             f"{number:05}.cls": str(label),
         }
     write_tar(path, files)
+
+
+def params(root: Path, data: Data, templates: Sequence[str] = (), **others) -> SimpleNamespace:
+    """What the stages fetch, prepare and captions read, of a profile that asks nothing of its data but pictures."""
+    return SimpleNamespace(
+        **{
+            "root": root,
+            "profile": "own",
+            "paths": Paths(root, "own"),
+            "data": data,
+            "captions": Captions(templates=tuple(templates)),
+            "variants": ("experiment",),
+            "perspectives": ("image",),
+            "clip": SimpleNamespace(pretrained="openai", weights=None),
+            "prior": None,
+            "evaluate": SimpleNamespace(features=("clip",)),
+        }
+        | others
+    )

@@ -14,6 +14,7 @@ SECTIONS = {
     "data": schema.Data,
     "embed": schema.Embed,
     "generated": schema.Generated,
+    "judge": schema.Judge,
     "prior": schema.Prior,
     "train": schema.Train,
 }

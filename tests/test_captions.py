@@ -1,7 +1,6 @@
 """Captions: human ones are tidied, classes are put into templates, and what can't be said is said so."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from condmix.config import Paths
 from condmix.datasets import Dataset
 from condmix.datasets._cifar_format import write_cifar
 from condmix.datasets.demo import Demo
+from own_data import params
 from settings import section
 
 
@@ -55,9 +55,9 @@ def test_nothing_is_said_where_neither_captions_nor_classes_are_known(tmp_path):
 
 def test_the_stage_on_the_demo_world(tmp_path):
     """Caption k of the file is the caption k that `mentions` speaks of."""
-    paths = Paths(tmp_path, "demo")
+    paths = Paths(tmp_path, "own")
     Demo.draw(paths.archives, {"train": 30, "test": 4, "seed": 1})
-    captions.main(SimpleNamespace(paths=paths, data=section("data"), captions=section("captions")))
+    captions.main(params(tmp_path, section("data")))
     for split in ("train", "test"):
         content = json.loads((paths.captions / f"{split}.json").read_text())
         assert content["captions"] == Demo(paths.archives, {}).captions(split) == read_captions(paths.captions, split)
@@ -65,11 +65,11 @@ def test_the_stage_on_the_demo_world(tmp_path):
 
 
 def test_the_stage_on_cifar10(tmp_path):
-    paths = Paths(tmp_path, "cifar10")
+    paths = Paths(tmp_path, "own")
     paths.archives.mkdir(parents=True)
     pictures = {split: np.zeros((6, 32, 32, 3), np.uint8) for split in ("train", "test")}
     write_cifar(paths.archives, pictures, {split: [0, 1, 0, 1, 0, 1] for split in pictures}, ["cat", "ship"])
     data = section("data", dataset="cifar10", image_size=32)
-    captions.main(SimpleNamespace(paths=paths, data=data, captions=section("captions", templates=["a photo of a {}"])))
+    captions.main(params(tmp_path, data, templates=["a photo of a {}"]))
     assert read_captions(paths.captions, "test")[:2] == [["a photo of a cat"], ["a photo of a ship"]]
     assert sorted(path.name for path in paths.captions.iterdir()) == ["test.json", "train.json"]

@@ -45,7 +45,7 @@ def check():
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """Checks a folder of these files, beside a few pictures of two classes that are as they should be."""
-    archives = project(tmp_path, monkeypatch, dataset="folder")
+    archives = project(tmp_path, monkeypatch, dataset="folder", folder="own")
 
     def checked(files):
         good = {
@@ -61,6 +61,7 @@ def own(tmp_path, monkeypatch):
 
 SPLITS = ("train", "test")
 JPEG = encoded(np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8), "JPEG")
+FLOATS = encoded(np.zeros((9, 9), np.float32), "TIFF")
 CAPTIONED = {f"{split}/{kind}/ok.png": ["a thing"] for split in SPLITS for kind in "ab"}
 
 
@@ -83,7 +84,7 @@ def test_good_data_pass_without_a_word(own):
         ({"train/a/1.jpg": JPEG[:-200]}, True, "error: picture that does not decode: 1\n    train/a/1.jpg does not"),
         ({"test/a/1.png": "no picture"}, True, "test/a/1.png does not decode (not an image)"),
         ({"test/a/1.png": ""}, True, "test/a/1.png does not decode"),
-        ({"train/a/1.png": encoded(np.zeros((9, 9), np.uint16))}, True, "train/a/1.png does not decode (it has more"),
+        ({"train/a/1.tif": FLOATS}, True, "train/a/1.tif does not decode (it has 32 bits per pixel, mode F"),
         ({"train/a/1.png": random_picture(1, 7)}, False, "smaller than data.image_size 8: 1\n    train/a/1.png is 7x7"),
         ({"train/a/1.png": JPEG, "train/b/2.png": JPEG}, False, "warning: the same picture twice: 1\n    train/"),
         (
@@ -112,12 +113,18 @@ def test_good_data_pass_without_a_word(own):
             "train caption of more than 77 tokens, which CLIP cuts off: 1\n    train/a/ok.png: 82 tokens: far far",
         ),
         ({"captions.jsonl": "?"}, True, "captions.jsonl, line 1 is not"),
+        ({"captions.jsonl": lines(CAPTIONED | {"train/a/ok.png": ["\ud800"]})}, True, "which is not valid text"),
+        ({"notes.pdf": "", "train/\x1b[2J.mp4": ""}, False, "nor captions: 2\n    notes.pdf\n    train/\\x1b[2J.mp4\n"),
+        ({"train/a/1.gif": encoded(np.zeros((8, 8, 3), np.uint8), "GIF")}, None, "train         3  "),
     ],
 )
 def test_what_is_wrong_is_named(files, stops, says, own):
     code, output = own(files)
-    assert says in output
-    assert code == stops
+    assert says in output and "\x1b" not in output
+    assert code == bool(stops)
+    if stops is None:
+        assert "error: " not in output and "warning: " not in output
+        return
     assert ("error: " in output) == stops and output.count("error: ") + output.count("warning: ") == 1
 
 

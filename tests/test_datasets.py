@@ -18,15 +18,14 @@ from PIL import Image
 
 import own_data
 from condmix import CondmixError, config
-from condmix.datasets import SPLITS, Dataset
-from condmix.datasets import _json_stream as json_stream
+from condmix.datasets import SPLITS, Dataset, _archives, _json
 from condmix.datasets._cifar_format import ARCHIVE, FOLDER, python2_pickle, unpickle, write_cifar
 from condmix.datasets._coco_format import ANNOTATIONS, write_annotations, write_coco
-from condmix.datasets._pictures import decode
 from condmix.datasets.cifar10 import Cifar10
 from condmix.datasets.coco import Coco
 from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
+from condmix.pictures import decode
 
 CLASSES = ["cat", "dog", "ship"]
 
@@ -386,7 +385,48 @@ def test_a_zip_with_flipped_bytes(coco):
         list(Coco(coco, {}).images("train"))
 
 
-@pytest.mark.parametrize("name", ["../outside.jpg", "/outside.jpg", "train2017/../../outside.jpg"])
+def test_a_zip_with_bytes_behind_its_end(coco):
+    with open(coco / "train2017.zip", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(CondmixError, match="train2017.zip is cut short or damaged .other bytes follow its end"):
+        list(Coco(coco, {}).images("train"))
+
+
+def test_a_zip_with_a_comment_is_whole(coco):
+    with zipfile.ZipFile(coco / "train2017.zip", "a") as archive:
+        archive.comment = b"a comment"
+    assert len(list(Coco(coco, {}).images("train"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_that_holds_a_name_twice(coco):
+    with zipfile.ZipFile(coco / "train2017.zip", "a") as archive:
+        archive.writestr("train2017/000000000900.jpg", b"another")
+    with pytest.raises(CondmixError, match="it holds 'train2017/000000000900.jpg' twice"):
+        list(Coco(coco, {}).images("train"))
+
+
+def test_an_entry_is_not_unpacked_beyond_its_limit(tmp_path):
+    """Neither one that says how large it is, nor one that says it is small."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large", bytes(1 << 20))
+    with _archives.open_zip(path) as archive:
+        assert _archives.read_member(archive, "large", 1 << 20) == bytes(1 << 20)
+        with pytest.raises(CondmixError, match="bomb.zip: large has 1,048,576 bytes, and more than 1,000 are not read"):
+            _archives.read_member(archive, "large", 1000)
+        archive.getinfo("large").file_size = 1000
+        with pytest.raises(CondmixError, match="bomb.zip is cut short or damaged .*CRC"):
+            _archives.read_member(archive, "large", 1000)
+
+
+def test_a_tar_entry_is_not_unpacked_beyond_its_limit(cifar, monkeypatch):
+    monkeypatch.setattr(_archives, "TAR_BYTES", 1000)
+    with pytest.raises(CondmixError, match="cifar-10-python.tar.gz: .* bytes, and more than 1,000 are not read"):
+        Cifar10(cifar, {}).labels("test")
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "/outside.jpg", "train2017/../../outside.jpg", "C:/outside.jpg"])
 def test_a_zip_entry_that_escapes(name, coco):
     rewrite(coco / "train2017.zip", {name: b"x"})
     with pytest.raises(CondmixError, match="escapes its folder"):
@@ -400,6 +440,47 @@ def test_a_zip_entry_that_is_a_link(coco):
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(CondmixError, match="holds the link 'train2017/link.jpg'"):
         list(Coco(coco, {}).images("train"))
+
+
+NOTE = {"id": 1, "image_id": 900, "caption": "x"}
+
+
+def captions_of(**changes):
+    """A captions file of train2017 with one picture and one caption, changed so."""
+    document = {"images": [{"id": 900, "file_name": "1.jpg"}], "annotations": [NOTE]} | changes
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (captions_of(annotations=[NOTE, NOTE]), "annotations: the id 1 occurs twice: give each an id of its own"),
+        (captions_of(annotations=[NOTE, NOTE | {"id": "x1"}]), "annotations: the id 'x1' is not a whole number"),
+        (captions_of(annotations=[NOTE | {"id": None}]), "annotations: the id None is not a whole number"),
+        (captions_of(annotations=[NOTE | {"caption": None}]), "annotations: 1 has the caption None, which is not"),
+        (captions_of(annotations=[{"id": 1, "image_id": 900}]), "annotations: an entry has no caption: {'id': 1"),
+        (captions_of(annotations=[NOTE | {"image_id": "900"}]), "annotations: 1 has the image_id '900'"),
+        (captions_of(annotations=["x"]), "annotations: an entry has no id: x"),
+        (captions_of(annotations={}), "no lists of images and annotations"),
+        (captions_of(images=[{"id": 10**30, "file_name": "1.jpg"}]), "images: the id 10+ is not a whole number of 64"),
+        (captions_of(images=[{"id": 1.5, "file_name": "1.jpg"}]), "images: the id 1.5 is not a whole number"),
+        (captions_of(images=[{"id": 1, "file_name": 7}]), "images: 1 has the file_name 7, which is not a text"),
+        (captions_of(images=[{"id": 1, "file_name": "1.jpg"}] * 2), "images: the id 1 occurs twice"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_captions_file_that_is_wrong_says_where(text, says, coco):
+    rewrite(coco / ANNOTATIONS, {"annotations/captions_train2017.json": text})
+    with pytest.raises(CondmixError, match=f"annotations/captions_train2017.json.*{says}"):
+        Coco(coco, {}).ids("train")
+
+
+def test_a_caption_of_no_picture_is_named(coco):
+    rewrite(
+        coco / ANNOTATIONS, {"annotations/captions_train2017.json": captions_of(annotations=[NOTE | {"image_id": 4}])}
+    )
+    found = [("caption whose picture is not there", "captions_train2017.json: annotation 1 of picture 4")]
+    assert list(Coco(coco, {}).passed_over()) == found
 
 
 @pytest.mark.parametrize(
@@ -439,6 +520,45 @@ def test_instances_that_are_not_instances(text, coco):
         Coco(coco, {}).labels("train")
 
 
+CATEGORY = {"id": 3, "name": "car"}
+INSTANCE = {"id": 1, "image_id": 7, "category_id": 3, "area": 1.0}
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"categories": None}, "is not a COCO instances file .there is no array 'categories'"),
+        ({"categories": [CATEGORY, {"id": 4}]}, "categories: an entry has no name: {'id': 4}"),
+        ({"categories": [CATEGORY, {"name": "cat"}]}, "categories: an entry has no id"),
+        ({"categories": [CATEGORY, {"id": "4", "name": "cat"}]}, "categories: the id '4' is not a whole number"),
+        ({"categories": [CATEGORY, {"id": [4], "name": "cat"}]}, "categories: the id .4. is not a whole number"),
+        ({"categories": [CATEGORY, CATEGORY]}, "categories: the id 3 occurs twice"),
+        ({"categories": [CATEGORY, CATEGORY | {"id": 4}]}, "categories: several are named 'car'"),
+        ({"annotations": [INSTANCE | {"category_id": 5}]}, "picture 7 has the category_id 5, which is none of"),
+        ({"annotations": [INSTANCE | {"category_id": [3]}]}, "picture 7 has the category_id .3., which is none of"),
+        ({"annotations": [INSTANCE | {"area": "1"}]}, "the area of an annotation of picture 7 is '1', no number"),
+        ({"annotations": [INSTANCE | {"area": float("nan")}]}, "the area of an annotation of picture 7 is nan"),
+        ({"annotations": [{"image_id": 7, "category_id": 3}]}, "an entry has no area"),
+        ({"annotations": [[["x"] * 9]]}, "an entry has no image_id"),
+    ],
+)
+def test_an_instances_file_that_is_wrong_says_where(changes, says, coco):
+    document = {"annotations": [INSTANCE], "categories": [CATEGORY]} | changes
+    text = json.dumps({key: value for key, value in document.items() if value is not None})
+    files = {f"annotations/instances_{split}2017.json": text for split in ("train", "val")}
+    rewrite(coco / ANNOTATIONS, files)
+    with pytest.raises(CondmixError, match=f"annotations/instances_val2017.json.*{says}"):
+        Coco(coco, {}).labels("test")
+
+
+def test_instances_nested_too_deeply(coco):
+    deep = instances([]).replace('"info": {}', f'"info": {"[" * 100_000}')
+    files = {f"annotations/instances_{split}2017.json": deep for split in ("train", "val")}
+    rewrite(coco / ANNOTATIONS, files)
+    with pytest.raises(CondmixError, match="nested too deeply"):
+        Coco(coco, {}).labels("test")
+
+
 def test_half_the_instances_are_an_error(coco):
     rewrite(coco / ANNOTATIONS, {"annotations/instances_val2017.json": instances([])})
     with pytest.raises(CondmixError, match="holds no annotations/instances_train2017.json"):
@@ -448,7 +568,7 @@ def test_half_the_instances_are_an_error(coco):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_streamed_json_equals_parsed_json(chunk, indent, monkeypatch):
-    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    monkeypatch.setattr(_json, "CHUNK", chunk)
     document = {
         "info": {"annotations": [1, 2], "text": 'a "quoted" ] } , [ Ω 🙂 \\'},
         "count": 12345.5e3,
@@ -458,11 +578,11 @@ def test_streamed_json_equals_parsed_json(chunk, indent, monkeypatch):
     }
     text = json.dumps(document, indent=indent, ensure_ascii=False).encode()
     for key in ("annotations", "empty"):
-        assert list(json_stream.array_items(io.BytesIO(text), key)) == document[key]
-    with pytest.raises(ValueError, match="no array 'absent'"):
-        list(json_stream.array_items(io.BytesIO(text), "absent"))
+        assert list(_json.array_items(io.BytesIO(text), key)) == document[key]
+    with pytest.raises(LookupError, match="no array 'absent'"):
+        list(_json.array_items(io.BytesIO(text), "absent"))
     with pytest.raises(ValueError):
-        list(json_stream.array_items(io.BytesIO(text[: text.index(b"true")]), "annotations"))
+        list(_json.array_items(io.BytesIO(text[: text.index(b"true")]), "annotations"))
 
 
 # Real files

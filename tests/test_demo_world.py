@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError
+from condmix.datasets._coco_format import write_annotations
 from condmix.datasets._scenes import (
     ATTRIBUTES,
     BACKGROUND_COLOURS,
@@ -204,7 +205,9 @@ def test_the_picture_shows_its_attributes(number):
     assert np.linalg.norm(opposite - BACKGROUND_COLOURS[background]) < 40
 
 
-@pytest.mark.parametrize("change", [{"train": 0}, {"seed": -1}, {"seed": 1.5}, {"scenes": 3}, {"test": True}])
+@pytest.mark.parametrize(
+    "change", [{"train": 0}, {"train": 10**12}, {"seed": -1}, {"seed": 1.5}, {"scenes": 3}, {"test": True}]
+)
 def test_wrong_settings(change, tmp_path):
     with pytest.raises(CondmixError, match="the demo world needs"):
         Demo.draw(tmp_path, WORLD | change)
@@ -244,3 +247,68 @@ def test_truth_missing_damaged_or_of_another_version(fresh):
     path.unlink()
     with pytest.raises(CondmixError, match="attributes.json is missing"):
         Demo(fresh, {}).attribute_values("train")
+
+
+def changed(**changes):
+    """What makes another attributes.json of a world's: its first training scene changed so."""
+
+    def change(truth):
+        for key, value in changes.items():
+            truth["scenes"]["train"][key][0] = value
+        return truth
+
+    return change
+
+
+def without(*path):
+    def change(truth):
+        inner = truth
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        return truth
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("scenes"),
+        without("attributes"),
+        without("scenes", "train"),
+        without("scenes", "test", "values"),
+        without("scenes", "train", "ids", 0),
+        lambda truth: truth | {"scenes": []},
+        lambda truth: [],
+        lambda truth: 7,
+        changed(values=[0] * 3),
+        changed(values=[99] * len(ATTRIBUTES)),
+        changed(values=["0"] * len(ATTRIBUTES)),
+        changed(values=None),
+        changed(mentions=[1, 2]),
+        changed(mentions=["01"]),
+        changed(mentions=["x" * len(ATTRIBUTES)] * 5),
+    ],
+)
+def test_a_truth_of_another_shape_is_damage(change, fresh):
+    path = fresh / TRUTH
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(CondmixError, match="attributes.json is damaged .*: run the stage fetch again"):
+        Demo(fresh, {}).attribute_values("train")
+
+
+def test_a_truth_nested_too_deeply(fresh):
+    (fresh / TRUTH).write_text("[" * 100_000)
+    with pytest.raises(CondmixError, match="attributes.json is damaged .*nested too deeply"):
+        Demo(fresh, {}).attribute_values("train")
+
+
+@pytest.mark.parametrize("caption", ["", " \n"])
+def test_an_empty_caption_is_not_what_the_truth_tells_of(caption, fresh):
+    demo = Demo(fresh, {})
+    texts = {split: dict(zip(demo.ids(split), demo.captions(split), strict=True)) for split in ("train", "test")}
+    texts["train"][demo.ids("train")[2]][0] = caption
+    write_annotations(fresh, texts, SIDE, "a test")
+    with pytest.raises(CondmixError, match="picture 2 of train has other captions than attributes.json tells of"):
+        Demo(fresh, {}).captions("train")

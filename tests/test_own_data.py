@@ -1,21 +1,20 @@
 """Pictures of one's own, in folders and in shards: what is read, how it is divided, and the stages on them."""
 
-import io
+import gzip
 import json
-from types import SimpleNamespace
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from condmix import CondmixError, captions, fetch, prepare
 from condmix.captionfile import read_captions
 from condmix.config import Paths
 from condmix.datasets import Split
-from condmix.datasets._pictures import decode
 from condmix.datasets.folder import ARCHIVE, Folder
 from condmix.datasets.webdataset import Webdataset
-from own_data import encoded, random_picture, write, write_tar
+from condmix.pictures import decode
+from own_data import params, random_picture, write, write_tar
 from settings import section
 
 PICTURE = random_picture(0)
@@ -36,11 +35,10 @@ def stages(root, dataset, folder, world=None, tracked=True):
     deps = ["src", str(folder)] if tracked else ["src"]
     (root / "dvc.yaml").write_text(json.dumps({"stages": {"fetch": {"deps": deps}}}))
     data = section("data", dataset=dataset, image_size=8, folder=str(folder), world=world or {})
-    templates = section("captions", templates=["a photo of a {}"])
-    params = SimpleNamespace(root=root, profile="own", paths=Paths(root, "own"), data=data, captions=templates)
+    asked = params(root, data, templates=["a photo of a {}"])
     for stage in (fetch, prepare, captions):
-        stage.main(params)
-    return params.paths
+        stage.main(asked)
+    return asked.paths
 
 
 # Folders
@@ -116,6 +114,85 @@ def test_a_linked_folder_is_refused(tmp_path):
         Folder.pack(own, tmp_path)
 
 
+ODD_NAMES = [
+    "Screenshot 10:20:30.png", "re:zero/1.png", "a:/1.png", "C:1.png", "back\\slash.png", "\\1.png", "x\\..\\1.png",
+    os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"\xe9cole/1.png"), "\x1b[2J\n.png", "é 日本 🙂.png", "%E9.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_that_a_file_may_have_are_read(name, tmp_path):
+    """As a class, as a picture, and as what a line of captions speaks of."""
+    files = {f"train/{name}": PICTURE, name: PICTURE, "train/b/1.png": PICTURE, "test/1.png": PICTURE}
+    files["captions.jsonl"] = json.dumps({"file": f"train/{name}", "captions": ["odd"]})
+    data = packed(tmp_path, files)
+    assert sorted(captions_of(data, "train").values()) == [[], ["odd"]] and len(list(data.images("train"))) == 2
+    assert [what for what, _ in data.passed_over()] == ["picture outside of train/ and test/"]
+    changed = [where for what, where in Folder.remarks(tmp_path / "own")]
+    assert len(changed) == (1 if name == "a:/1.png" else 2 if {"\udce9", "\\"} & set(name) else 0)
+
+
+def test_captions_of_other_trainers(tmp_path):
+    """kohya's texts beside the pictures, Hugging Face's table; a byte order mark, as Excel writes, is none of them."""
+    files = {f"train/{name}": PICTURE for name in ("1.png", "2.JPG", "2.webp", "3.gif", "d.x/4.tiff")}
+    files |= {"train/1.txt": "\ufeffone\n", "train/2.caption": "two", "train/d.x/4.TXT": "four", "test/1.bmp": PICTURE}
+    files["train/metadata.csv"] = (
+        '\ufefffile_name,size,text\r\n3.gif,1,"three, ""3"""\r\n1.png,1,uno\r\ngone.png,1,x\r\n'
+    )
+    data = packed(tmp_path, files)
+    assert {name: set(texts) for name, texts in captions_of(data, "train").items()} == {
+        "train/1.png": {"one\n", "uno"},
+        "train/2.JPG": {"two"},
+        "train/2.webp": {"two"},
+        "train/3.gif": {'three, "3"'},
+        "train/d.x/4.tiff": {"four"},
+    }
+    assert list(data.passed_over()) == [
+        ("caption line whose picture is not there", "train/metadata.csv, line 4: train/gone.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("metadata.csv", "file_name,label\n1.png,3\n", "metadata.csv has no column text among file_name, label"),
+        ("metadata.csv", "", "metadata.csv has no column file_name among none"),
+        ("metadata.csv", "file_name,text\n1.png\n", "metadata.csv, line 2 has fewer columns"),
+        ("metadata.csv", 'file_name,text\n1.png,"a" b\n', "metadata.csv is no table behind line 1"),
+        ("metadata.csv", b"file_name,text\n1.png,caf\xe9\n", "metadata.csv is not UTF-8 .*save it as UTF-8"),
+        ("1.txt", b"caf\xe9", "1.txt is not UTF-8"),
+        ("captions.jsonl", "[" * 100_000, "captions.jsonl, line 1 is not .*nested too deeply"),
+    ],
+)
+def test_captions_that_cannot_be_read_are_named(name, content, says, tmp_path):
+    data = packed(tmp_path, {"train/1.png": PICTURE, "test/1.png": PICTURE, f"train/{name}": content})
+    with pytest.raises(CondmixError, match=f"pictures.zip: train/{says}"):
+        data.captions("train")
+
+
+def test_what_a_folder_holds_besides_is_named(tmp_path):
+    files = {"train/1.png": PICTURE, "test/1.png": PICTURE, "notes.txt": "", "train/1.mp4": "", "train/.2.png": ""}
+    assert list(Folder.remarks(write(tmp_path / "own", files))) == [
+        ("file that is neither picture nor captions", "notes.txt"),
+        ("file that is neither picture nor captions", "train/1.mp4"),
+    ]
+
+
+def test_two_files_of_one_stored_name_are_refused(tmp_path):
+    own = write(tmp_path / "own", {"%E9.png": PICTURE, os.fsdecode(b"\xe9.png"): PICTURE})
+    with pytest.raises(CondmixError, match="another file would have the same name: rename one"):
+        Folder.pack(own, tmp_path)
+
+
+def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path):
+    own = write(tmp_path / "own", {"train/1.png": PICTURE})
+    os.mkfifo(own / "pipe.png")
+    os.mkfifo(own / "pipe.tar")
+    for kind in (Folder, Webdataset):
+        with pytest.raises(CondmixError, match="own/pipe.(png|tar) is not a regular file"):
+            kind.pack(own, tmp_path)
+
+
 # Shards
 
 
@@ -172,6 +249,60 @@ def test_a_shard_that_is_cut_short_is_named(tmp_path):
         data.ids("train")
 
 
+def gzipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def test_shards_as_people_keep_them(tmp_path):
+    """Gzipped, whatever they are called; beside hidden files, folders and files that are no shards."""
+    samples = [write_tar(tmp_path / f"{n}.tar", {f"{n}.png": PICTURE, f"{n}.txt": "x"}).read_bytes() for n in range(4)]
+    files = {"train-0.tar": samples[0], "a/train-1.tar.gz": gzipped(samples[1]), "train-2.tar": gzipped(samples[2])}
+    files |= {"test.tgz": gzipped(samples[3]), "._train-0.tar": "resource fork", "x.tar/notes.txt": "", "README": ""}
+    own, archives = write(tmp_path / "own", files), tmp_path / "archives"
+    Webdataset.pack(own, archives)
+    write(archives, {"._train-0.tar": "resource fork"})
+    data = Webdataset(archives, {})
+    assert [name for name, _ in data.files("train")] == ["train-0.tar: 0.png", "train-2.tar: 2.png"]
+    assert [name for name, _ in data.files("test")] == ["test.tar: 3.png"]
+    assert list(data.passed_over()) == [("picture in a shard of neither train nor test", "train-1.tar: 1.png")]
+    assert [where for _, where in Webdataset.remarks(own)] == ["README", "x.tar/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("train.tar", lambda tar: tar[:1000], "is cut short or damaged"),
+        ("train.tar", lambda tar: b"", "is cut short or damaged"),
+        ("train.tar", lambda tar: b"no tar" * 200, "is cut short or damaged"),
+        ("train.tar", lambda tar: tar + tar, "is cut short or damaged .other bytes follow its end"),
+        ("train.tar", lambda tar: gzipped(tar)[:-20], "is cut short or damaged"),
+        ("train.tar.gz", lambda tar: gzipped(tar)[:40], "is cut short or damaged"),
+    ],
+)
+def test_a_damaged_shard_of_ones_own_is_named_when_it_is_packed(name, damage, says, tmp_path):
+    whole = write_tar(tmp_path / "whole.tar", {"1.png": random_picture(1, 32)}).read_bytes()
+    own = write(tmp_path / "own", {name: damage(whole), "test.tar": whole})
+    with pytest.raises(CondmixError, match=f"own/{name} {says}.*: make it again, or take it out of the folder"):
+        Webdataset.pack(own, tmp_path / "archives")
+
+
+def test_entries_of_too_many_bytes_are_not_unpacked(tmp_path):
+    """The limits are those of a header, before anything is read."""
+    data = shards(
+        tmp_path, {"train.tar": {"1.png": PICTURE, "1.txt": b" " * ((1 << 24) + 1)}, "test.tar": {"1.png": PICTURE}}
+    )
+    with pytest.raises(CondmixError, match="train.tar: 1.txt has 16,777,217 bytes, and more than 16,777,216 are not"):
+        data.captions("train")
+
+
+def test_odd_keys_are_read(tmp_path):
+    names = ["laion:1", os.fsdecode(b"caf\xe9"), "\x1b[2J"]
+    files = {f"{name}.png": PICTURE for name in names} | {"README": "x"}
+    data = shards(tmp_path, {"0.tar": files | {f"{n}.png": PICTURE for n in range(20)}}, held_out_percent=50)
+    assert len(data.ids("train")) + len(data.ids("test")) == 23
+    assert list(data.passed_over()) == [("file without an ending", "0.tar: README")]
+
+
 # Splits, for both
 
 
@@ -210,23 +341,6 @@ def test_what_is_held_out_depends_on_its_own_name_only(tmp_path):
     assert {name for name, _ in data.files("test")} == test & set(names[::2])
 
 
-# Pictures as people have them
-
-
-def test_a_photo_is_turned_upright():
-    photo = Image.new("RGB", (20, 10))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
-    file = io.BytesIO()
-    photo.save(file, "JPEG", exif=exif)
-    assert decode(file.getvalue(), "a test").shape == (20, 10, 3)
-
-
-def test_sixteen_bits_are_refused_and_not_cut_off():
-    with pytest.raises(CondmixError, match="a test does not decode .*more than 8 bits"):
-        decode(encoded(np.full((4, 4), 40000, np.uint16)), "a test")
-
-
 # The stages
 
 
@@ -241,7 +355,8 @@ def check_stages(paths):
 
 
 def test_the_stages_on_a_folder(tmp_path):
-    files = {"train/cat/1.png": random_picture(1), "train/dog/1.png": random_picture(2), "test/cat/1.png": PICTURE}
+    files = {"train/cat/1.png": random_picture(1), "train/dog/1.png": random_picture(2)}
+    files |= {f"test/cat/{number}.png": PICTURE for number in (1, 2)}
     files["train/metadata.jsonl"] = "\n".join(
         json.dumps({"file_name": f"{kind}/1.png", "text": f" a  {kind}"}) for kind in ("cat", "dog")
     )
@@ -257,9 +372,10 @@ def test_the_stages_on_shards(tmp_path):
     write_tar(own / "test-01.tar", {"2.png": PICTURE})
     paths = stages(tmp_path, "webdataset", own)
     check_stages(paths)
+    write_tar(own / "test-02.tar", {"3.png": PICTURE})
     (own / "test-01.tar").unlink()
     check_stages(stages(tmp_path, "webdataset", own))
-    assert Split.load(paths.dataset, "test").ids.tolist() == [0]  # no shard of before is left
+    assert sorted(path.name for path in paths.archives.glob("test*")) == ["test-00.tar", "test-02.tar"]
 
 
 def test_classes_alone_fill_the_templates(tmp_path):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from condmix import CondmixError, __version__
+from condmix import CondmixError, __version__, shown
 from condmix.files import exclusive
 from condmix.interrupts import interruptible
-from condmix.oserrors import printable, sentence
+from condmix.oserrors import sentence
 
 STAGES = {
     "fetch": "Download and verify the profile's archives, or draw the demo world.",
@@ -59,7 +59,7 @@ class Cli(click.Group):
             said = str(error) if isinstance(error, CondmixError) else sentence(error)
             if said is None or context.params.get("debug"):
                 raise
-            click.echo(f"condmix: {printable(said)}", err=True)
+            click.echo(f"condmix: {shown(said)}", err=True)
             sys.exit(1)
 
 

@@ -61,9 +61,10 @@ def train_clip(
     criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
     towers = accelerator.prepare_model(model)
     share = min(recipe.batch_size, len(pixels)) // world
-    if share == 0:
+    if share < 2:  # one picture is told from no other, and batch normalisation needs two
         raise CondmixError(
-            f"{len(pixels)} captioned pictures for a CLIP trained by {world} processes: lower clip.processes"
+            f"{len(pixels)} captioned pictures, in batches of {recipe.batch_size}, for a CLIP trained by {world} "
+            "processes, each of which needs 2 in a batch: lower clip.processes, or raise clip.batch_size"
         )
     model.train()
     losses = []

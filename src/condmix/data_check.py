@@ -1,8 +1,8 @@
 """`condmix data check`: every picture and caption of the profile's data set, and what is wrong with which.
 
-Works through what every data set offers. Two methods, where a data set has them, name the files:
-`files(split)` yields (name, undecoded bytes) of each picture in the order of `ids`, and `passed_over()` yields
-(what it is, where it is) of what is there and not read.
+Works through what every data set offers. Three methods, where a data set has them, name the files:
+`files(split)` yields (name, undecoded bytes) of each picture in the order of `ids`; `passed_over()` yields
+(what it is, where it is) of what is there and not read, `remarks(folder)` of what fetch leaves out of `data.folder`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from condmix import CondmixError
-from condmix.captions import collect
+from condmix import CondmixError, shown
+from condmix.captions import collect, count
 from condmix.config import Params, plugin
 from condmix.datasets import SPLITS, Dataset
-from condmix.datasets._pictures import decode
-from condmix.perspectives import parse
-from condmix.variants import resolve
+from condmix.pictures import decode
+from condmix.requirements import Holds, doubtful, lacking
 
 EXAMPLES = 5
 UNBALANCED = 10  # times as many pictures in the largest class as in the smallest
@@ -49,8 +48,8 @@ class Findings:
         """One line per kind of finding with its number, and the first places below it."""
         for level, found in (("error", self.stops), ("warning", self.warns)):
             for what, places in found.items():
-                yield f"{level}: {what}" + (f": {len(places)}" if places else "")
-                yield from (f"    {place}" for place in places[:EXAMPLES])
+                yield f"{level}: {shown(what)}" + (f": {len(places)}" if places else "")
+                yield from (f"    {shown(place)}" for place in places[:EXAMPLES])
                 if len(places) > EXAMPLES:
                     yield f"    ... and {len(places) - EXAMPLES} more"
 
@@ -63,6 +62,7 @@ class Seen:
     sides: list[int] = field(default_factory=list)  # the shorter side of each that decodes, in pixels
     classes: Counter[str] = field(default_factory=Counter)  # class name -> pictures
     captions: list[list[str]] = field(default_factory=list)  # of each picture, as the stage captions gives them
+    holds: Holds | None = None  # None where something of it could not be read
 
 
 def check_data(params: Params) -> tuple[str, Findings]:
@@ -84,13 +84,21 @@ def check_data(params: Params) -> tuple[str, Findings]:
             check_classes(data, split, seen[split], findings)
         with findings.noting():
             check_captions(data, split, params, seen[split], findings)
+            seen[split].holds = count(data, seen[split].captions, data.labels(split))
     if len(seen) == len(SPLITS):
         compare_classes(seen, findings)
-        if all(one.captions for one in seen.values()):  # else what is missing has been said
-            check_perspectives(params, seen, findings)
+        if all(one.holds for one in seen.values()):  # else what is missing has been said
+            holds = {split: one.holds for split, one in seen.items()}
+            for sentence in lacking(params, **holds):
+                findings.stops.setdefault(sentence, [])
+            findings.warns.update(doubtful(params, **holds))
     if hasattr(data, "passed_over") and seen:
         with findings.noting():
             for what, where in data.passed_over():
+                findings.warns[what].append(where)
+    if params.data.folder is not None and hasattr(data, "remarks"):
+        with findings.noting():
+            for what, where in data.remarks(params.root / params.data.folder):
                 findings.warns[what].append(where)
     return table(seen), findings
 
@@ -199,24 +207,6 @@ def context_length(model: str | dict[str, Any] | None) -> int:
 
         model = get_model_config(model)
     return (model or {}).get("text_cfg", {}).get("context_length", CONTEXT)
-
-
-def check_perspectives(params: Params, seen: dict[str, Seen], findings: Findings) -> None:
-    """Whether the data can give what the variants of params.yaml read."""
-    longest = max((len(texts) for one in seen.values() for texts in one.captions), default=0)
-    available = {"image", *(f"caption_{k}" for k in range(1, min(longest, params.embed.captions) + 1))}
-    if any(one.classes for one in seen.values()):
-        available.add("class")
-    for variant in params.variants:
-        for name in resolve(variant, params.fusion, params.perspectives).perspectives:
-            if parse(name).source not in available:
-                what = f'variant {variant} reads "{name}", which the data does not have: leave it out in params.yaml'
-                findings.stops.setdefault(what, [])
-            if name == "pseudo" and not any(seen["test"].captions):
-                what = f"variant {variant} reads pseudo, but no test picture has a caption to ask it with in evaluation"
-                findings.stops.setdefault(what, [])
-    if not any(seen["train"].captions) and not (params.clip.pretrained or params.clip.weights):
-        findings.stops.setdefault("no training picture has a caption to train a CLIP on: give clip.pretrained", [])
 
 
 def table(seen: dict[str, Seen]) -> str:

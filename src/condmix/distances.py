@@ -27,6 +27,7 @@ from condmix import CondmixError
 from condmix.frechet import Statistics, frechet_distance
 from condmix.seeds import derive
 
+NEIGHBOURS = 3  # k of precision and recall, as in the paper
 ROWS = 1000  # pictures in memory against all others at a time: 80 MB of float64 against 10,000
 
 
@@ -79,7 +80,7 @@ def gaussian_mmd(first: Tensor, second: Tensor, sigma: float = 10.0) -> float:
     return 1000 * (mean(units[0], units[0]) + mean(units[1], units[1]) - 2 * mean(units[0], units[1]))
 
 
-def precision_recall(real: Tensor, drawn: Tensor, k: int = 3) -> tuple[float, float]:
+def precision_recall(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al., 2019, arXiv:1904.06991) of features (n, F), (m, F).
 
     A set's reach is the union of balls around its pictures, each as large as the distance to the picture's

@@ -22,7 +22,6 @@ import socket
 import sqlite3
 import tarfile
 import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -32,7 +31,7 @@ from typing import NamedTuple
 
 import aiohttp
 from filelock import FileLock, Timeout
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from condmix import CondmixError, __version__
@@ -41,10 +40,10 @@ from condmix.fetch import asked_wait
 from condmix.files import replacing, write_json
 from condmix.ledger import LEDGER, SHARDS, Ledger, Row
 from condmix.messages import without_credentials
+from condmix.pictures import open_picture, to_rgb
 
 CHUNK = 1 << 16  # bytes
 TICK = 0.5  # seconds; after so long, what is due is looked for and the ledger committed
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")  # Pillow's others include some that run programs
 UNTYPED = {"application/octet-stream", "binary/octet-stream"}  # what storage services say of pictures
 PRIVATE = "private address"
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -142,9 +141,7 @@ def _locked(
     try:
         if retry:
             ledger.retry()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `pixels` is stricter
-            asyncio.run(_download(ledger, size, connections, allow_private, per_shard, limits))
+        asyncio.run(_download(ledger, size, connections, allow_private, per_shard, limits))
         return _result(ledger, size, min_success)
     finally:
         ledger.close()
@@ -313,13 +310,13 @@ def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
 
 
 def to_jpeg(body: bytes, size: int, limits: Limits) -> Picture:
-    """A picture in any of FORMATS -> JPEG with `size` pixels on the shorter side; Failure where it is none."""
+    """A picture file -> JPEG with `size` pixels on the shorter side; Failure where it is none."""
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        with open_picture(body) as image:
             original = image.size
             _check_shape(*original, limits)
             image.draft("RGB", (2 * size, 2 * size))  # a large JPEG need not be decoded at full size
-            image = _opaque(ImageOps.exif_transpose(image))
+            image = to_rgb(image)
             scale = size / min(image.size)
             width, height = (max(size, round(side * scale)) for side in image.size)
             small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -339,14 +336,6 @@ def _check_shape(width: int, height: int, limits: Limits) -> None:
         raise Failure("too many pixels")
     if min(width, height) < limits.shortest or max(width, height) > limits.ratio * min(width, height):
         raise Failure("too small or too narrow")
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """RGB, on white where it is transparent."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def write_shard(path: Path, samples: list[tuple[Row, Picture]]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.captionfile import read_captions
+from condmix.captionfile import read_captions, tidy
 from condmix.config import plugin
 from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, open_tokenizer, read_config, save_clip
@@ -247,13 +247,14 @@ def measure(dataset: Any, clip_image: Any, clip_text: Any, templates: Sequence[s
         metrics["zero_shot_accuracy"] = {"class": zero_shot(images[known], prompts, truth)}
     captions = dataset.captions("test")
     if captions is not None and not dataset.attributes:  # attributes: many pictures fit a caption equally well
-        rows = [row for row, texts in enumerate(captions[: len(images)]) if texts]
-        texts = encode_all(clip_text, [captions[row][0] for row in rows])
-        metrics["recall_at_1"] = {
-            "text_to_image": recall_at_1(texts, images[rows]),
-            "image_to_text": recall_at_1(images[rows], texts),
-            "candidates": len(rows),
-        }
+        first = {row: texts[0] for row, texts in enumerate(map(tidy, captions[: len(images)])) if texts}
+        if first:
+            texts, seen = encode_all(clip_text, list(first.values())), images[list(first)]
+            metrics["recall_at_1"] = {
+                "text_to_image": recall_at_1(texts, seen),
+                "image_to_text": recall_at_1(seen, texts),
+                "candidates": len(first),
+            }
     return metrics
 
 
@@ -287,11 +288,10 @@ def measure_attributes(dataset: Any, clip_image: Any, clip_text: Any, test_image
 
 def class_prompts(clip_text: Any, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """One vector per class (C, D): the mean over the templates, as CLIP's authors ensemble prompts."""
-    return torch.stack(
-        [encode_all(clip_text, [template.format(name) for template in templates]).mean(dim=0) for name in class_names]
-    )
+    prompts = [[template.replace("{}", name) for template in templates] for name in class_names]
+    return torch.stack([encode_all(clip_text, several).mean(dim=0) for several in prompts])
 
 
 def encode_all(encoder: Any, items: Sequence[Any]) -> Tensor:
-    """Unit vectors (N, D) on the CPU."""
+    """Unit vectors (N, D) on the CPU, N >= 1."""
     return torch.cat([encoder.encode(items[i : i + BATCH]).cpu() for i in range(0, len(items), BATCH)])

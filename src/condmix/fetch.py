@@ -13,6 +13,7 @@ import random
 import shutil
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +23,13 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
-import yaml
 from tqdm import tqdm
 
-from condmix import CondmixError, config
+from condmix import CondmixError, config, pipeline, shown
 from condmix.messages import reason, without_credentials
 
 log = logging.getLogger(__name__)
+EXAMPLES = 5  # names of files that are left out of a folder
 CHUNK = 1 << 16  # bytes; a cut connection loses at most so many that had come
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
@@ -68,8 +69,12 @@ def draw(plugin: type, settings: dict, archives: Path, partial: Path) -> None:
 
 def check_tracked(folder: str, root: Path) -> None:
     """CondmixError where DVC would not notice a change in the folder."""
-    deps = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["fetch"]["deps"]
-    if Path(folder) not in map(Path, deps):
+    stage = pipeline.read(root)["stages"].get("fetch")
+    deps = stage.get("deps") if isinstance(stage, dict) else None
+    if not isinstance(deps, list):
+        file = root / pipeline.FILE
+        raise CondmixError(f"{file}: the stage fetch lists no deps; take it back from git (git checkout {file.name})")
+    if Path(folder) not in [Path(dep) for dep in deps if isinstance(dep, str)]:
         raise CondmixError(
             f'DVC does not watch {folder}: add the line "- {folder}" to the deps of the stage fetch in dvc.yaml, '
             "so that a changed picture makes the pipeline run again"
@@ -77,7 +82,7 @@ def check_tracked(folder: str, root: Path) -> None:
 
 
 def pack(plugin: type, folder: Path, archives: Path, partial: Path) -> None:
-    """Packs aside and puts the result in the place of what was there."""
+    """Packs aside, puts the result in the place of what was there, and says what is left out."""
     if not folder.is_dir():
         raise CondmixError(f"data.folder: there is no folder {folder}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -85,6 +90,10 @@ def pack(plugin: type, folder: Path, archives: Path, partial: Path) -> None:
     plugin.pack(folder, partial)
     shutil.rmtree(archives, ignore_errors=True)
     os.replace(partial, archives)
+    remarks = list(plugin.remarks(folder))
+    for what, count in Counter(what for what, _ in remarks).items():
+        examples = [shown(where) for kind, where in remarks if kind == what][:EXAMPLES]
+        print(f"{what}: {count} ({', '.join(examples)}{', ...' if count > EXAMPLES else ''})")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from condmix import CondmixError
@@ -17,6 +16,7 @@ from condmix.config import VARIANTS, Params, plugin, plugins, unknown
 from condmix.diffusion import Schedule
 from condmix.files import replacing
 from condmix.model import load_model
+from condmix.pictures import read_picture
 from condmix.sample import Condition, Sampling, grid, sample_batches
 from condmix.shifted_diffusion import load_prior
 
@@ -205,7 +205,7 @@ def _given(
     for name, caption in zip(slots, captions, strict=False):
         given[name] = ("clip_text", caption)
     for name, encoder, content, option in (
-        ("image", "clip_image", image and _read(image), "--image"),
+        ("image", "clip_image", image and read_picture(image), "--image"),
         ("image", "clip_text", prompt, "--prompt"),
         ("class", "class_label", class_name, "--class"),
     ):
@@ -260,13 +260,3 @@ def _weights(texts: Sequence[str], perspectives: Collection[str], given: Mapping
             raise CondmixError(f"--weight was given twice for {name}; give it one weight")
         weights[name] = weight
     return weights
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError:
-        raise CondmixError(f"no picture {path}") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise CondmixError(f"{path} is not a picture that can be read ({error})") from None

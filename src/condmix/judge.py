@@ -24,20 +24,26 @@ from condmix.datasets import Split
 from condmix.files import write_json
 from condmix.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 
+FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
+
 
 def main(params: Any) -> None:
     """Train or take over the judge, measure it on the test split, write models/judge and metrics/judge.json."""
     started = time.monotonic()
     train, test = (Split.load(params.paths.dataset, name) for name in ("train", "test"))
     heads, targets = heads_of(train), targets_of(train)
+    usable, settings = (targets >= 0).any(dim=1), params.judge
+    reason = None
     if not heads:
         reason = f"the data of profile {params.profile} has neither attributes nor classes to judge by"
+    elif usable.sum() < FEWEST and not settings.weights:
+        reason = f"the data of profile {params.profile} has a single training picture that a judge could learn from"
+    if reason:
         print(reason)
         save_no_judge(params.paths.judge, reason)
         write_json(params.paths.metrics / "judge.json", {"accuracy": {}, "reason": reason})
         return
 
-    settings = params.judge
     if settings.weights:
         judge = pretrained(settings.weights.verified("judge.weights"), heads, size_of(train)).to(device())
     else:
@@ -45,7 +51,7 @@ def main(params: Any) -> None:
         judge = Judge("small_cnn", heads, size_of(train)).to(device())
         generator = torch.Generator().manual_seed(params.judge.seed)
         augment = None if train.attribute_names else partial(moved, flip=params.data.flip, generator=generator)
-        order = shuffled((targets >= 0).any(dim=1), settings.batch_size, generator)
+        order = shuffled(usable, settings.batch_size, generator)
         fit(judge, train.images, targets, order, settings.steps, settings.lr, augment)
 
     facts = {

@@ -59,6 +59,7 @@ class Measure:
     def closely(self, seen: Seen, pictures: np.ndarray) -> dict[str, Any]:
         """What only the headline pictures are asked: intervals, further distances, and whether they are copies.
 
+        Precision and recall are left out where there are too few pictures to have so many neighbours.
         `pictures` (n, S, S, 3) uint8 are those that were seen.
         """
         found: dict[str, Any] = {}
@@ -70,8 +71,11 @@ class Measure:
                 )
                 found[f"{metric_name(name)}_interval"] = [round(end, 4) for end in ends]
             found["kid" if name == "inception" else f"kid_{name}"] = round(distances.kernel_distance(real, drawn), 6)
-            precision, recall = distances.precision_recall(real, drawn)
-            found |= {f"precision_{name}": round(precision, 4), f"recall_{name}": round(recall, 4)}
+            if min(len(real), len(drawn)) > distances.NEIGHBOURS:
+                precision, recall = distances.precision_recall(real, drawn)
+                found |= {f"precision_{name}": round(precision, 4), f"recall_{name}": round(recall, 4)}
+            else:
+                print(f"precision_{name} and recall_{name} need more than {distances.NEIGHBOURS} pictures: left out")
             if name == "clip":
                 found["mmd_clip"] = round(distances.gaussian_mmd(real, drawn), 4)
         training = Split.load(self.params.paths.dataset, "train").images
@@ -105,10 +109,13 @@ class Measure:
         return ["class"] if self.split.attributes is None else list(self.split.attribute_names)
 
     def judged(self, right: np.ndarray, named: np.ndarray | None) -> dict[str, Any]:
-        """How often the judge sees what was asked for, and the whole scene: per attribute, and for the class."""
+        """How often the judge sees what was asked for, and the whole scene: per attribute, and for the class.
+
+        Where only classes are judged and none of these pictures has one, nothing is said.
+        """
         if self.split.attributes is None:
             known = self.split.labels[: len(right)] >= 0
-            return {"class_accuracy": _share(right[known, 0])}
+            return {"class_accuracy": _share(right[known, 0])} if known.any() else {}
         told = named[: len(right)]
         accuracy = _per_attribute(right, told, self.names())
         return {

@@ -70,11 +70,6 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def printable(text: str) -> str:
-    """The text with its control characters escaped: file names may hold line breaks and terminal commands."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _filled(number: int, error: BaseException) -> str:
     named = (path for cause in _causes(error) if isinstance(cause, OSError) and (path := _path(cause)))
     return SENTENCES[number].format(path=next(named, "it"))

@@ -51,6 +51,7 @@ NEUTRAL = SETTINGS | {
     "messages.py": "takes credentials out of texts that people read",
     "oserrors.py": "puts errors into words, and decides nothing else",
     "pipeline.py": "computes the keys themselves",
+    "requirements.py": "stops the pipeline or lets it go on; what it reads is part of no output",
     "tracking.py": "records a run; what it records decides nothing",
     "weights.py": "refuses a model or lets it through as it is",
 }

@@ -36,7 +36,7 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1)]
 Positive = Annotated[int, Strict(), Field(gt=0, le=10**9)]
-Several = Annotated[int, Strict(), Field(ge=2, le=10**9)]  # a covariance takes two pictures
+Several = Annotated[int, Strict(), Field(ge=2, le=10**9)]  # pictures of a set: a covariance needs two
 Pictures = Annotated[int, Strict(), Field(gt=0, le=10**12)]
 Side = Annotated[int, Strict(), Field(gt=0, le=4096)]  # pixels
 Processes = Annotated[int, Strict(), Field(gt=0, le=1024)]
@@ -349,7 +349,7 @@ Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_interval)]
 class Evaluate(Settings):
     """What is sampled and measured for each variant."""
 
-    n: Annotated[int, Strict(), Field(ge=4, le=10**9)]  # precision and recall take a picture's 3 neighbours
+    n: Several
     batch_size: Positive
     other_n: Several | None  # pictures of each further way of asking (the oracle, the prior); null: n
     sampler: Name

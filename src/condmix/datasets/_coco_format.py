@@ -9,8 +9,10 @@ unlabeled2017.zip holds pictures of which nothing is known; asked for, they foll
 import contextlib
 import io
 import json
+import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
@@ -21,14 +23,16 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.files import replacing
+from condmix.pictures import decode
 
 from ._archives import damaged, open_zip, read_member
-from ._json_stream import array_items
-from ._pictures import decode
+from ._json import array_items, parse
 
 ANNOTATIONS = "annotations_trainval2017.zip"
 FOLDERS = {"train": "train2017", "test": "val2017"}
 UNLABELED = "unlabeled2017"
+CAPTION_BYTES = 1 << 28  # of a captions file, which is parsed whole; the official one of train2017 has 92 million
+IDS = range(-(2**63), 2**63)  # what an int64 holds
 EPOCH = (1980, 1, 1, 0, 0, 0)  # every entry's date, the earliest that zip can hold: equal input, equal bytes
 
 
@@ -82,14 +86,26 @@ class CocoArchive:
         if not categories:
             return None
         largest: dict[int, tuple[float, int]] = {}
-        try:
-            for note in self._instances(split, "annotations"):
-                candidate = (note["area"], categories[note["category_id"]])
-                largest[note["image_id"]] = max(candidate, largest.get(note["image_id"], candidate))
-        except (KeyError, TypeError) as error:
-            path = self.folder / ANNOTATIONS
-            raise CondmixError(f"{path}: {_instances_name(split)} is not a COCO instances file ({error!r})") from error
+        where = f"{self.folder / ANNOTATIONS}: {_instances_name(split)}"
+        for note in self._instances(split, "annotations"):
+            picture, area, category = (_field(note, name, where) for name in ("image_id", "area", "category_id"))
+            if type(area) not in (int, float) or not math.isfinite(area) or type(picture) is not int:
+                raise CondmixError(f"{where}: the area of an annotation of picture {picture!r} is {area!r}, no number")
+            if type(category) is not int or category not in categories:
+                raise CondmixError(
+                    f"{where}: an annotation of picture {picture} has the category_id {category!r}, "
+                    f"which is none of the categories of {_instances_name('test')}"
+                )
+            candidate = (area, categories[category])
+            largest[picture] = max(candidate, largest.get(picture, candidate))
         return np.array([largest.get(picture, (0.0, -1))[1] for picture in self.ids(split)], np.int64)
+
+    def strays(self, split: str) -> Iterator[str]:
+        """The captions whose picture the captions file does not list."""
+        index = self._index(split)
+        for note in index.anns.values():
+            if note["image_id"] not in index.imgs:
+                yield f"captions_{FOLDERS[split]}.json: annotation {note['id']} of picture {note['image_id']}"
 
     def _unlabeled(self, split: str) -> dict[int, str]:
         """Picture number -> name in unlabeled2017.zip, by number; empty for the test split, and unless asked for."""
@@ -102,6 +118,8 @@ class CocoArchive:
             numbers = {int(Path(name).stem): name for name in names}
         except ValueError as error:
             raise CondmixError(f"{path} holds pictures that are not named by their number ({error})") from error
+        if any(number not in IDS for number in numbers):
+            raise CondmixError(f"{path} holds pictures whose number has more than 64 bits")
         twice = numbers.keys() & self._index(split).imgs
         if twice:
             raise CondmixError(f"{path}: {numbers[min(twice)]} is in {FOLDERS[split]} too: leave it in one of them")
@@ -115,19 +133,11 @@ class CocoArchive:
             path = self.folder / ANNOTATIONS
             name = f"annotations/captions_{FOLDERS[split]}.json"
             with open_zip(path) as archive:
-                payload = read_member(archive, name)
+                payload = read_member(archive, name, CAPTION_BYTES)
             index = COCO()
-            try:
-                index.dataset = json.loads(payload)
-                with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-                    index.createIndex()
-                complete = all(type(picture) is int for picture in index.imgs)
-                complete &= all(isinstance(image["file_name"], str) for image in index.imgs.values())
-                complete &= all(isinstance(note["caption"], str) for note in index.anns.values())
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CondmixError(f"{path}: {name} is not a COCO captions file ({error!r})") from error
-            if not index.imgs or not complete:
-                raise CondmixError(f"{path}: {name} lists no pictures, or some without id, file or caption")
+            index.dataset = _captions_document(payload, f"{path}: {name}")
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+                index.createIndex()
             self._captions[split] = index
         return self._captions[split]
 
@@ -136,8 +146,13 @@ class CocoArchive:
         if self._categories is None:
             with open_zip(self.folder / ANNOTATIONS) as archive:
                 present = _instances_name("test") in archive.namelist()
-            listed = self._instances("test", "categories") if present else ()
-            self._categories = dict(sorted((category["id"], category["name"]) for category in listed))
+            where = f"{self.folder / ANNOTATIONS}: {_instances_name('test')}, categories"
+            listed = _identified(self._instances("test", "categories") if present else (), where, "name")
+            names = {number: category["name"] for number, category in sorted(listed.items())}
+            twice = [name for name, times in Counter(names.values()).items() if times > 1]
+            if twice:
+                raise CondmixError(f"{where}: several are named '{twice[0]}': give each a name of its own")
+            self._categories = names
         return self._categories
 
     def _instances(self, split: str, array: str) -> Iterator[dict]:
@@ -149,8 +164,48 @@ class CocoArchive:
             try:
                 with archive.open(name) as stream:
                     yield from array_items(stream, array)
+            except LookupError as error:
+                raise CondmixError(f"{path}: {name} is not a COCO instances file ({error.args[0]})") from error
             except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
                 raise damaged(path, error) from error
+
+
+def _captions_document(payload: bytes, where: str) -> dict:
+    """A COCO captions file, if pictures and captions are as the format has them."""
+    try:
+        document = parse(payload)
+    except ValueError as error:
+        raise CondmixError(f"{where} is not a COCO captions file ({error})") from error
+    if not isinstance(document, dict) or not all(type(document.get(key)) is list for key in ("images", "annotations")):
+        raise CondmixError(f"{where} is not a COCO captions file (no lists of images and annotations)")
+    if not document["images"]:
+        raise CondmixError(f"{where} lists no pictures")
+    _identified(document["images"], f"{where}, images", "file_name")
+    for note in _identified(document["annotations"], f"{where}, annotations", "caption").values():
+        if type(_field(note, "image_id", f"{where}, annotations")) is not int:
+            raise CondmixError(f"{where}, annotations: {note['id']} has the image_id {note['image_id']!r}, no number")
+    return document
+
+
+def _identified(items: Iterable[object], where: str, text: str) -> dict[int, dict]:
+    """Items by their id, a whole number that none other has; `text` names the field of each that is a text."""
+    found = {}
+    for item in items:
+        number = _field(item, "id", where)
+        if type(number) is not int or number not in IDS:
+            raise CondmixError(f"{where}: the id {number!r} is not a whole number of 64 bits")
+        if number in found:
+            raise CondmixError(f"{where}: the id {number} occurs twice: give each an id of its own")
+        if not isinstance(_field(item, text, where), str):
+            raise CondmixError(f"{where}: {number} has the {text} {item[text]!r}, which is not a text")
+        found[number] = item
+    return found
+
+
+def _field(item: object, name: str, where: str) -> object:
+    if not isinstance(item, dict) or name not in item:
+        raise CondmixError(f"{where}: an entry has no {name}: {str(item)[:100]}")
+    return item[name]
 
 
 def _instances_name(split: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from condmix import CondmixError
 
-from . import Dataset
+from . import SPLITS, Dataset
 from ._coco_format import CocoArchive
 
 
@@ -46,3 +46,9 @@ class Coco(Dataset):
 
     def captions(self, split: str) -> list[list[str]]:
         return self._archive.captions(split)
+
+    def passed_over(self) -> Iterator[tuple[str, str]]:
+        """(what it is, where it is) of what is there and not read."""
+        for split in SPLITS:
+            for where in self._archive.strays(split):
+                yield "caption whose picture is not there", where

@@ -19,11 +19,13 @@ from condmix.files import write_text
 from . import SPLITS, Dataset
 from ._cifar_format import CifarArchive, write_cifar
 from ._coco_format import CocoArchive, write_annotations, write_coco
+from ._json import parse
 from ._scenes import ATTRIBUTES, SIDE, Dice, divide, picture, values_of
 from ._wording import claims, describe
 
 TRUTH = "attributes.json"
-MOST_SCENES = 1_000_000  # of a split: 3 GB
+AGAIN = "run the stage fetch again"
+MOST_SCENES = 300_000  # of a split: as many as one batch of the CIFAR-10 format may hold here
 COMPARED = 16  # pictures whose two copies are compared
 JPEG_ERROR = 16  # grey levels; two copies of a picture differ by about 2, two pictures by about 60
 
@@ -91,7 +93,13 @@ class Demo(Dataset):
         return self._cifar.split(split)[1]
 
     def captions(self, split: str) -> list[list[str]]:
-        return self._coco.captions(split)
+        captions = self._coco.captions(split)
+        for row, (texts, named) in enumerate(zip(captions, self._of_split(split)["mentions"], strict=True)):
+            if len(texts) != len(named) or not all(map(str.strip, texts)):
+                raise CondmixError(
+                    f"{self.archives}: picture {row} of {split} has other captions than {TRUTH} tells of: {AGAIN}"
+                )
+        return captions
 
     def attribute_values(self, split: str) -> np.ndarray:
         return np.array(self._of_split(split)["values"], np.int64)
@@ -106,11 +114,10 @@ class Demo(Dataset):
     def _of_split(self, split: str) -> dict:
         if self._truth is None:
             self._truth = read_truth(self.archives / TRUTH)
-        found = self._truth["scenes"][split]
+        found = self._truth[split]
         if found["ids"] != self.ids(split):
             raise CondmixError(
-                f"{self.archives / TRUTH} and the COCO annotations list different pictures of {split}: "
-                "run the stage fetch again"
+                f"{self.archives / TRUTH} and the COCO annotations list different pictures of {split}: {AGAIN}"
             )
         return found
 
@@ -119,14 +126,14 @@ class Demo(Dataset):
         if len(images) != len(self.ids(split)):
             raise CondmixError(
                 f"{self.archives}: the CIFAR-10 archive has {len(images)} pictures of {split}, "
-                f"the COCO annotations {len(self.ids(split))}: run the stage fetch again"
+                f"the COCO annotations {len(self.ids(split))}: {AGAIN}"
             )
         for row, jpeg in enumerate(islice(self._coco.images(split), COMPARED)):
             same_size = jpeg.shape == images[row].shape
             if not same_size or np.abs(jpeg - images[row].astype(float)).mean() > JPEG_ERROR:
                 raise CondmixError(
                     f"{self.archives}: picture {row} of {split} differs between the CIFAR-10 and the COCO archive: "
-                    "run the stage fetch again"
+                    f"{AGAIN}"
                 )
 
 
@@ -148,12 +155,27 @@ def write_truth(path: Path, scenes: dict) -> None:
 
 
 def read_truth(path: Path) -> dict:
+    """split -> its ids, values and mentions, as `write_truth` was given them."""
     try:
-        truth = json.loads(path.read_text(encoding="utf-8"))
+        truth = parse(path.read_bytes())
+        if truth["attributes"] != ATTRIBUTES:
+            raise CondmixError(f"{path} was drawn with other attributes than this version's: {AGAIN}")
+        scenes = {split: truth["scenes"][split] for split in SPLITS}
+        for found in scenes.values():
+            _check_scenes(**found)
     except FileNotFoundError:
         raise CondmixError(f"{path} is missing: run the stage fetch") from None
-    except ValueError as error:
-        raise CondmixError(f"{path} is damaged ({error}): run the stage fetch again") from error
-    if truth.get("attributes") != ATTRIBUTES:
-        raise CondmixError(f"{path} was drawn with other attributes than this version's: run the stage fetch again")
-    return truth
+    except (ValueError, LookupError, TypeError) as error:
+        raise CondmixError(f"{path} is damaged ({error or type(error).__name__}): {AGAIN}") from error
+    return scenes
+
+
+def _check_scenes(ids: list, values: list, mentions: list) -> None:
+    """ValueError or TypeError where a scene has no value or no mention of each attribute."""
+    known = [range(len(words)) for words in ATTRIBUTES.values()]
+    for scene, numbers, named in zip(ids, values, mentions, strict=True):
+        if not all(type(number) is int and number in those for number, those in zip(numbers, known, strict=True)):
+            raise ValueError(f"scene {scene} has no value of each attribute")
+        told = all(len(flags) == len(known) and set(flags) <= {"0", "1"} for flags in named)
+        if not told or len(named) != len(mentions[0]):
+            raise ValueError(f"scene {scene} does not say which attributes its captions name")

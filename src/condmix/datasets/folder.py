@@ -1,33 +1,44 @@
-"""Pictures of one's own in a folder; sub-folders are classes, and JSON lines beside the pictures are captions.
+"""Pictures of one's own in a folder; sub-folders are classes, and files beside the pictures are captions.
 
     train/cat/1.jpg, train/dog/2.png, test/cat/3.webp      splits, and in them classes (torchvision's ImageFolder)
     captions.jsonl   {"file": "train/cat/1.jpg", "captions": ["a cat", "a cat on a sofa"]}
     metadata.jsonl   {"file_name": "1.jpg", "text": "a cat"}      (Hugging Face's imagefolder)
+    metadata.csv     with the columns file_name and text          (the same)
+    1.txt, 1.caption beside 1.jpg: its caption                    (kohya's trainers)
 
 Classes and captions are each optional. A caption file's paths are relative to the folder that it lies in. Without
 train/ and test/, `data.world: {held_out_percent: 5}` divides the pictures. Names that begin with a dot are passed over.
 """
 
-import json
-import os
+import csv
+import io
 import posixpath
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, shown
 from condmix.files import replacing
+from condmix.pictures import SUFFIXES, decode, is_picture, read_file
 
 from . import SPLITS, Dataset
 from ._archives import open_zip, read_member
-from ._pictures import SUFFIXES, decode, divide, held_out_percent, is_picture, scattered
+from ._json import parse
+from ._own_files import is_hidden, walk
+from ._splits import divide, held_out_percent, scattered
 
 ARCHIVE = "pictures.zip"
-CAPTION_FILES = {"captions.jsonl": ("file", "captions"), "metadata.jsonl": ("file_name", "text")}  # name -> its keys
+LINES = {"captions.jsonl": ("file", "captions"), "metadata.jsonl": ("file_name", "text")}  # name -> its keys
+TABLE = "metadata.csv"
+TABLE_COLUMNS = ("file_name", "text")
+TEXTS = (".txt", ".caption")
+UNSAFE = re.compile(r"[\udc80-\udcff\\]|(?<=^[A-Za-z]):(?=/)")  # a byte that is no UTF-8, \, the colon of a drive
 EPOCH = (1980, 1, 1, 0, 0, 0)  # every entry's date, the earliest that zip can hold: equal files, equal bytes
 
 
@@ -44,16 +55,28 @@ class Folder(Dataset):
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:
         """Writes pictures.zip from the folder's pictures and caption files; equal files give equal bytes."""
-        names = sorted(filter(_is_read, _walk(folder)), key=scattered)  # as they are read later
-        if not any(map(is_picture, names)):
+        names = _read_names(walk(folder))
+        files = {_stored(name): name for name in names}
+        twice = set(names) - set(files.values())
+        if twice:
+            raise CondmixError(f"{folder}: '{min(twice)}' and another file would have the same name: rename one")
+        if not any(map(is_picture, files)):
             raise CondmixError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
         with replacing(archives / ARCHIVE) as part, zipfile.ZipFile(part, "w") as archive:
-            for name in tqdm(names, f"pack {folder.name}", unit="file", mininterval=0.5):
-                try:
-                    content = (folder / name).read_bytes()
-                except OSError as error:
-                    raise CondmixError(f"{folder / name} can't be read ({error.strerror})") from error
-                archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
+            bar = tqdm(sorted(files, key=scattered), f"pack {shown(folder.name)}", unit="file", mininterval=0.5)
+            for name in bar:  # in the order in which they are read later
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), read_file(folder / files[name]))
+
+    @staticmethod
+    def remarks(folder: Path) -> Iterator[tuple[str, str]]:
+        """(what it is, where it is) of what `pack` leaves out, and of names that it changes."""
+        names = sorted(walk(folder))
+        read = set(_read_names(names))
+        for name in names:
+            if name not in read:
+                yield "file that is neither picture nor captions", name
+            elif _stored(name) != name:
+                yield "name that is not UTF-8 or that Windows would take for another path", f"{name}: {_stored(name)}"
 
     @property
     def path(self) -> Path:
@@ -64,7 +87,7 @@ class Folder(Dataset):
         """The archive's files, in the order in which pictures are read."""
         with open_zip(self.path) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
-        return sorted((name for name in names if not _is_hidden(name)), key=scattered)
+        return sorted((name for name in names if not is_hidden(name)), key=scattered)
 
     @cached_property
     def _splits(self) -> dict[str, list[str]]:
@@ -78,18 +101,23 @@ class Folder(Dataset):
         """The captions of each picture, and the lines whose picture is not there."""
         captions: dict[str, list[str]] = {}
         unmatched = []
-        pictures = {name for name in self._names if is_picture(name)}
+        beside = defaultdict(list)  # name without its ending -> pictures
+        for name in filter(is_picture, self._names):
+            beside[posixpath.splitext(name)[0]].append(name)
+        pictures = {name for names in beside.values() for name in names}
         with open_zip(self.path) as archive:
-            for name in filter(_is_caption_file, self._names):
-                for number, line in enumerate(read_member(archive, name).splitlines(), 1):
-                    if not line.strip():
-                        continue
-                    picture, texts = _read_line(line, name, f"{self.path}: {name}, line {number}")
+            for name in self._caption_files:
+                content = read_member(archive, name)
+                for place, picture, texts in _read_captions(content, name, f"{self.path}: {name}", beside):
                     if picture in pictures:
                         captions.setdefault(picture, []).extend(texts)
                     else:
-                        unmatched.append(f"{name}, line {number}: {picture}")
+                        unmatched.append(f"{name}, {place}: {picture}")
         return captions, unmatched
+
+    @cached_property
+    def _caption_files(self) -> list[str]:
+        return [name for name in _read_names(self._names) if not is_picture(name)]
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -121,43 +149,38 @@ class Folder(Dataset):
         return np.array([numbers.get(_class_of(name), -1) for name in self._splits[split]], np.int64)
 
     def captions(self, split: str) -> list[list[str]] | None:
-        if not any(map(_is_caption_file, self._names)):
+        if not self._caption_files:
             return None
         return [self._captions[0].get(name, []) for name in self._splits[split]]
 
     def passed_over(self) -> Iterator[tuple[str, str]]:
         """(what it is, where it is) of all that the archive holds and no other method gives."""
-        used = {name for split in SPLITS for name in self._splits[split]}
+        used = {*self._caption_files, *(name for split in SPLITS for name in self._splits[split])}
         for name in sorted(set(self._names) - used):
             if is_picture(name):
                 yield "picture outside of train/ and test/", name
-            elif not _is_caption_file(name):
+            else:
                 yield "file that is neither picture nor captions", name
         for line in self._captions[1]:
             yield "caption line whose picture is not there", line
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """The files' paths below the folder, with forward slashes."""
-    for place, folders, files in os.walk(folder):
-        for name in folders:
-            if os.path.islink(os.path.join(place, name)):
-                raise CondmixError(f"{place}/{name} links to a folder, into which DVC does not look: move it there")
-        for name in files:
-            yield Path(place, name).relative_to(folder).as_posix()
+def _read_names(names: Iterable[str]) -> list[str]:
+    """Those of pictures and of captions; a text is captions if a picture has the same name but for the ending."""
+    names = list(names)
+    stems = {posixpath.splitext(name)[0] for name in names if is_picture(name)}
+
+    def is_read(name: str) -> bool:
+        if is_picture(name) or posixpath.basename(name) in (*LINES, TABLE):
+            return True
+        return name.lower().endswith(TEXTS) and posixpath.splitext(name)[0] in stems
+
+    return list(filter(is_read, names))
 
 
-def _is_hidden(name: str) -> bool:
-    """macOS leaves ._1.jpg beside 1.jpg, and __MACOSX/ in its zips."""
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-
-
-def _is_caption_file(name: str) -> bool:
-    return posixpath.basename(name) in CAPTION_FILES
-
-
-def _is_read(name: str) -> bool:
-    return not _is_hidden(name) and (is_picture(name) or _is_caption_file(name))
+def _stored(name: str) -> str:
+    """A path as the zip has it: what could not be written or would be refused when it is read is escaped, as %E9."""
+    return UNSAFE.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
 
 
 def _split_of(name: str) -> str | None:
@@ -171,15 +194,66 @@ def _class_of(name: str) -> str | None:
     return folders[0] if folders else None
 
 
-def _read_line(line: bytes, file: str, source: str) -> tuple[str, list[str]]:
-    """The picture that a line of a caption file speaks of, and what it says."""
-    path_key, text_key = CAPTION_FILES[posixpath.basename(file)]
+def _read_captions(
+    content: bytes, file: str, source: str, beside: Mapping[str, list[str]]
+) -> Iterator[tuple[str, str, list[str]]]:
+    """(place in the file, picture, what is said of it) of everything that a file of captions says."""
+    base = posixpath.basename(file)
+    if base in LINES:
+        for number, line in enumerate(content.splitlines(), 1):
+            if line.strip():
+                picture, texts = _read_line(line, LINES[base], f"{source}, line {number}")
+                yield f"line {number}", _beside(file, picture), texts
+    elif base == TABLE:
+        for number, (picture, text) in _read_table(content, source):
+            yield f"line {number}", _beside(file, picture), [text]
+    else:
+        text = _decoded(content, source)
+        for picture in beside[posixpath.splitext(file)[0]]:
+            yield "line 1", picture, [text]
+
+
+def _beside(file: str, picture: str) -> str:
+    """The stored name of a picture whose path is relative to the folder of `file`."""
+    return _stored(posixpath.normpath(posixpath.join(posixpath.dirname(file), picture)))
+
+
+def _read_line(line: bytes, keys: tuple[str, str], source: str) -> tuple[str, list[str]]:
+    """The picture that a line of JSON speaks of, and what it says."""
+    path_key, text_key = keys
     try:
-        content = json.loads(line)
+        content = parse(line)
         picture, texts = content[path_key], content[text_key]
     except (ValueError, KeyError, TypeError) as error:
         raise CondmixError(f'{source} is not {{"{path_key}": ..., "{text_key}": ...}} ({error!r})') from error
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(picture, str) or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise CondmixError(f"{source}: {path_key} must be a path, and {text_key} a text or a list of texts")
-    return posixpath.normpath(posixpath.join(posixpath.dirname(file), picture)), texts
+    return picture, texts
+
+
+def _read_table(content: bytes, source: str) -> Iterator[tuple[int, tuple[str, str]]]:
+    """(line, (picture, text)) of a table with a line of column names."""
+    reader = csv.DictReader(io.StringIO(_decoded(content, source), newline=""), strict=True)
+    try:
+        columns = reader.fieldnames or []
+        missing = [name for name in TABLE_COLUMNS if name not in columns]
+        if missing:
+            raise CondmixError(
+                f"{source} has no column {missing[0]} among {', '.join(columns) or 'none'}: rename the one that it is, "
+                "or take the file out of the folder"
+            )
+        for row in reader:
+            values = tuple(row[name] for name in TABLE_COLUMNS)
+            if None in values:
+                raise CondmixError(f"{source}, line {reader.line_num} has fewer columns than the first line")
+            yield reader.line_num, values
+    except csv.Error as error:
+        raise CondmixError(f"{source} is no table behind line {reader.line_num} ({error})") from error
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CondmixError(f"{source} is not UTF-8 ({error}): save it as UTF-8") from error

@@ -1,20 +1,24 @@
 """Pictures of one's own in tar shards (https://github.com/webdataset/webdataset), as img2dataset writes them.
 
-    000000012.jpg (.jpeg, .png, .webp)    one sample is the files of one key, one after the other
+    000000012.jpg (.png, .webp, .gif ...) one sample is the files of one key, one after the other
     000000012.txt                         its caption
     000000012.json                        or its captions: {"caption": "..."} or {"captions": ["...", "..."]}
     000000012.cls                         its class
 
 A shard belongs to the split that its path begins with: train/00000.tar, test-00000.tar. Where none does (img2dataset's
-00000.tar), `data.world: {held_out_percent: 5}` divides the samples by their keys.
+00000.tar), `data.world: {held_out_percent: 5}` divides the samples by their keys. Gzipped shards of one's own (.tar.gz,
+.tgz) are unzipped by the stage fetch. Names that begin with a dot are passed over.
 """
 
-import json
+import gzip
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
@@ -22,16 +26,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, shown
 from condmix.files import replacing
+from condmix.pictures import check_size, decode, is_picture
 
 from . import SPLITS, Dataset
-from ._archives import check_member, damaged, missing
-from ._pictures import decode, divide, held_out_percent, is_picture
+from ._archives import AGAIN, check_member, damaged, missing
+from ._json import parse
+from ._own_files import is_hidden, walk
+from ._splits import divide, held_out_percent
 
-KEY = re.compile(r"((?:.*/)?[^./]+)(\.[^/]*)")  # a key ends at its file name's first dot
+KEY = re.compile(r"((?:.*/)?[^./]+)(\.[^/]*)", re.DOTALL)  # a key ends at its file name's first dot
 SPLIT = re.compile(rf"({'|'.join(SPLITS)})[^a-z]")
 TEXTS = (".txt", ".json", ".cls")
+TEXT_BYTES = 1 << 24  # of one of them
+SHARD = re.compile(r"(.*)\.(tar|tar\.gz|tgz)", re.DOTALL)
+GZIP = b"\x1f\x8b"  # how a gzipped file begins, whatever it is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +74,28 @@ class Webdataset(Dataset):
 
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:
-        """Copies the shards as they are."""
-        shards = sorted(folder.rglob("*.tar"))
+        """Copies the shards, unzipped; CondmixError names the one that is damaged."""
+        shards = sorted(filter(SHARD.fullmatch, walk(folder)))
         if not shards:
-            raise CondmixError(f"{folder} holds no shards (*.tar)")
-        for shard in tqdm(shards, f"copy {folder.name}", unit="shard", mininterval=0.5):
-            with replacing(archives / shard.relative_to(folder)) as part:
-                try:
-                    shutil.copyfile(shard, part)
-                except PermissionError as error:
-                    raise CondmixError(f"{shard} can't be read ({error.strerror})") from error
+            raise CondmixError(f"{folder} holds no shards (*.tar, *.tar.gz, *.tgz)")
+        for name in tqdm(shards, f"copy {shown(folder.name)}", unit="shard", mininterval=0.5):
+            target = archives / f"{SHARD.fullmatch(name)[1]}.tar"
+            if target.exists():
+                raise CondmixError(f"{folder / name} and another shard would both be {target.name}: rename one")
+            with replacing(target) as part:
+                _copy(folder / name, part)
+
+    @staticmethod
+    def remarks(folder: Path) -> Iterator[tuple[str, str]]:
+        """(what it is, where it is) of what `pack` leaves out."""
+        for name in sorted(walk(folder)):
+            if not SHARD.fullmatch(name):
+                yield "file that is not a shard", name
 
     @cached_property
     def _contents(self) -> Contents:
-        shards = sorted(self.archives.rglob("*.tar"))
+        shards = sorted(path for path in self.archives.rglob("*.tar") if path.is_file())
+        shards = [path for path in shards if not is_hidden(path.relative_to(self.archives).as_posix())]
         if not shards:
             raise missing(self.archives / "*.tar")
         contents = Contents()
@@ -100,7 +118,8 @@ class Webdataset(Dataset):
     def class_names(self) -> list[str]:
         """What the .cls files hold, numbers in their order."""
         names = {sample.class_name for split in SPLITS for sample in self._splits[split]} - {None}
-        return sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+        # Decimal, as int() takes no more than 4300 digits
+        return sorted(names, key=lambda name: (0, Decimal(name), "") if name.isdecimal() else (1, 0, name))
 
     def ids(self, split: str) -> list[int]:
         return list(range(len(self._splits[split])))
@@ -110,8 +129,10 @@ class Webdataset(Dataset):
         for shard, samples in groupby(self._splits[split][rows], key=lambda sample: sample.shard):
             with open(shard, "rb") as file:
                 for sample in samples:
+                    name = f"{shard.relative_to(self.archives)}: {sample.name}"
+                    check_size(sample.size, f"{self.archives}/{name}")
                     file.seek(sample.start)
-                    yield f"{shard.relative_to(self.archives)}: {sample.name}", file.read(sample.size)
+                    yield name, file.read(sample.size)
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         for decoder in self.decoders(split):
@@ -141,23 +162,66 @@ class Webdataset(Dataset):
                 yield "picture in a shard of neither train nor test", f"{sample.shard.name}: {sample.name}"
 
 
-def _read_shard(shard: Path, contents: Contents) -> None:
-    """Adds a shard's samples; headers and texts are read, pictures are skipped."""
+def _copy(shard: Path, part: Path) -> None:
+    """One's own shard as it will be read; CondmixError says what is wrong with it."""
+    if not shard.is_file():
+        raise CondmixError(f"{shard} is not a regular file, so it is not read")
+    mend = "make it again, or take it out of the folder"
     try:
-        with tarfile.open(shard, "r:") as archive:
-            for key, members in groupby(_members(shard, archive), key=lambda member: KEY.fullmatch(member.name)[1]):
-                _read_sample(shard, archive, key, list(members), contents)
+        with open(shard, "rb") as file:
+            zipped = file.read(len(GZIP)) == GZIP
+            file.seek(0)
+            with open(part, "wb") as copy:
+                shutil.copyfileobj(gzip.open(file) if zipped else file, copy, 1 << 20)
+    except PermissionError as error:
+        raise CondmixError(f"{shard} can't be read ({error.strerror})") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged(shard, error, mend) from error
+    with _opened(part, shard, mend) as archive:
+        for _ in _members(shard, archive):
+            pass
+
+
+@contextmanager
+def _opened(path: Path, shown_as: Path, mend: str = AGAIN) -> Iterator[tarfile.TarFile]:
+    """The tar at `path`; what is wrong with it is said of `shown_as`, and `mend` is what to do about it."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            yield archive
+            with open(path, "rb") as file:
+                file.seek(archive.offset)
+                while block := file.read(1 << 20):
+                    if block.strip(b"\0"):
+                        raise damaged(shown_as, "other bytes follow its end", mend)
     except CondmixError:
         raise
     except Exception as error:  # tarfile, OS and header errors: a damaged tar fails in many ways
-        raise damaged(shard, error) from error
+        raise damaged(shown_as, error, mend) from error
+
+
+def _read_shard(shard: Path, contents: Contents) -> None:
+    """Adds a shard's samples; headers and texts are read, pictures are skipped."""
+    before = len(contents.samples)
+    with _opened(shard, shard) as archive:
+        keyed = []
+        for member in _members(shard, archive):
+            if is_hidden(member.name):
+                continue
+            if KEY.fullmatch(member.name):
+                keyed.append(member)
+            else:
+                contents.passed_over.append(("file without an ending", f"{shard.name}: {member.name}"))
+        for key, members in groupby(keyed, key=lambda member: KEY.fullmatch(member.name)[1]):
+            _read_sample(shard, archive, key, list(members), contents)
+    if len(contents.samples) == before:
+        contents.passed_over.append(("shard without a picture", shard.name))
 
 
 def _members(shard: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files that have a key; those without are hidden ones, such as macOS leaves."""
+    """The shard's files; links and whatever else is no plain file are refused."""
     for member in archive:
-        check_member(shard, member.name, link=not (member.isfile() or member.isdir()))
-        if member.isfile() and KEY.fullmatch(member.name):
+        check_member(shard, member.name, link=not (member.isfile() or member.isdir()) or member.issparse())
+        if member.isfile():
             yield member
 
 
@@ -171,6 +235,7 @@ def _read_sample(
         if is_picture(suffix):
             pictures.append(member)
         elif suffix in TEXTS:
+            check_size(member.size, f"{shard}: {member.name}", TEXT_BYTES)
             texts[suffix] = archive.extractfile(member).read()
         else:
             contents.passed_over.append((f"file of a kind that is not read ({suffix})", f"{shard.name}: {member.name}"))
@@ -199,7 +264,7 @@ def _captions(texts: dict[str, bytes], source: str) -> list[str] | None:
     if plain is None and document is None:
         return None
     try:
-        content = json.loads(document or "{}")
+        content = parse(document or "{}")
         listed = content.get("captions") or []
         found = [plain, content.get("caption"), *listed]
     except (ValueError, AttributeError, TypeError) as error:

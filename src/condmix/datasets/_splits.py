@@ -1,43 +1,17 @@
-"""Picture files: which they are, how they decode, and which of them are held out where nobody made a test split."""
+"""Which pictures belong to which split, and which are held out where nobody made a test split."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageOps
 
 from condmix import CondmixError
 
 from . import SPLITS
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-DEEP = ("I", "F")  # Pillow's modes of more than 8 bits begin so; its conversion to RGB cuts them off at 255
-
-
-def is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def decode(payload: bytes, source: str) -> np.ndarray:
-    """JPEG, PNG or WebP bytes to (H, W, 3) uint8 RGB, upright; raises CondmixError naming `source`.
-
-    Transparency is dropped, and of an animation the first frame is taken.
-    """
-    try:
-        with Image.open(io.BytesIO(payload)) as picture:
-            if picture.mode.startswith(DEEP):
-                raise ValueError(f"it has more than 8 bits per channel, mode {picture.mode}: save it as 8-bit RGB")
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, struct.error, ...
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise CondmixError(f"{source} does not decode ({reason})") from error
-
 
 def scattered(name: str) -> bytes:
     """A key that sorts names in an order as good as random, and always the same."""
-    return hashlib.sha256(name.encode()).digest()
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
 
 def held_out_percent(settings: dict) -> int | None:

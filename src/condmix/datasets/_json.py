@@ -1,17 +1,29 @@
-"""A large JSON object, read as a stream -> the items of one of its arrays, one at a time in memory."""
+"""JSON that somebody else wrote: parsed whole, or the items of one array of a large object, one at a time in memory.
+
+Whatever is wrong with it is a ValueError, nesting too deep for Python among it.
+"""
 
 import codecs
 import json
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 CHUNK = 1 << 20
 LARGEST = 1 << 26  # characters of one value; more is damage, and not worth reading to the end for
+TOO_DEEP = "it is nested too deeply"
 DELIMITERS = tuple(" \t\r\n,:]}")
 
 
+def parse(text: str | bytes) -> Any:
+    """`json.loads`."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+
+
 def array_items(stream: BinaryIO, key: str) -> Iterator:
-    """Yields the items of the top-level array `key`; raises ValueError where the text is no such object."""
+    """Yields the items of the top-level array `key`; LookupError where the object has no such array."""
     text = _Text(stream)
     text.expect("{")
     while not text.skip("}"):
@@ -28,7 +40,7 @@ def array_items(stream: BinaryIO, key: str) -> Iterator:
         text.skip(",")
         if name == key:
             return
-    raise ValueError(f"there is no array {key!r}")
+    raise LookupError(f"there is no array {key!r}")
 
 
 class _Text:
@@ -72,6 +84,8 @@ class _Text:
         while True:
             try:
                 value, end = self._decode(self._buffer, self._at)
+            except RecursionError:
+                raise ValueError(TOO_DEEP) from None
             except ValueError:
                 if len(self._buffer) - self._at > LARGEST or not self._more():
                     raise
