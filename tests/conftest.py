@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
 from condmix.config import load
@@ -27,7 +28,7 @@ CONF = {
     "data": {"dataset": "demo", "image_size": 8},
     "clip": {},
     "model": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-    "train": {"images": 96, "batch_size": 8, "lr": 1e-3, "checkpoint_seconds": 0, "log_every": 4},
+    "train": {"images": 96, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "checkpoint_seconds": 0, "log_every": 4},
     "evaluate": {"n": 6, "steps": 2, "sweep": [1.0, 2.0], "sweep_n": 4, "batch_size": 4, "features": ["judge"]},
 }
 
@@ -82,6 +83,21 @@ def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str
         "encoder": "random",
     }
     (folder / "variant.json").write_text(json.dumps(card))
+
+
+@pytest.fixture(autouse=True)
+def forgetful_accelerate():
+    """Accelerate keeps its state for as long as a process lives: without this, a test would find the one before."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)  # as Accelerate's own tests do
+    GradientState._reset_state()
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def arithmetic(request, monkeypatch):
+    """The arithmetic that `precision: auto` stands for: a test with this fixture runs under both, on any machine."""
+    monkeypatch.setattr("condmix.precision.in_hardware", lambda: request.param == "bf16")
+    return request.param
 
 
 @pytest.fixture

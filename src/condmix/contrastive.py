@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.processes import averaging
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training unstable
 
@@ -37,7 +39,7 @@ class Recipe:
 
 
 def train_clip(
-    accelerator: Accelerator,
+    group: PartialState,
     model: nn.Module,
     tokenizer: Callable[[Sequence[str]], Tensor],
     pixels: np.ndarray,
@@ -53,13 +55,13 @@ def train_clip(
     """
     from open_clip.loss import ClipLoss
 
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank, world = group.process_index, group.num_processes
     rng = np.random.default_rng(seed)
-    model.to(accelerator.device)
+    model.to(group.device)
     optimizers = make_optimizers(model, recipe)
     # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
     criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
-    towers = accelerator.prepare_model(model)
+    towers = averaging(model, group)
     share = min(recipe.batch_size, len(pixels)) // world
     if share == 0:
         raise CondmixError(
@@ -75,21 +77,21 @@ def train_clip(
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
         mirrored = rng.random(len(index)) < 0.5
         mine = slice(rank * share, (rank + 1) * share)
-        images = normalise(torch.from_numpy(pixels[index[mine]]).to(accelerator.device), model)
+        images = normalise(torch.from_numpy(pixels[index[mine]]).to(group.device), model)
         if recipe.flip:
-            flips = torch.from_numpy(mirrored[mine]).to(accelerator.device)
+            flips = torch.from_numpy(mirrored[mine]).to(group.device)
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        image_features, text_features, scale = towers(images, tokenizer(texts[mine]).to(accelerator.device))
+        image_features, text_features, scale = towers(images, tokenizer(texts[mine]).to(group.device))
         loss = criterion(image_features, text_features, scale)
-        losses.append(accelerator.reduce(loss.detach(), "mean").item())
+        losses.append(reduce(loss.detach(), "mean").item())
         if not math.isfinite(losses[-1]):
             raise CondmixError(f"the CLIP's loss became {losses[-1]} at step {step}: lower clip.lr ({recipe.lr:g})")
         model.zero_grad()
-        accelerator.backward(loss)
+        loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse], 1.0)
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * learning_rate(step, recipe)
+            for settings in optimizer.param_groups:
+                settings["lr"] = recipe.lr * learning_rate(step, recipe)
             optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from condmix.encoders.clip_text import ClipText
 from condmix.files import write_json
 from condmix.npy import write_pixels
 from condmix.probes import linear_probe, recall_at_1, zero_shot
-from condmix.processes import spawn
+from condmix.processes import join_group, spawn
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
 BATCH = 250
@@ -237,11 +236,11 @@ def train_member(scratch: Path, model_settings: str | dict[str, Any], recipe: Re
     """In each process: train on what lies in `scratch`, and leave the weights and the loss there."""
     torch.manual_seed(seed)  # a model's first weights come from the global generator
     model, _, tokenizer = new_clip(model_settings)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    group = join_group()
     pixels = np.load(scratch / PIXELS, mmap_mode="r")
     captions = json.loads((scratch / CAPTIONS).read_text())
-    loss = train_clip(accelerator, model, tokenizer, pixels, captions, recipe, seed)
-    if accelerator.is_main_process:
+    loss = train_clip(group, model, tokenizer, pixels, captions, recipe, seed)
+    if group.is_main_process:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, scratch / TRAINED)
         (scratch / LOSS).write_text(json.dumps(loss))

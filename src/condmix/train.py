@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
 from condmix.perspectives import parse
 from condmix.precision import bf16
-from condmix.processes import together
+from condmix.processes import averaging, join_group, together
 from condmix.pseudo import perturbed
 from condmix.sample import Sampling, sample_grid
 from condmix.seeds import derive
@@ -53,17 +53,14 @@ def main(params: settings.Params, variant: str) -> None:
 
 def run(params: settings.Params, variant: str) -> None:
     """The training itself, in each process."""
-    # Without cpu=True, Accelerate takes each of several CPU processes for the only one.
-    cpu = not torch.cuda.is_available()
-    mixed = "bf16" if bf16(params.train.precision) else "no"
-    trainer = Trainer(params, variant, Accelerator(cpu=cpu, mixed_precision=mixed))
-    if not trainer.accelerator.is_main_process:
-        trainer.accelerator.wait_for_everyone()
+    trainer = Trainer(params, variant, join_group())
+    if not trainer.group.is_main_process:
+        trainer.group.wait_for_everyone()
         trainer.resume()
         trainer.fit(Run())
         return
     with trainer.checkpoint.lock():  # the others wait, or they could read a state that is about to change
-        trainer.accelerator.wait_for_everyone()
+        trainer.group.wait_for_everyone()
         trainer.checkpoint.remove_finished_others()
         trainer.resume()
         described = {**trainer.described(), "guidance": params.guidance}
@@ -77,13 +74,13 @@ def run(params: settings.Params, variant: str) -> None:
 class Trainer:
     """The state of one run, and how it advances by a step, is saved, and is resumed."""
 
-    def __init__(self, params: settings.Params, variant: str, accelerator: Accelerator):
-        self.params, self.variant, self.accelerator = params, variant, accelerator
-        self.settings, self.device = params.train, accelerator.device
+    def __init__(self, params: settings.Params, variant: str, group: PartialState):
+        self.params, self.variant, self.group = params, variant, group
+        self.settings, self.device = params.train, group.device
         self.data = Split.load(params.paths.dataset, "train")
         self.data_sha256 = load_meta(params.paths.dataset)["splits"]["train"]["images_sha256"]
         self.packed = Packed.load(params.paths.packed(variant), "train")
-        _check_data(self.data, self.packed, params, accelerator.num_processes)
+        _check_data(self.data, self.packed, params, group.num_processes)
 
         self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps).to(self.device)
         self.images = self.data.images
@@ -107,7 +104,8 @@ class Trainer:
             foreach=None if self.device.type == "cuda" else True,
         )
         network = torch.compile(self.model) if params.train.compile else self.model
-        self.network = accelerator.prepare_model(network)
+        self.network = averaging(network, group)
+        self.bf16 = bf16(params.train.precision)
         self.checkpoint = Checkpoint(project_root(), self._key())
 
     def described(self) -> dict[str, Any]:
@@ -128,7 +126,7 @@ class Trainer:
 
     def fit(self, tracked: Run) -> None:
         """Advance to the last step, saving the state every `checkpoint_seconds`."""
-        main = self.accelerator.is_main_process
+        main = self.group.is_main_process
         started = saved = time.monotonic()
         before = self.seconds
         previews = {self.steps * quarter // 4 for quarter in (1, 2, 3, 4)}
@@ -153,7 +151,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps, self.settings)
         value = self.backward(self.batch(step))
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step = step + 1
@@ -173,9 +171,9 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for part in parts(count, self.settings.micro_batch):
             # processes exchange gradients once, with those of the last part
-            alone = part.stop < count
-            with self.accelerator.no_sync(self.network) if alone else nullcontext():
-                with self.accelerator.autocast():
+            alone = part.stop < count and self.group.num_processes > 1
+            with self.network.no_sync() if alone else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     x_t = self.schedule.add_noise(x_0[part], noise[part], t[part])
                     views = {name: rows[part] for name, rows in vectors.items()}
                     output = self.network(x_t, t[part], views, mask[part]).float()
@@ -189,7 +187,7 @@ class Trainer:
                         diffusion.min_snr_gamma,
                     )
                 value = losses.sum() / count
-                self.accelerator.backward(value)
+                value.backward()
             total += value.detach()
         return total
 
@@ -199,7 +197,7 @@ class Trainer:
         Pictures (B, 3, S, S) in [-1, 1], vectors {perspective: (B, d_p)}, mask (B, P) with sources dropped,
         times (B,) and noise (B, 3, S, S).
         """
-        size, rank, world = self.settings.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        size, rank, world = self.settings.batch_size, self.group.process_index, self.group.num_processes
         share = slice(rank * size // world, (rank + 1) * size // world)
         generator = torch.Generator(self.device).manual_seed(derive(self.params.seed, "step", step))
         torch.manual_seed(derive(self.params.seed, "dropout", step, rank))  # inside the network
@@ -267,7 +265,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for i, value in enumerate(self.average):
             value.copy_(tensors[f"average.{i}"])
-        if self.accelerator.is_main_process:
+        if self.group.is_main_process:
             print(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}", file=sys.stderr)
 
     def write(self, tracked: Run) -> None:
@@ -280,7 +278,7 @@ class Trainer:
             "images_seen": self.step * self.settings.batch_size,
             "images_per_second": round(self.step * self.settings.batch_size / self.seconds, 1),
             "seconds": round(self.seconds, 1),
-            "processes": self.accelerator.num_processes,
+            "processes": self.group.num_processes,
             "final_loss": self.rows[-1][1],
             "dataset_sha256": self.data_sha256,
             "class_names": self.data.class_names,
@@ -307,13 +305,13 @@ class Trainer:
             desc=f"train {self.variant}",
             unit="img",
             unit_scale=True,
-            disable=not self.accelerator.is_main_process,
+            disable=not self.group.is_main_process,
             mininterval=1.0,
         )
 
     def _log(self, value: float, norm: float, bar: tqdm, tracked: Run) -> None:
         self._check_finite(value, norm)
-        if not self.accelerator.is_main_process:
+        if not self.group.is_main_process:
             return
         lr = self.optimizer.param_groups[0]["lr"]
         seen = self.step * self.settings.batch_size
@@ -334,8 +332,8 @@ class Trainer:
     def _key(self) -> str:
         fusion = f"fusions/{self.packed.variant['fusion']}.py"
         code = [*pipeline.stage_code("train"), *pipeline.closure(fusion, pipeline.NEUTRAL)]
-        precision = "bf16" if bf16(self.settings.precision) else "fp32"
-        facts = arithmetic(self.device, precision, self.accelerator.num_processes)
+        precision = "bf16" if self.bf16 else "fp32"
+        facts = arithmetic(self.device, precision, self.group.num_processes)
         inputs = [self.params.paths.dataset, self.params.paths.packed(self.variant)]
         return pipeline.key(code, self.params, inputs, facts, {*IRRELEVANT, *pipeline.UNDECLARED["train"]})
 
