@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.losses import Losses
 from condmix.processes import averaging
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training unstable
@@ -68,7 +69,7 @@ def train_clip(
             f"{len(pixels)} captioned pictures for a CLIP trained by {world} processes: lower clip.processes"
         )
     model.train()
-    losses = []
+    losses, normalise = Losses("the CLIP", "clip.lr", recipe.lr), normaliser(model, group.device)
     progress = tqdm(
         total=recipe.steps * share * world, desc="train CLIP", unit="img", unit_scale=True, disable=rank > 0
     )
@@ -77,15 +78,15 @@ def train_clip(
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
         mirrored = rng.random(len(index)) < 0.5
         mine = slice(rank * share, (rank + 1) * share)
-        images = normalise(torch.from_numpy(pixels[index[mine]]).to(group.device), model)
+        images = normalise(torch.from_numpy(pixels[index[mine]]))
         if recipe.flip:
-            flips = torch.from_numpy(mirrored[mine]).to(group.device)
+            flips = torch.from_numpy(mirrored[mine]).to(group.device, non_blocking=True)
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        image_features, text_features, scale = towers(images, tokenizer(texts[mine]).to(group.device))
+        tokens = tokenizer(texts[mine]).to(group.device, non_blocking=True)
+        image_features, text_features, scale = towers(images, tokens)
         loss = criterion(image_features, text_features, scale)
-        losses.append(reduce(loss.detach(), "mean").item())
-        if not math.isfinite(losses[-1]):
-            raise CondmixError(f"the CLIP's loss became {losses[-1]} at step {step}: lower clip.lr ({recipe.lr:g})")
+        if losses.add(reduce(loss.detach(), "mean")):
+            progress.set_postfix(loss=f"{losses.values[-1]:.3f}")
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse], 1.0)
@@ -96,10 +97,10 @@ def train_clip(
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         progress.update(len(index))
-        progress.set_postfix(loss=f"{losses[-1]:.3f}")
     progress.close()
+    losses.read()
     model.eval()
-    return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+    return float(np.mean(losses.values[-max(1, recipe.steps // 10) :]))
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -144,9 +145,12 @@ def draw_text(captions: Sequence[str], joined: float, rng: np.random.Generator) 
     return captions[rng.integers(len(captions))]
 
 
-def normalise(pixels: Tensor, model: nn.Module) -> Tensor:
-    """uint8 (B, 3, S, S) at the model's size -> its input, as its own preprocessing ends."""
-    mean, std = (
-        torch.tensor(model.visual.preprocess_cfg[key], device=pixels.device)[:, None, None] for key in ("mean", "std")
-    )
-    return (pixels.float() / 255 - mean) / std
+def normaliser(model: nn.Module, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A function of uint8 (B, 3, S, S) at the model's size: its input on `device`, as its own preprocessing ends."""
+    asked = model.visual.preprocess_cfg
+    mean, std = (torch.tensor(asked[key], device=device)[:, None, None] for key in ("mean", "std"))
+
+    def normalise(pixels: Tensor) -> Tensor:
+        return (pixels.to(device, non_blocking=True).float() / 255 - mean) / std
+
+    return normalise

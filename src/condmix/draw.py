@@ -95,13 +95,13 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         rows = torch.from_numpy(job.rows(len(told))[rank::world])
         if not len(rows):
             continue
-        vectors, mask = told.batch(rows, device)
+        vectors, mask = told.batch(rows)
         change, _, perspective = job.change.partition(" ")
         if change == "without":
             mask[:, list(packed.vectors).index(perspective)] = False
         elif change == "wrong":
             slot = list(packed.vectors).index(perspective)
-            others, present = told.batch(torch.from_numpy(another(len(told)))[rows], device)
+            others, present = told.batch(torch.from_numpy(another(len(told)))[rows])
             vectors[perspective], mask[:, slot] = others[perspective], present[:, slot]
         at = replace(sampling, guidance=job.guidance)
         seeds = job.seeds(params.seed)[rank::world]

@@ -55,8 +55,7 @@ def main(
     unwanted = _negative(model.architecture.perspectives, negatives, variant)
     weight_of = _weights(weights, model.architecture.perspectives, given)
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     sampling = Sampling(
         Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
         card["diffusion.prediction"],
@@ -70,14 +69,14 @@ def main(
 
     def repeated(content: dict[str, Any]) -> Condition:
         vectors, mask = encode(content, card, params.paths.clip)
-        return {name: row.expand(n, -1).to(device) for name, row in vectors.items()}, mask.expand(n, -1).to(device)
+        return {name: row.expand(n, -1) for name, row in vectors.items()}, mask.expand(n, -1)
 
     vectors, mask = repeated(given)
     if prior:
         if prompt is None:
             raise CondmixError("--prior turns the words of --prompt into pictures' vectors; give a --prompt")
-        imagined = load_prior(params.paths.prior, card["encoder"]).sample(vectors["image"], range(seed, seed + n))
-        vectors["image"] = imagined.to(device)
+        trained = load_prior(params.paths.prior, card["encoder"])
+        vectors["image"] = trained.sample(vectors["image"], range(seed, seed + n))
     batches = sample_batches(
         model,
         sampling,

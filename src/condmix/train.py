@@ -17,7 +17,6 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,7 +81,7 @@ class Trainer:
         self.packed = Packed.load(params.paths.packed(variant), "train")
         _check_data(self.data, self.packed, params, group.num_processes)
 
-        self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps).to(self.device)
+        self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps)
         self.images = self.data.images
         self.steps = math.ceil(params.train.images / params.train.batch_size)
         self.step = 0
@@ -200,6 +199,9 @@ class Trainer:
         size, rank, world = self.settings.batch_size, self.group.process_index, self.group.num_processes
         share = slice(rank * size // world, (rank + 1) * size // world)
         generator = torch.Generator(self.device).manual_seed(derive(self.params.seed, "step", step))
+        on_cpu = generator
+        if self.device.type != "cpu":
+            on_cpu = torch.Generator().manual_seed(derive(self.params.seed, "choices", step))
         torch.manual_seed(derive(self.params.seed, "dropout", step, rank))  # inside the network
 
         index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
@@ -212,7 +214,7 @@ class Trainer:
         everything = torch.ones(size, self.packed.present.shape[1], dtype=torch.bool, device=self.device)
         kept = drop_sources(everything, self.settings.p_uncond, self.settings.p_source, generator)[share]
         drawn = len(self.packed.choices)
-        choices = torch.rand((size, drawn), generator=generator, device=self.device)[share] if drawn else None
+        choices = torch.rand((size, drawn), generator=on_cpu)[share] if drawn else None  # of rows in the CPU's memory
         vectors, present = self.packed.batch(index, self.device, choices)
         noise_of = {"pseudo": self.settings.pseudo_noise, "caption": self.settings.caption_noise}
         for name, rows in vectors.items():  # last of all draws, so that variants without noise see the others unchanged
@@ -232,7 +234,7 @@ class Trainer:
         model = ConditionalModel(self.model.architecture).to(self.device, memory_format=torch.channels_last)
         model.load_state_dict(self.averaged())
         held_out = Packed.load(self.params.paths.packed(self.variant), "test")
-        vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), self.device)
+        vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))))
         sampling = Sampling(self.schedule, self.params.diffusion.prediction, "dpmpp_2m", 10, self.params.guidance)
         with torch.random.fork_rng():
             return sample_grid(model.eval(), sampling, vectors, mask)
