@@ -14,7 +14,7 @@ from statistics import median
 
 import click
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 
 from condmix.config import Params, load
 from condmix.processes import spawn
@@ -27,14 +27,14 @@ WARMUP = 3
 def member(params: Params, variant: str, threads: int, steps: int, out: Path) -> None:
     """In each process: time `steps` steps; the first process writes their median."""
     torch.set_num_threads(threads)
-    trainer = Trainer(params, variant, Accelerator(cpu=True))
+    trainer = Trainer(params, variant, PartialState(cpu=True))
     trainer.network.train()
     seconds = []
     for step in range(WARMUP + steps):
         before = time.perf_counter()
         trainer.advance(step)
         seconds.append(time.perf_counter() - before)
-    if trainer.accelerator.is_main_process:
+    if trainer.group.is_main_process:
         out.write_text(str(median(seconds[WARMUP:])))
 
 

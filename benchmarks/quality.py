@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 
 import condmix.train
 from condmix.captionfile import read_captions
@@ -56,7 +56,7 @@ def train(params: Params, variant: str, name: str, folder: Path) -> None:
     """In each process: train over the whole budget; the first one leaves weights and seconds after every part."""
     if name == "first":
         condmix.train.draw_times = independent_times
-    trainer = Trainer(params, variant, Accelerator(cpu=True))
+    trainer = Trainer(params, variant, PartialState(cpu=True))
     trainer.network.train()
     seconds = 0.0
     for part in range(PARTS):
@@ -64,7 +64,7 @@ def train(params: Params, variant: str, name: str, folder: Path) -> None:
         for step in range(trainer.steps * part // PARTS, trainer.steps * (part + 1) // PARTS):
             trainer.advance(step)
         seconds += time.perf_counter() - before
-        if trainer.accelerator.is_main_process:
+        if trainer.group.is_main_process:
             found = {
                 "architecture": asdict(trainer.model.architecture),
                 "weights": trainer.averaged(),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
 from condmix.config import load
@@ -99,6 +100,21 @@ def write_packed_card(folder: Path, card: dict) -> None:
     """variant.json, with the checksums of what lies beside it."""
     sums = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
     (folder / "variant.json").write_text(json.dumps(card | {"sha256": sums}))
+
+
+@pytest.fixture(autouse=True)
+def forgetful_accelerate():
+    """Accelerate keeps its state for as long as a process lives: without this, a test would find the one before."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)  # as Accelerate's own tests do
+    GradientState._reset_state()
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def arithmetic(request, monkeypatch):
+    """The arithmetic that `precision: auto` stands for: a test with this fixture runs under both, on any machine."""
+    monkeypatch.setattr("condmix.precision.in_hardware", lambda: request.param == "bf16")
+    return request.param
 
 
 @pytest.fixture

@@ -230,13 +230,13 @@ def test_a_technique_that_is_off_here_is_no_contender():
 
 def test_ours_is_the_step_of_the_trainer(project, monkeypatch):
     """The same weights, to the bit, and the same optimiser and layout as `condmix train` has."""
-    from accelerate import Accelerator
+    from accelerate import PartialState
 
     from condmix.train import Trainer
 
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
     constant = project.train.model_copy(update={"warmup": 0.0, "decay": 0.0})
-    trainer = Trainer(project.model_copy(update={"train": constant}), "experiment", Accelerator(cpu=True))
+    trainer = Trainer(project.model_copy(update={"train": constant}), "experiment", PartialState(cpu=True))
     recipe = replace(RECIPE, lr=constant.lr, ema=constant.ema)
 
     given = {}

@@ -173,6 +173,14 @@ def test_bf16_stays_near_fp32_under_a_key_of_its_own(colours):
     assert metadata["preprocessing"].endswith(", bf16")
 
 
+def test_auto_is_the_arithmetic_of_the_hardware(colours, arithmetic):
+    colours.embed.precision = arithmetic
+    expected = fresh(colours)
+    colours.embed.precision = "auto"
+    for name, vectors in fresh(colours).items():
+        assert torch.equal(vectors, expected[name]), name
+
+
 def test_captions_of_like_length_together_have_the_same_vectors(colours, monkeypatch):
     captions = [["a"], ["a red dog on a log"], ["blue"], ["it is left"], ["it is left or right"]] * 12
     (colours.paths.captions / "train.json").write_text(json.dumps({"captions": captions}))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from clip_helpers import TINY, Colours, colour_params, save_tiny_siglip
 from condmix import CondmixError, encode
 from condmix.config import plugin as real_plugin
-from condmix.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizers, normalise
+from condmix.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizers, normaliser
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.probes import linear_probe, recall_at_1, ridge, zero_shot
 from condmix.processes import spawn
@@ -163,7 +163,7 @@ def test_pictures_kept_as_bytes_enter_exactly_as_preprocessed(tmp_path):
     encode.shrink(iter(pictures), 3, preprocess, model, tmp_path / "pixels.npy")
     pixels = np.load(tmp_path / "pixels.npy")
     expected = torch.stack([preprocess(Image.fromarray(picture)) for picture in pictures])
-    torch.testing.assert_close(normalise(torch.from_numpy(pixels[:]), model), expected)
+    torch.testing.assert_close(normaliser(model, "cpu")(torch.from_numpy(pixels[:])), expected)
 
 
 # Loading

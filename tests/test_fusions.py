@@ -190,7 +190,7 @@ def test_cross_attention_hands_the_views_over_as_tokens(views):
 @pytest.mark.parametrize("name", ["attention", "cross_attention"])
 def test_sources_of_another_kind_are_told_apart_where_weights_are_shared(name, views):
     module, time = make(name, kinds=("caption", "image", "caption"))
-    assert len(module.kind) == 2 and module.kind_of == [0, 1, 0]
+    assert len(module.kind) == 2 and module.kind_of.tolist() == [0, 1, 0]
     same = views[:, :1].expand(B, P, D)
     tokens = module.tokens(same + module.kind[module.kind_of])
     if tokens is not None:

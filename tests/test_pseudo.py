@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 
 from condmix import CondmixError
 from condmix.datasets import Split
@@ -38,7 +38,7 @@ def trainer(project):
         shutil.rmtree(folder)
         write_packed(folder, "experiment", "concat", [name])
         train = project.train.model_copy(update=settings)
-        return Trainer(project.model_copy(update={"train": train}), "experiment", Accelerator(cpu=True))
+        return Trainer(project.model_copy(update={"train": train}), "experiment", PartialState(cpu=True))
 
     return make
 
@@ -69,7 +69,7 @@ def test_processes_take_their_shares_of_the_same_noise(trainer):
     whole = one.batch(5)[1]["pseudo"]
     shares = []
     for rank in range(2):
-        one.accelerator = SimpleNamespace(process_index=rank, num_processes=2)
+        one.group = SimpleNamespace(process_index=rank, num_processes=2)
         shares.append(one.batch(5)[1]["pseudo"])
     assert torch.equal(torch.cat(shares), whole)
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
 from condmix.checkpoint import Checkpoint
 from condmix.config import load
 from condmix.model import load_model, read_card
-from condmix.processes import spawn
 from condmix.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
 from conftest import write_packed_card
 from settings import section
@@ -122,15 +121,57 @@ def test_a_compiled_network_trains_like_the_plain_one(project, untracked, monkey
         torch.testing.assert_close(value, plain[name], atol=1e-5, rtol=1e-4)
 
 
-def test_bf16_trains_nearly_like_fp32_and_keeps_the_weights_in_fp32(project, untracked):
+def test_auto_is_the_arithmetic_of_the_hardware_and_weights_stay_in_fp32(project, untracked, arithmetic):
+    """One process trains in several precisions one after the other, whatever came before."""
     weights = project.paths.model("experiment") / "model.safetensors"
-    run(change(project, precision="fp32"), "experiment")
-    fp32, loss = load_file(weights), read_card(weights.parent)["final_loss"]
-    spawn(1, run, change(project, precision="bf16"), "experiment")  # a process has one precision for good
-    bf16 = load_file(weights)
-    assert {value.dtype for value in bf16.values()} == {torch.float32}
-    assert read_card(weights.parent)["final_loss"] == pytest.approx(loss, rel=0.02)
-    assert any(not torch.equal(value, fp32[name]) for name, value in bf16.items())
+    trained, losses = {}, {}
+    for precision in ("fp32", "bf16", "auto"):
+        run(change(project, precision=precision), "experiment")
+        trained[precision] = load_file(weights)
+        losses[precision] = read_card(weights.parent)["final_loss"]
+        assert {value.dtype for value in trained[precision].values()} == {torch.float32}
+
+    def same(one: str, other: str) -> bool:
+        return all(torch.equal(value, trained[other][name]) for name, value in trained[one].items())
+
+    assert same("auto", arithmetic) and not same("fp32", "bf16")
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+
+
+@pytest.mark.parametrize("left", ["no", "bf16"])
+def test_training_minds_no_precision_that_accelerate_was_asked_for(project, untracked, left):
+    """A notebook's own Accelerator, or another library's, fixes Accelerate's precision for the whole process."""
+    run(project, "experiment")
+    expected = load_file(project.paths.model("experiment") / "model.safetensors")
+    Accelerator(cpu=True, mixed_precision=left)
+    (checkpoint,) = (project.root / ".checkpoints").glob("*/state.safetensors")
+    checkpoint.unlink()
+    run(project, "experiment")
+    for name, value in load_file(project.paths.model("experiment") / "model.safetensors").items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_run_that_stopped_ends_with_the_same_weights_in_either_arithmetic(
+    project, untracked, arithmetic, monkeypatch
+):
+    project = change(project, precision="auto")
+    run(project, "experiment")
+    expected = state(project.root)
+    (checkpoint,) = (project.root / ".checkpoints").glob("*/state.safetensors")
+    checkpoint.unlink()
+    advance = Trainer.advance
+
+    def stopped(self, step):
+        if step == 7:
+            raise KeyboardInterrupt
+        return advance(self, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "advance", stopped)
+        run(project, "experiment")
+    run(project, "experiment")
+    for name, tensor in state(project.root).items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_micro_batches_leave_the_same_gradient(project, untracked):
@@ -170,7 +211,7 @@ def test_a_caption_of_several_is_drawn_anew_in_every_step(project, untracked):
     train = {"caption_any": captions.half().contiguous(), "caption_any.present": torch.ones(48, 5, dtype=torch.bool)}
     save_file(train, folder / "train.safetensors")
     write_packed_card(folder, card)
-    trainer = Trainer(project, "experiment", Accelerator(cpu=True))
+    trainer = Trainer(project, "experiment", PartialState(cpu=True))
     batches = [trainer.batch(step)[1] for step in range(100)]
     one, other = (torch.cat([batch[name][:, 0] for batch in batches]) for name in ("caption_any", "caption_any_2"))
     for drawn in (one, other):
@@ -363,9 +404,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(project, untracked):
 
 
 def make(params) -> Trainer:
-    from accelerate import Accelerator
-
-    return Trainer(params, "experiment", Accelerator(cpu=True))
+    return Trainer(params, "experiment", PartialState(cpu=True))
 
 
 def test_params_come_from_the_project(project):

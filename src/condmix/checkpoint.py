@@ -23,7 +23,7 @@ from condmix.files import exclusive
 from condmix.tracking import cpu_name
 
 
-def environment(device: str | torch.device, precision: str, processes: int = 1) -> dict[str, Any]:
+def machine(device: str | torch.device, precision: str, processes: int = 1) -> dict[str, Any]:
     """What of the machine changes the bits of a result; part of a checkpoint's key (`condmix.pipeline.key`).
 
     A run that goes on elsewhere, on another processor or with another number of threads, would end with weights that

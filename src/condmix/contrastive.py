@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.losses import Losses
+from condmix.processes import averaging
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training unstable
 
@@ -37,7 +40,7 @@ class Recipe:
 
 
 def train_clip(
-    accelerator: Accelerator,
+    group: PartialState,
     model: nn.Module,
     tokenizer: Callable[[Sequence[str]], Tensor],
     pixels: np.ndarray,
@@ -53,13 +56,13 @@ def train_clip(
     """
     from open_clip.loss import ClipLoss
 
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank, world = group.process_index, group.num_processes
     rng = np.random.default_rng(seed)
-    model.to(accelerator.device)
+    model.to(group.device)
     optimizers = make_optimizers(model, recipe)
     # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
     criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
-    towers = accelerator.prepare_model(model)
+    towers = averaging(model, group)
     share = min(recipe.batch_size, len(pixels)) // world
     if share < 2:  # one picture is told from no other, and batch normalisation needs two
         raise CondmixError(
@@ -67,7 +70,7 @@ def train_clip(
             "processes, each of which needs 2 in a batch: lower clip.processes, or raise clip.batch_size"
         )
     model.train()
-    losses = []
+    losses, normalise = Losses("the CLIP", "clip.lr", recipe.lr), normaliser(model, group.device)
     progress = tqdm(
         total=recipe.steps * share * world, desc="train CLIP", unit="img", unit_scale=True, disable=rank > 0
     )
@@ -76,29 +79,29 @@ def train_clip(
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
         mirrored = rng.random(len(index)) < 0.5
         mine = slice(rank * share, (rank + 1) * share)
-        images = normalise(torch.from_numpy(pixels[index[mine]]).to(accelerator.device), model)
+        images = normalise(torch.from_numpy(pixels[index[mine]]))
         if recipe.flip:
-            flips = torch.from_numpy(mirrored[mine]).to(accelerator.device)
+            flips = torch.from_numpy(mirrored[mine]).to(group.device, non_blocking=True)
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        image_features, text_features, scale = towers(images, tokenizer(texts[mine]).to(accelerator.device))
+        tokens = tokenizer(texts[mine]).to(group.device, non_blocking=True)
+        image_features, text_features, scale = towers(images, tokens)
         loss = criterion(image_features, text_features, scale)
-        losses.append(accelerator.reduce(loss.detach(), "mean").item())
-        if not math.isfinite(losses[-1]):
-            raise CondmixError(f"the CLIP's loss became {losses[-1]} at step {step}: lower clip.lr ({recipe.lr:g})")
+        if losses.add(reduce(loss.detach(), "mean")):
+            progress.set_postfix(loss=f"{losses.values[-1]:.3f}")
         model.zero_grad()
-        accelerator.backward(loss)
+        loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse], 1.0)
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * learning_rate(step, recipe)
+            for settings in optimizer.param_groups:
+                settings["lr"] = recipe.lr * learning_rate(step, recipe)
             optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         progress.update(len(index))
-        progress.set_postfix(loss=f"{losses[-1]:.3f}")
     progress.close()
+    losses.read()
     model.eval()
-    return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+    return float(np.mean(losses.values[-max(1, recipe.steps // 10) :]))
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -143,9 +146,12 @@ def draw_text(captions: Sequence[str], joined: float, rng: np.random.Generator) 
     return captions[rng.integers(len(captions))]
 
 
-def normalise(pixels: Tensor, model: nn.Module) -> Tensor:
-    """uint8 (B, 3, S, S) at the model's size -> its input, as its own preprocessing ends."""
-    mean, std = (
-        torch.tensor(model.visual.preprocess_cfg[key], device=pixels.device)[:, None, None] for key in ("mean", "std")
-    )
-    return (pixels.float() / 255 - mean) / std
+def normaliser(model: nn.Module, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A function of uint8 (B, 3, S, S) at the model's size: its input on `device`, as its own preprocessing ends."""
+    asked = model.visual.preprocess_cfg
+    mean, std = (torch.tensor(asked[key], device=device)[:, None, None] for key in ("mean", "std"))
+
+    def normalise(pixels: Tensor) -> Tensor:
+        return (pixels.to(device, non_blocking=True).float() / 255 - mean) / std
+
+    return normalise

@@ -23,7 +23,8 @@ class Schedule:
     """How much of the picture is left at each time: `alpha_bar` (T,), decreasing, computed in float64.
 
     name: "linear" (Ho et al., beta from 1e-4 to 0.02) or "cosine" (Nichol & Dhariwal 2021, arXiv:2102.09672).
-    It has no parameters and is not part of a model's state; `to(device)` moves it.
+    It has no parameters and is not part of a model's state. The table stays on the CPU, where samplers read it; times
+    on another device are looked up in a copy there, made once.
     """
 
     def __init__(self, name: str, steps: int = 1000):
@@ -32,11 +33,7 @@ class Schedule:
         self.name = name
         self.steps = steps
         self.alpha_bar = (1.0 - _BETAS[name](steps)).cumprod(0)
-
-    def to(self, device: torch.device | str) -> "Schedule":
-        """The schedule itself, its table moved to the device."""
-        self.alpha_bar = self.alpha_bar.to(device)
-        return self
+        self._copies: dict[torch.device, Tensor] = {}
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t from the clean picture (B, ...), standard normal noise (B, ...) and times (B,)."""
@@ -69,13 +66,21 @@ class Schedule:
 
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio (B,), in powers, float64."""
-        alpha_bar = self.alpha_bar[t]
+        alpha_bar = self._at(t)
         return alpha_bar / (1.0 - alpha_bar)
 
     def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """The factors of picture and noise at t (B,), shaped to multiply `like` (B, ...) and of its dtype."""
-        alpha_bar = self.alpha_bar[t].view(-1, *[1] * (like.dim() - 1))
+        alpha_bar = self._at(t).view(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt().to(like.dtype), (1.0 - alpha_bar).sqrt().to(like.dtype)
+
+    def _at(self, t: Tensor) -> Tensor:
+        """a_bar (B,) at times t (B,), where they lie."""
+        if t.device == self.alpha_bar.device:
+            return self.alpha_bar[t]
+        if t.device not in self._copies:
+            self._copies[t.device] = self.alpha_bar.to(t.device)
+        return self._copies[t.device][t]
 
 
 def loss(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from condmix.npy import write_pixels
 from condmix.observe import Observer, Seen
 from condmix.packed import Packed
 from condmix.perspectives import another
+from condmix.processes import join_group
 from condmix.sample import Sampling, sample_batches
 from condmix.seeds import derive
 from condmix.shifted_diffusion import Trained, load_prior
@@ -67,7 +67,7 @@ class Job:
 
 def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     """In each process: draw every job's share of pictures, look at them, and leave both in `folder`."""
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = join_group()
     rank, world, device = state.process_index, state.num_processes, state.device
     model, card = load_model(params.paths.model(variant))
     model.to(device)
@@ -93,13 +93,13 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         rows = torch.from_numpy(job.rows(len(told))[rank::world])
         if not len(rows):
             continue
-        vectors, mask = told.batch(rows, device)
+        vectors, mask = told.batch(rows)
         change, _, perspective = job.change.partition(" ")
         if change == "without":
             mask[:, list(packed.vectors).index(perspective)] = False
         elif change == "wrong":
             slot = list(packed.vectors).index(perspective)
-            others, present = told.batch(torch.from_numpy(another(len(told)))[rows], device)
+            others, present = told.batch(torch.from_numpy(another(len(told)))[rows])
             vectors[perspective], mask[:, slot] = others[perspective], present[:, slot]
         at = replace(sampling, guidance=job.guidance)
         seeds = job.seeds(params.seed)[rank::world]

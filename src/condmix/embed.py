@@ -36,7 +36,7 @@ from condmix.embeddingfile import read_embeddings
 from condmix.perspectives import parse
 from condmix.precision import bf16
 from condmix.prefetch import CORES, prefetch
-from condmix.processes import is_main, together
+from condmix.processes import is_main, join_group, together
 
 SPLITS = ("train", "test")
 OF = {"images": "image", "captions": "caption", "labels": "class"}  # what vectors are made of, by what is read
@@ -116,7 +116,7 @@ def main(params: Any) -> None:
 def run(params: Any, archives: str | None) -> None:
     """In each process: encode a share of the shards. The first one, which knows `archives`, then writes the caches."""
     paths = params.paths
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = join_group()
     (archives,) = broadcast_object_list([archives])
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
     sources = [open_source(dataset, split, paths.captions, archives) for split in SPLITS]

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from condmix.messages import reason
 from condmix.npy import write_pixels
 from condmix.openclip import check_name, check_tag, new_clip
 from condmix.probes import linear_probe, recall_at_1, zero_shot
-from condmix.processes import spawn, threads
+from condmix.processes import join_group, spawn, threads
 from condmix.tracking import environment
 from condmix.weights import check_finite, check_text_tower
 
@@ -206,11 +205,11 @@ def train_member(folder: Path, model_settings: str | dict[str, Any], recipe: Rec
     """In each process: train on what lies in `folder`, and leave the weights and the loss there."""
     torch.manual_seed(seed)  # a model's first weights come from the global generator
     model, _, tokenizer = new_clip(model_settings)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    group = join_group()
     pixels = np.load(folder / PIXELS, mmap_mode="r")
     captions = json.loads((folder / CAPTIONS).read_text())
-    loss = train_clip(accelerator, model, tokenizer, pixels, captions, recipe, seed)
-    if accelerator.is_main_process:
+    loss = train_clip(group, model, tokenizer, pixels, captions, recipe, seed)
+    if group.is_main_process:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, folder / TRAINED)
         (folder / LOSS).write_text(json.dumps(loss))

@@ -76,8 +76,7 @@ def main(
 
     _check_out(out)
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     sampling = Sampling(
         Schedule(card["diffusion.schedule"], times),
         card["diffusion.prediction"],
@@ -91,12 +90,12 @@ def main(
 
     def repeated(content: dict[str, Any]) -> Condition:
         vectors, mask = encode(content, card, params.paths.clip)
-        return {name: row.expand(n, -1).to(device) for name, row in vectors.items()}, mask.expand(n, -1).to(device)
+        return {name: row.expand(n, -1) for name, row in vectors.items()}, mask.expand(n, -1)
 
     vectors, mask = repeated(given)
     if prior:
-        imagined = load_prior(params.paths.prior, card["encoder"]).sample(vectors["image"], range(seed, seed + n))
-        vectors["image"] = imagined.to(device)
+        trained = load_prior(params.paths.prior, card["encoder"])
+        vectors["image"] = trained.sample(vectors["image"], range(seed, seed + n))
     batches = sample_batches(
         model,
         sampling,

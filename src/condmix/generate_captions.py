@@ -30,7 +30,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError, pipeline
 from condmix.artifacts import read_checked_json, write_checked_json
 from condmix.captionfile import read_captions, tidy
-from condmix.checkpoint import Checkpoint, environment
+from condmix.checkpoint import Checkpoint, machine
 from condmix.config import Generated, Params, plugin
 from condmix.datasets import SPLITS
 from condmix.encoders.clip_image import ClipImage
@@ -100,7 +100,7 @@ def key(params: Params, device: str) -> str:
     """What the captioner and its captions depend on, but for the weights that it loads."""
     chosen = params.generated
     learnt = [params.paths.captions / "train.json"] if chosen.training else []
-    facts = environment(device, chosen.precision) | {"samples": samples(chosen)}
+    facts = machine(device, chosen.precision) | {"samples": samples(chosen)}
     without = {f"generated.{name}" for name in (*KEPT_BY, "samples")}
     code = pipeline.stage_code("generate_captions")
     return pipeline.key(code, params, [params.paths.archives, *learnt], facts, without)

@@ -12,6 +12,9 @@ has a weight of its own:
 
     composed = uncond + sum_i w_i (cond_i - uncond)
 
+Pictures and views lie where the model computes. Masks and times had best lie on the CPU: they decide which passes are
+made, and to read them from a GPU is to wait for it. They are copied there when the model is called.
+
 In both, a negative condition may stand in the unconditional one's place: guidance then leads away from what it
 names. Either can be limited to an interval of times (Kynkäänniemi et al. 2024, arXiv:2404.07724).
 Axes: B batch, P perspectives (the sources), D embedding.
@@ -43,15 +46,16 @@ def guided(
     `negative`, (views, mask) of the same shapes, takes the unconditional prediction's place.
     The numbers 0 and 1 take one pass over B samples, everything else takes one over 2B.
     """
+    mask = _beside(mask, views)
     start_views, start_mask = _start(views, mask, negative)
     if not isinstance(scale, Tensor) and scale in (0, 1):
         chosen = (views, mask) if scale == 1 else (start_views, start_mask)
-        return lambda x_t, t: model(x_t, t, *chosen)
+        return lambda x_t, t: model(x_t, _beside(t, x_t), *chosen)
 
     both_views, both_masks = torch.cat([start_views, views]), torch.cat([start_mask, mask])
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        both = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both_views, both_masks)
+        both = model(torch.cat([x_t, x_t]), _beside(torch.cat([t, t]), x_t), both_views, both_masks)
         # in the precision of the picture: a large scale multiplies what a bf16 difference has lost
         start, cond = both.to(x_t.dtype).chunk(2)
         if not isinstance(scale, Tensor):
@@ -77,8 +81,9 @@ def composed(
             "composed guidance leads from the negative condition to each source, but some pictures have no source; "
             "give them one, or use joint guidance"
         )
-    weights = weights.to(mask.device) * mask
     sources = mask.any(dim=0).nonzero().flatten().tolist()
+    mask = _beside(mask, views)
+    weights = _beside(weights, views) * mask
     if len(sources) == 1:
         return guided(model, views, mask, weights[:, sources[0]], negative)
 
@@ -89,7 +94,7 @@ def composed(
     all_masks = torch.cat([start_mask, *(mask & alone[source] for source in sources)])
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        outputs = model(torch.cat([x_t] * passes), torch.cat([t] * passes), all_views, all_masks)
+        outputs = model(torch.cat([x_t] * passes), _beside(torch.cat([t] * passes), x_t), all_views, all_masks)
         start, *conds = outputs.to(x_t.dtype).chunk(passes)  # as in `guided`, in the precision of the picture
         result = start
         for source, cond in zip(sources, conds, strict=True):
@@ -139,7 +144,7 @@ def denoiser(predict: Predict, schedule: Schedule, prediction_type: str, clip: b
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        x_0 = schedule.x0_from(prediction_type, predict(x_t, t).to(x_t.dtype), x_t, t)
+        x_0 = schedule.x0_from(prediction_type, predict(x_t, t).to(x_t.dtype), x_t, _beside(t, x_t))
         return x_0.clamp(-1, 1) if clip else x_0
 
     return denoise
@@ -147,7 +152,12 @@ def denoiser(predict: Predict, schedule: Schedule, prediction_type: str, clip: b
 
 def _start(views: Tensor, mask: Tensor, negative: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """The views and mask that guidance starts from: the negative condition's, or else nobody's."""
-    return (views, torch.zeros_like(mask)) if negative is None else negative
+    return (views, torch.zeros_like(mask)) if negative is None else (negative[0], _beside(negative[1], views))
+
+
+def _beside(small: Tensor, like: Tensor) -> Tensor:
+    """A mask, times or weights where `like` lies; the CPU goes on while they are copied."""
+    return small.to(like.device, non_blocking=True)
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:

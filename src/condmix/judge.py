@@ -23,6 +23,7 @@ from condmix import CondmixError
 from condmix.datasets import Split
 from condmix.files import write_json
 from condmix.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
+from condmix.losses import Losses
 
 FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
 
@@ -117,21 +118,20 @@ def fit(
     judge.train()
     optimiser = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rise_and_fall, steps=steps))
-    for step in tqdm(range(steps), desc="judge", unit="step", mininterval=0.5):
+    losses = Losses("the judge", "judge.lr", lr)
+    for _ in tqdm(range(steps), desc="judge", unit="step", mininterval=0.5):
         rows = next(order)
         batch = torch.from_numpy(images[rows.numpy()])
         answers = judge(augment(batch) if augment else batch)
-        wanted = targets[rows].to(device()).unbind(dim=1)
+        wanted = targets[rows].to(device(), non_blocking=True).unbind(dim=1)
         pairs = zip(answers.values(), wanted, strict=True)
         loss = sum(functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
-        if not torch.isfinite(loss):
-            raise CondmixError(
-                f"the judge's loss became {loss.item()} at step {step + 1} of {steps}; lower judge.lr, which is {lr}"
-            )
+        losses.add(loss)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
+    losses.read()
 
 
 def rise_and_fall(step: int, steps: int) -> float:

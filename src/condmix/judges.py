@@ -75,7 +75,7 @@ class Judge(nn.Module):
                 f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape[1:])}"
             )
         device = next(self.parameters()).device
-        return self.network(images.to(device).permute(0, 3, 1, 2).float() / 255)
+        return self.network(images.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255)
 
     @property
     def sha256(self) -> str:

@@ -97,21 +97,21 @@ class Packed:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Rows `index` as ({perspective: (B, d_p) float32}, mask (B, P)) on `device`.
 
-        Where there is a choice, `draws` (B, J) in [0, 1) makes it, one column for each of the J perspectives that
-        are drawn, in the order of their names. None of a random set is drawn twice.
+        Where there is a choice, `draws` (B, J) in [0, 1), on the CPU, makes it, one column for each of the J
+        perspectives that are drawn, in the order of their names. None of a random set is drawn twice.
         """
         drawn = self._drawn(index, draws) if self.choices else {}
         vectors = {
-            name: (rows[index, drawn[name]] if name in drawn else rows[index]).to(device).float()
+            name: (rows[index, drawn[name]] if name in drawn else rows[index]).to(device, non_blocking=True).float()
             for name, rows in self.vectors.items()
         }
-        return vectors, self.present[index].to(device)
+        return vectors, self.present[index].to(device, non_blocking=True)
 
     def _drawn(self, index: Tensor, draws: Tensor) -> dict[str, Tensor]:
         """Which caption (B,) each drawn perspective has; 0 where a row has none left, which `present` tells."""
         columns, left, rows = {}, {}, torch.arange(len(index))
         order = sorted(map(parse, self.choices), key=lambda one: (one.mixed, one.place))
-        for one, draw in zip(order, draws.cpu().T, strict=True):
+        for one, draw in zip(order, draws.T, strict=True):
             weights = left.setdefault(one.mixed, self.choices[one.name][index].clone())
             reached = weights.cumsum(1)
             columns[one.name] = (reached > (draw * reached[:, -1])[:, None]).int().argmax(1)

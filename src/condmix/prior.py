@@ -78,7 +78,7 @@ def fit(train: dict[str, tuple[Tensor, Tensor, Any]], chosen: settings.Prior, cl
         t = torch.randint(network.schedule.steps, (size,), generator=generator)
         noise = torch.randn(size, images.shape[1], generator=generator)
         z_0, said = scaled(images[picture]), texts[picture, number].float()
-        loss = network.loss(*(tensor.to(device) for tensor in (z_0, said, kept, t, noise)))
+        loss = network.loss(*(tensor.to(device, non_blocking=True) for tensor in (z_0, said, kept, t, noise)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 import torch.distributed
 from accelerate import PartialState
+from torch import nn
 from torch.multiprocessing import ProcessExitedException
+from torch.nn.parallel import DistributedDataParallel
 
 from condmix import CondmixError
 from condmix.interrupts import held_back, interruptible
@@ -34,6 +36,23 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def join_group() -> PartialState:
+    """This process's place among those that work together, and its device: a GPU where there is one.
+
+    Accelerate's `Accelerator` would do, but it has one precision for as long as a process lives, and refuses to train
+    in another than something else in the process (an earlier training, a notebook's own code) has asked it for.
+    """
+    # Without cpu=True, Accelerate takes each of several CPU processes for the only one.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def averaging(network: nn.Module, group: PartialState) -> nn.Module:
+    """The network, whose gradients its backward pass averages over the group; itself where there is one process."""
+    if group.num_processes == 1:
+        return network
+    return DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
+
+
 def together(processes: int, function: Callable[..., None], *arguments: Any) -> int:
     """Call function(*arguments) in each process of a group and return, when all are done, how many they are.
 
@@ -44,10 +63,10 @@ def together(processes: int, function: Callable[..., None], *arguments: Any) -> 
         spawn(processes, function, *arguments)
         return processes
     keep_memory()
-    state = PartialState(cpu=not torch.cuda.is_available())
+    group = join_group()
     function(*arguments)
-    state.wait_for_everyone()
-    return state.num_processes
+    group.wait_for_everyone()
+    return group.num_processes
 
 
 def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -50,16 +50,17 @@ def sample(
     seeds: Sequence[int],
     negative: Condition | None = None,
 ) -> Tensor:
-    """Pictures (B, S, S, 3) uint8 for vectors {perspective: (B, d_p)} and mask (B, P).
+    """Pictures (B, S, S, 3) uint8 for vectors {perspective: (B, d_p)} and mask (B, P), drawn where the model lies.
 
+    The conditions had best lie on the CPU: `composed` guidance reads the mask, and would wait for a GPU to give it.
     `negative` is a condition of the same shapes, from which guidance leads away; joint guidance at s = 1 ignores it.
     Picture i depends on its conditions and seeds[i] alone, not on its batch.
     """
     size = model.architecture.image_size
-    device = mask.device
+    device = next(model.parameters()).device
     noise = SampleNoise(seeds, (3, size, size), device=device)
     predict = _predict(model, sampling, vectors, mask, negative)
-    denoise = denoiser(predict, sampling.schedule.to(device), sampling.prediction)
+    denoise = denoiser(predict, sampling.schedule, sampling.prediction)
     x_T = noise().contiguous(memory_format=torch.channels_last)
     x_0 = plugin("samplers", sampling.sampler)(denoise, x_T, sampling.schedule, sampling.steps, noise)
     return ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -93,8 +94,8 @@ def _predict(
     negative: Condition | None,
 ) -> Predict:
     """The model's prediction under the guidance that `sampling` asks for."""
-    views = model.embed(vectors)
-    away = None if negative is None else (model.embed(negative[0]), negative[1])
+    views = _embed(model, vectors)
+    away = None if negative is None else (_embed(model, negative[0]), negative[1])
     if sampling.composed or sampling.weights is not None:
         predict = composed(model, views, mask, _weights(model, sampling, mask), away)
     else:
@@ -102,6 +103,12 @@ def _predict(
     if sampling.interval is None:
         return predict
     return within(sampling.interval, sampling.schedule.steps, predict, guided(model, views, mask, 1))
+
+
+def _embed(model: ConditionalModel, vectors: Mapping[str, Tensor]) -> Tensor:
+    """Views (B, P, D) where the model lies."""
+    device = next(model.parameters()).device
+    return model.embed({name: rows.to(device, non_blocking=True) for name, rows in vectors.items()})
 
 
 def _weights(model: ConditionalModel, sampling: Sampling, mask: Tensor) -> Tensor:

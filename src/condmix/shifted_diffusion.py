@@ -152,6 +152,7 @@ class ShiftedPrior(nn.Module):
         mean, sd = self.means[cluster], self.sds[cluster]
 
         def denoise(y_t: Tensor, t: Tensor) -> Tensor:
+            t = t.to(device, non_blocking=True)
             z_t = mean + sd * y_t
             z_0 = self(z_t, t, said, cluster)
             if guidance != 1:

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
@@ -29,8 +29,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError, pipeline
 from condmix import config as settings
 from condmix.artifacts import check_weights, damaged, require
-from condmix.checkpoint import Checkpoint
-from condmix.checkpoint import environment as arithmetic
+from condmix.checkpoint import Checkpoint, machine
 from condmix.datasets import Split, load_meta
 from condmix.diffusion import Schedule, loss
 from condmix.files import replacing
@@ -38,7 +37,7 @@ from condmix.model import Architecture, ConditionalModel, save_model
 from condmix.packed import Packed
 from condmix.perspectives import parse
 from condmix.precision import resolved
-from condmix.processes import together
+from condmix.processes import averaging, join_group, together
 from condmix.pseudo import perturbed
 from condmix.sample import Sampling, sample_grid
 from condmix.seeds import derive
@@ -65,17 +64,14 @@ def main(params: settings.Params, variant: str) -> None:
 
 def run(params: settings.Params, variant: str) -> None:
     """The training itself, in each process."""
-    # Without cpu=True, Accelerate takes each of several CPU processes for the only one.
-    cpu = not torch.cuda.is_available()
-    mixed = "bf16" if resolved(params.train.precision) == "bf16" else "no"
-    trainer = Trainer(params, variant, Accelerator(cpu=cpu, mixed_precision=mixed))
-    if not trainer.accelerator.is_main_process:
-        trainer.accelerator.wait_for_everyone()
+    trainer = Trainer(params, variant, join_group())
+    if not trainer.group.is_main_process:
+        trainer.group.wait_for_everyone()
         trainer.resume()
         trainer.fit(Run())
         return
     with trainer.checkpoint.lock():  # the others wait, or they could read a state that is about to change
-        trainer.accelerator.wait_for_everyone()
+        trainer.group.wait_for_everyone()
         trainer.checkpoint.remove_finished_others()
         trainer.resume()
         described = {**trainer.described(), "guidance": params.guidance}
@@ -90,17 +86,17 @@ def run(params: settings.Params, variant: str) -> None:
 class Trainer:
     """The state of one run, and how it advances by a step, is saved, and is resumed."""
 
-    def __init__(self, params: settings.Params, variant: str, accelerator: Accelerator):
-        self.params, self.variant, self.accelerator = params, variant, accelerator
-        self.settings, self.device = params.train, accelerator.device
+    def __init__(self, params: settings.Params, variant: str, group: PartialState):
+        self.params, self.variant, self.group = params, variant, group
+        self.settings, self.device = params.train, group.device
         self.precision = resolved(params.train.precision)
-        self.environment = environment(self.precision, accelerator.num_processes)
+        self.environment = environment(self.precision, group.num_processes)
         self.data = Split.load(params.paths.dataset, "train")
         self.data_sha256 = load_meta(params.paths.dataset)["splits"]["train"]["images_sha256"]
         self.packed = Packed.load(params.paths.packed(variant), "train")
-        _check_data(self.data, self.packed, params, accelerator.num_processes)
+        _check_data(self.data, self.packed, params, group.num_processes)
 
-        self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps).to(self.device)
+        self.schedule = Schedule(params.diffusion.schedule, params.diffusion.steps)
         self.images = self.data.images
         self.steps = math.ceil(params.train.images / params.train.batch_size)
         self.step = 0
@@ -122,7 +118,7 @@ class Trainer:
             foreach=None if self.device.type == "cuda" else True,
         )
         network = torch.compile(self.model) if params.train.compile else self.model
-        self.network = accelerator.prepare_model(network)
+        self.network = averaging(network, group)
         self.checkpoint = Checkpoint(project_root(), self._key())
 
     def described(self) -> dict[str, Any]:
@@ -144,7 +140,7 @@ class Trainer:
 
     def fit(self, tracked: Run) -> None:
         """Advance to the last step, saving the state every `checkpoint_seconds`."""
-        main = self.accelerator.is_main_process
+        main = self.group.is_main_process
         started = saved = time.monotonic()
         before = self.seconds
         previews = {self.steps * quarter // 4 for quarter in (1, 2, 3, 4)}
@@ -169,7 +165,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps, self.settings)
         value = self.backward(self.batch(step))
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step = step + 1
@@ -189,9 +185,9 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for part in parts(count, self.settings.micro_batch):
             # processes exchange gradients once, with those of the last part
-            alone = part.stop < count
-            with self.accelerator.no_sync(self.network) if alone else nullcontext():
-                with self.accelerator.autocast():
+            alone = part.stop < count and self.group.num_processes > 1
+            with self.network.no_sync() if alone else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     x_t = self.schedule.add_noise(x_0[part], noise[part], t[part])
                     views = {name: rows[part] for name, rows in vectors.items()}
                     output = self.network(x_t, t[part], views, mask[part]).float()
@@ -205,7 +201,7 @@ class Trainer:
                         diffusion.min_snr_gamma,
                     )
                 value = losses.sum() / count
-                self.accelerator.backward(value)
+                value.backward()
             total += value.detach()
         return total
 
@@ -215,9 +211,12 @@ class Trainer:
         Pictures (B, 3, S, S) in [-1, 1], vectors {perspective: (B, d_p)}, mask (B, P) with sources dropped,
         times (B,) and noise (B, 3, S, S).
         """
-        size, rank, world = self.settings.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        size, rank, world = self.settings.batch_size, self.group.process_index, self.group.num_processes
         share = slice(rank * size // world, (rank + 1) * size // world)
         generator = torch.Generator(self.device).manual_seed(derive(self.params.seed, "step", step))
+        on_cpu = generator
+        if self.device.type != "cpu":
+            on_cpu = torch.Generator().manual_seed(derive(self.params.seed, "choices", step))
         torch.manual_seed(derive(self.params.seed, "dropout", step, rank))  # inside the network
 
         index = batch_indices(self.params.seed, step, size, len(self.packed))[share]
@@ -230,7 +229,7 @@ class Trainer:
         everything = torch.ones(size, self.packed.present.shape[1], dtype=torch.bool, device=self.device)
         kept = drop_sources(everything, self.settings.p_uncond, self.settings.p_source, generator)[share]
         drawn = len(self.packed.choices)
-        choices = torch.rand((size, drawn), generator=generator, device=self.device)[share] if drawn else None
+        choices = torch.rand((size, drawn), generator=on_cpu)[share] if drawn else None  # of rows in the CPU's memory
         vectors, present = self.packed.batch(index, self.device, choices)
         noise_of = {"pseudo": self.settings.pseudo_noise, "caption": self.settings.caption_noise}
         for name, rows in vectors.items():  # last of all draws, so that variants without noise see the others unchanged
@@ -290,7 +289,7 @@ class Trainer:
             value.copy_(saved)
         self.step, self.rows = note["step"], note["rows"]
         self.run_id, self.seconds = note["run_id"], note["seconds"]
-        if self.accelerator.is_main_process:
+        if self.group.is_main_process:
             print(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}", file=sys.stderr)
 
     def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -318,7 +317,7 @@ class Trainer:
             "images_seen": self.step * self.settings.batch_size,
             "images_per_second": round(self.step * self.settings.batch_size / self.seconds, 1),
             "seconds": round(self.seconds, 1),
-            "processes": self.accelerator.num_processes,
+            "processes": self.group.num_processes,
             "final_loss": self.rows[-1][1],
             "dataset_sha256": self.data_sha256,
             "class_names": self.data.class_names,
@@ -344,13 +343,13 @@ class Trainer:
             desc=f"train {self.variant}",
             unit="img",
             unit_scale=True,
-            disable=not self.accelerator.is_main_process,
+            disable=not self.group.is_main_process,
             mininterval=1.0,
         )
 
     def _log(self, value: float, norm: float, bar: tqdm, tracked: Run) -> None:
         self._check_finite(value, norm)
-        if not self.accelerator.is_main_process:
+        if not self.group.is_main_process:
             return
         lr = self.optimizer.param_groups[0]["lr"]
         seen = self.step * self.settings.batch_size
@@ -371,7 +370,7 @@ class Trainer:
     def _key(self) -> str:
         fusion = f"fusions/{self.packed.variant['fusion']}.py"
         code = [*pipeline.stage_code("train"), *pipeline.closure(fusion, pipeline.NEUTRAL)]
-        facts = arithmetic(self.device, self.precision, self.accelerator.num_processes)
+        facts = machine(self.device, self.precision, self.group.num_processes)
         inputs = [self.params.paths.dataset, self.params.paths.packed(self.variant)]
         return pipeline.key(code, self.params, inputs, facts, {*IRRELEVANT, *pipeline.UNDECLARED["train"]})
 

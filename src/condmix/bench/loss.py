@@ -36,7 +36,7 @@ def held_out_loss(contender: Contender, setting: Setting) -> float:
 
     The same for every contender, whatever it trains on: unweighted, on our schedule.
     """
-    schedule = Schedule("cosine", STEPS).to(setting.device)
+    schedule = Schedule("cosine", STEPS)
     batch = pictures.held_out(HELD_OUT, setting.seed, setting.device)
     x_t = schedule.add_noise(batch.x_0, batch.noise, batch.t)
     losses = []

@@ -84,7 +84,7 @@ class Learner(Contender):
         self.network = network.to(device, memory_format=recipe.layout).train()
         self.average = [parameter.detach().clone() for parameter in network.parameters()]
         self.optimizer = recipe.optimizer(network, device)
-        self.schedule = Schedule("cosine", STEPS).to(device)
+        self.schedule = Schedule("cosine", STEPS)
         self.run = _compiled(network) if recipe.compile else network
         self.steps = 0
 

@@ -33,7 +33,12 @@ CONTENDERS = {
 def two_passes(model: Model, views: Tensor, mask: Tensor, scale: float) -> Predict:
     """What `guidance.guided` predicts, by two calls of the model."""
     nothing = torch.zeros_like(mask)
-    return lambda x_t, t: torch.lerp(model(x_t, t, views, nothing), model(x_t, t, views, mask), scale)
+
+    def predict(x_t: Tensor, t: Tensor) -> Tensor:
+        t = t.to(x_t.device, non_blocking=True)
+        return torch.lerp(model(x_t, t, views, nothing), model(x_t, t, views, mask), scale)
+
+    return predict
 
 
 class Sampler:
@@ -45,7 +50,7 @@ class Sampler:
         self.name, self.device = name, setting.device
         self.model = ours.network(setting.network).eval()
         self.model.to(setting.device, memory_format=torch.channels_last)
-        self.schedule = Schedule("cosine", SCHEDULE_STEPS).to(setting.device)
+        self.schedule = Schedule("cosine", SCHEDULE_STEPS)
 
     @property
     def parameters(self) -> int:

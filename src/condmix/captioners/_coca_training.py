@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normalise
+from condmix.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normaliser
 from condmix.encoders import save_clip
+from condmix.losses import Losses
 
 CAPTIONING, CONTRAST = 2.0, 1.0  # weights of the two losses; Yu et al., section 4.1
 
@@ -90,18 +90,18 @@ def train(model: nn.Module, pixels: np.ndarray, captions: Sequence[Sequence[Tens
     rng, device = np.random.default_rng(seed), model.logit_scale.device
     criterion = CoCaLoss(CAPTIONING, CONTRAST, pad_id=0)
     optimizers = make_optimizers(model, recipe)
+    losses, normalise = Losses("the captioner", "generated.training.lr", recipe.lr), normaliser(model, device)
     model.train()
     progress = tqdm(total=recipe.steps, desc="train captioner", unit="step", mininterval=1.0)
     for step, index in zip(range(recipe.steps), batches(len(pixels), recipe.batch_size, rng), strict=False):
-        images = normalise(torch.from_numpy(pixels[index]).to(device), model)
-        texts = torch.stack([captions[i][rng.integers(len(captions[i]))] for i in index]).to(device)
-        output = model(images, texts[:, : int((texts != 0).sum(dim=1).max())])
+        images = normalise(torch.from_numpy(pixels[index]))
+        texts = torch.stack([captions[i][rng.integers(len(captions[i]))] for i in index])
+        longest = int((texts != 0).sum(dim=1).max())
+        output = model(images, texts[:, :longest].to(device, non_blocking=True))
         contrast, captioning = criterion(**output)
         loss = contrast + captioning
-        if not math.isfinite(loss.item()):
-            raise CondmixError(
-                f"the captioner's loss became {loss.item()} at step {step}: lower generated.training.lr ({recipe.lr:g})"
-            )
+        if losses.add(loss):
+            progress.set_postfix_str(f"captioning {captioning.item() / CAPTIONING:.3f}")
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,6 +112,6 @@ def train(model: nn.Module, pixels: np.ndarray, captions: Sequence[Sequence[Tens
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         progress.update()
-        progress.set_postfix_str(f"captioning {captioning.item() / CAPTIONING:.3f}")
     progress.close()
+    losses.read()
     model.eval()

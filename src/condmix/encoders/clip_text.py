@@ -34,8 +34,7 @@ class ClipText(Encoder):
 
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
-        tokens = self.clip.tokenizer(list(batch)).to(self.clip.device)
-        return encode_short(self.clip.model, tokens).float()
+        return encode_short(self.clip.model, self.clip.tokenizer(list(batch))).float()
 
 
 def encode_short(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -43,15 +42,17 @@ def encode_short(model: nn.Module, tokens: Tensor) -> Tensor:
 
     Exact where a causal tower reads its result at the end-of-text token, which has the highest number: what comes
     after it is never seen. Other towers (SigLIP's, those of transformers) get the tokens as they are.
+    The tokens had best lie on the CPU: their length is read, and then they are moved to where the model lies.
     """
+    device = next(model.parameters()).device
     if getattr(model, "attn_mask", None) is None or getattr(model, "text_pool_type", None) != "argmax":
-        return model.encode_text(tokens)
+        return model.encode_text(tokens.to(device, non_blocking=True))
     length = int(tokens.argmax(dim=1).max()) + 1
     shorter = {
         "model.positional_embedding": model.positional_embedding[:length],
         "model.attn_mask": model.attn_mask[:length, :length],
     }
-    return functional_call(_TextTower(model), shorter, (tokens[:, :length],))
+    return functional_call(_TextTower(model), shorter, (tokens[:, :length].to(device, non_blocking=True),))
 
 
 class _TextTower(nn.Module):

@@ -41,7 +41,9 @@ class Fusion(nn.Module):
         if self.shares_weights:
             different = list(dict.fromkeys(kinds))
             self.kind = nn.Parameter(torch.zeros(len(different), dim))
-            self.kind_of = [different.index(kind) for kind in kinds]
+            # a buffer and not a list, which every call would copy to the device anew
+            kind_of = torch.tensor([different.index(kind) for kind in kinds])
+            self.register_buffer("kind_of", kind_of, persistent=False)
 
     @classmethod
     def time_width_for(cls, dim: int, default: int) -> int:

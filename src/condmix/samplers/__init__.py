@@ -5,7 +5,7 @@ A sampler turns noise into pictures. It is one file here and a function of the f
     sampler(denoise, x_T, schedule, steps, noise, **options) -> x_0
 
     denoise(x_t, t)  estimate of the clean picture x_0 (B, ...) from x_t (B, ...) at times t (B,), an int64
-                     tensor; already guided and clipped (guidance.denoiser makes one)
+                     tensor on the CPU; already guided and clipped (guidance.denoiser makes one)
     x_T              standard normal noise (B, ...)
     schedule         anything with `alpha_bar` (T,), the cumulative signal power at times 0 .. T - 1
     steps            how many times `denoise` is called, 1 .. T
@@ -48,7 +48,9 @@ class SampleNoise:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self) -> Tensor:
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self._generators]).to(self.device)
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self._generators]).to(
+            self.device, non_blocking=True
+        )
 
 
 def timesteps(schedule_steps: int, steps: int, spacing: str = "trailing") -> list[int]:
@@ -75,5 +77,5 @@ def path(schedule: Schedule, steps: int, spacing: str) -> list[tuple[int, float,
 
 
 def at(t: int, x: Tensor) -> Tensor:
-    """The time t for every sample of x: int64 (B,)."""
-    return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+    """The time t for every sample of x: int64 (B,), on the CPU, since guidance decides by it what to compute."""
+    return torch.full((len(x),), t, dtype=torch.int64)
