@@ -77,6 +77,7 @@ def params(root: Path, data: Data, templates: Sequence[str] = (), **others) -> S
             "variants": ("experiment",),
             "perspectives": ("image",),
             "clip": SimpleNamespace(pretrained="openai", weights=None),
+            "generated": None,
             "prior": None,
             "evaluate": SimpleNamespace(features=("clip",)),
         }

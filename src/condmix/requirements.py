@@ -54,6 +54,8 @@ def lacking(params: Any, train: Holds, test: Holds) -> Iterator[str]:
             yield "no training picture has a caption to train a CLIP on: give clip.pretrained"
         elif train.captioned < FEWEST:
             yield f"a CLIP is trained on at least {FEWEST} captioned pictures, and 1 has one: give clip.pretrained"
+    if params.generated is not None and params.generated.training is not None and not train.captioned:
+        yield "no training picture has a caption to train a captioner on: set generated to null"
     if params.prior is not None and not train.captioned:
         yield "no training picture has a caption to train a prior on: set prior to null"
     if "judge" in params.evaluate.features and not train.attributes and train.labelled < FEWEST:

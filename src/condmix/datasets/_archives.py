@@ -10,7 +10,7 @@ from pathlib import Path
 from condmix import CondmixError
 from condmix.pictures import BYTES, check_size
 
-AGAIN = "delete it and run the stage fetch again"
+AGAIN = "delete it and run the stage fetch again, or mend what it is fetched from"
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")  # other colons are ordinary letters of a name: "10:20:30.png"
 TAR_BYTES = 1 << 30  # of an entry of read_tar
 ZIP_END = b"PK\x05\x06"  # how the last record of a zip begins, and
