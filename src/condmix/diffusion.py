@@ -79,7 +79,7 @@ class Schedule:
         if t.device == self.alpha_bar.device:
             return self.alpha_bar[t]
         if t.device not in self._copies:
-            self._copies[t.device] = self.alpha_bar.to(t.device)
+            self._copies[t.device] = self.alpha_bar.to(t.device, non_blocking=True)
         return self._copies[t.device][t]
 
 
