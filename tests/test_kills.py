@@ -1,9 +1,8 @@
 """Every stage, killed at random moments and run again, leaves what an undisturbed run leaves, bit for bit.
 
-    python -m pytest -m slow --override-ini addopts= tests/test_kills.py -s
+python -m pytest -m slow --override-ini addopts= tests/test_kills.py -s
 """
 
-import copy
 import hashlib
 import json
 import multiprocessing
@@ -16,25 +15,11 @@ import time
 
 import pytest
 
-from captioner_helpers import COCA
 from dvc_project import Project
-from test_dvc import TINY
+from every_stage import SETTINGS, STAGES
 
 KILLS = int(os.environ.get("KILLS", "6"))  # of each stage
-STAGES = [
-    ["check"], ["fetch"], ["prepare"], ["captions"], ["encode"], ["generate_captions"], ["judge"], ["embed"], ["prior"],
-    ["pack", "experiment"], ["train", "experiment"], ["evaluate", "experiment"], ["report"],
-]  # fmt: skip
-SETTINGS = {
-    **TINY,
-    "generated": {
-        "captioner": "trained_coca", "captions": 2, "max_tokens": 8, "batch_size": 10, "shard": 20,
-        "model": COCA | {key: COCA[key] | {"context_length": 24} for key in ("text_cfg", "multimodal_cfg")},
-        "training": {"steps": 10, "batch_size": 10, "lr": 1e-3},
-    },
-    "prior": {"clusters": 2, "width": 16, "blocks": 1, "steps": 20, "batch_size": 20, "sample_steps": 2},
-    "train": TINY["train"] | {"images": 640, "checkpoint_seconds": 0.2},
-}  # fmt: skip
+TRAIN = SETTINGS["train"] | {"images": 640, "checkpoint_seconds": 0.2}
 # What tells of the run itself: when and how fast it was, and whether MLflow saw it.
 OF_THE_RUN = re.compile("second|date$|^mlflow")
 
@@ -84,7 +69,7 @@ def folders(tmp_path, monkeypatch):
     for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
-    return [Project(tmp_path / name, "tiny", copy.deepcopy(SETTINGS)).folder for name in ("whole", "killed")]
+    return [Project(tmp_path / name, "tiny", SETTINGS | {"train": TRAIN}).folder for name in ("whole", "killed")]
 
 
 @pytest.mark.slow

@@ -8,24 +8,10 @@ from pathlib import Path
 import yaml
 from click.testing import CliRunner
 
-from captioner_helpers import COCA
 from condmix.cli import main
-from test_dvc import TINY
+from every_stage import SETTINGS, STAGES
 
 ROOT = Path(__file__).parents[1]
-STAGES = [
-    ["check"], ["fetch"], ["prepare"], ["captions"], ["encode"], ["generate_captions"], ["judge"], ["embed"], ["prior"],
-    ["pack", "experiment"], ["train", "experiment"], ["evaluate", "experiment"], ["report"],
-]  # fmt: skip
-SETTINGS = {
-    **TINY,
-    "generated": {
-        "captioner": "trained_coca", "captions": 2, "max_tokens": 8, "batch_size": 20,
-        "model": COCA | {key: COCA[key] | {"context_length": 24} for key in ("text_cfg", "multimodal_cfg")},
-        "training": {"steps": 2, "batch_size": 20, "lr": 1e-3},
-    },
-    "prior": {"clusters": 2, "width": 16, "blocks": 1, "steps": 2, "batch_size": 20, "sample_steps": 2},
-}  # fmt: skip
 
 
 def run_all():

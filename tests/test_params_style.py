@@ -1,5 +1,6 @@
 """`dvc exp run -S` writes a changed value into our settings and leaves everything else in the file as it is."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,10 @@ def test_a_list_of_params_changes_its_own_lines(tmp_path, change):
     assert (
         overridden(tmp_path / "params.yaml", change) == text.replace(f"{name}:\n{old}", f"{name}:\n{new}").splitlines()
     )
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "conf").glob("*.yaml")))
+def test_a_value_of_a_profile_changes_one_line(tmp_path, profile):
+    path, text = tmp_path / f"{profile}.yaml", (ROOT / "conf" / f"{profile}.yaml").read_text()
+    path.write_text(text)
+    assert overridden(path, "train.images=7") == re.sub(r"^  images: .*$", "  images: 7", text, flags=re.M).splitlines()

@@ -10,8 +10,9 @@ from contextlib import closing
 from typing import Any
 
 from condmix.comparison import all_measures, cell, judge_cells, told
+from condmix.delivery import EXPERIMENT
 from condmix.results import Measure, Row, agreed, oracles, ranked, read_metrics, through_prior
-from condmix.tracking import EXPERIMENT, project_root
+from condmix.tracking import project_root
 
 WIDTH = 130
 TEXT_COLUMNS = 4  # rank, variant, fusion, told: flush left; the numbers behind them are flush right
