@@ -23,7 +23,7 @@ SMALL = {
     },
     "judge": {"steps": 60, "batch_size": 64, "lr": 2e-3},
     "model": {"channels": 16, "multipliers": [1, 2, 2], "blocks": 1, "attention": [8], "position_map": True},
-    "train": {"images": 1280, "batch_size": 32, "lr": 1e-3},
+    "train": {"images": 1280, "batch_size": 32, "lr": 1e-3, "compile": False},
     "evaluate": {"n": 40, "steps": 4, "sweep": [1.0, 3.0], "sweep_n": 20, "batch_size": 20},
 }  # fmt: skip
 
@@ -42,7 +42,8 @@ def settings(profile: str, archives: Path, **data) -> dict:
         }
         for file in whole["data"]["files"]
     ]
-    return whole | SMALL | {"data": whole["data"] | {"files": files} | data}
+    changes = SMALL | {"data": {"files": files} | data}
+    return whole | {section: whole[section] | values for section, values in changes.items()}
 
 
 def build(script: str, *arguments: object) -> None:
