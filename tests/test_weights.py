@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence2, settings
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError, check, encode, judges
+from condmix.captioners._coca_training import new_coca
 from condmix.config import plugin
 from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.encoders.t5_text import T5Text
@@ -215,6 +216,9 @@ def test_a_text_tower_of_transformers_is_one_that_open_clip_has_or_lies_in_the_f
     assert asked == [("xlm-roberta-base", {"trust_remote_code": False})]
     with pytest.raises(CondmixError, match="hf_model_name some/where is neither in the folder nor one that open_clip"):
         check_text_tower({"text_cfg": {"hf_model_name": "some/where"}}, "clip.model", tmp_path)
+    for made in (encode.new_clip, lambda model: new_coca(model, 10)):
+        with pytest.raises(CondmixError, match="some/where is neither"):
+            made({"embed_dim": 8, "text_cfg": {"hf_model_name": "some/where"}})
     tower = tmp_path / "tower"
     tower.mkdir()
     check_text_tower({"text_cfg": {"hf_model_name": str(tower)}}, "clip.model", tmp_path)

@@ -11,6 +11,7 @@ from torch import nn
 
 from condmix import CondmixError
 from condmix.config import unknown
+from condmix.weights import check_text_tower
 
 
 def check_name(name: Any) -> None:
@@ -44,6 +45,7 @@ def new_clip(model: str | dict[str, Any]) -> tuple[nn.Module, dict[str, Any], An
     if isinstance(model, str):
         check_name(model)
     model_cfg = open_clip.get_model_config(model) if isinstance(model, str) else model
+    check_text_tower(model_cfg, "clip.model")
     try:
         context_length = model_cfg["text_cfg"]["context_length"]
         tokenizer = open_clip.SimpleTokenizer(context_length=context_length)

@@ -140,7 +140,8 @@ def check_text_tower(model_cfg: dict[str, Any], where: str, folder: Path | None 
 
     What open_clip has is looked up on the hub here, where it may bring no code: open_clip itself would ask about it.
     """
-    name = model_cfg["text_cfg"].get("hf_model_name")
+    text_cfg = model_cfg.get("text_cfg")
+    name = text_cfg.get("hf_model_name") if isinstance(text_cfg, dict) else None
     if not name:
         return
     import open_clip

@@ -18,6 +18,7 @@ from condmix import CondmixError
 from condmix.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normaliser
 from condmix.encoders import save_clip
 from condmix.losses import Losses
+from condmix.weights import check_text_tower
 
 CAPTIONING, CONTRAST = 2.0, 1.0  # weights of the two losses; Yu et al., section 4.1
 
@@ -51,6 +52,7 @@ def new_coca(architecture: dict[str, Any], words: int) -> tuple[nn.Module, dict[
     from open_clip.transform import PreprocessCfg
 
     model_cfg = {**copy.deepcopy(architecture), "custom_text": True}
+    check_text_tower(model_cfg, "generated.model")
     try:
         for tower in ("text_cfg", "multimodal_cfg"):
             model_cfg[tower]["vocab_size"] = words
