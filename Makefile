@@ -14,8 +14,9 @@ repro: setup
 	@condmix summary
 	@echo "shell   . $(BIN)/activate   (once in every terminal: it puts condmix, dvc and mlflow on the PATH)"
 
+# Each process computes in one thread: the tests are small, and there are as many processes as cores.
 test: setup
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4
 
 # Real data (../shared) and long runs.
 test-slow: setup

@@ -159,7 +159,7 @@ def test_a_contender_of_another_size_is_refused(tiny, monkeypatch):
 def test_the_sizes_are_those_of_the_profile_and_the_literature():
     conf = yaml.safe_load((Path(__file__).parents[1] / "conf" / "cifar10.yaml").read_text())
     size, model = SIZES["36m"], conf["model"]
-    assert not model.pop("position_map") and not model.pop("scale_shift")
+    assert not any(model.pop(name) for name in ("position_map", "scale_shift", "match_parameters"))
     assert {name: getattr(size, name) for name in model} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in model.items()
     }

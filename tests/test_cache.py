@@ -71,7 +71,7 @@ def test_wrong_counts_and_shapes_are_refused(tmp_path, vectors):
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("field", ["perspective", "split", "encoder", "preprocessing", "data", "count", "version"])
+@pytest.mark.parametrize("field", ["perspective", "split", "encoder", "preprocessing", "data", "count", "code"])
 def test_a_cache_of_something_else_is_refused_naming_both(tmp_path, vectors, field):
     write_cache(tmp_path / "c", vectors, PRESENT, key())
     asked = key() | {field: "other"}

@@ -16,7 +16,7 @@ import torch
 from condmix.bench import gemm
 from condmix.bench.setting import BENCHMARKS, Setting
 from condmix.bench.timing import ratio, spread
-from condmix.tracking import environment
+from condmix.tracking import cpu_name, environment
 
 PACKAGES = ("accelerate", "diffusers", "denoising-diffusion-pytorch", "ema-pytorch", "numpy")
 
@@ -26,12 +26,11 @@ def conditions(setting: Setting) -> dict[str, Any]:
     return {
         **asdict(setting),
         "network": asdict(setting.network),
-        **environment(),
+        **environment("bf16" if setting.bf16 else "fp32"),
         "packages": {name: _version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-        "threads": torch.get_num_threads(),
         "malloc": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
         "load_before": round(os.getloadavg()[0], 2),
     }
@@ -39,7 +38,7 @@ def conditions(setting: Setting) -> dict[str, Any]:
 
 def device_name(setting: Setting) -> str:
     """The GPU's or the CPU's name."""
-    return torch.cuda.get_device_name() if setting.device == "cuda" else environment()["cpu"]
+    return torch.cuda.get_device_name() if setting.device == "cuda" else cpu_name()
 
 
 def default_path(setting: Setting) -> Path:

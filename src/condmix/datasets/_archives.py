@@ -40,6 +40,8 @@ def missing(archive: Path) -> CondmixError:
 
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Opens a zip archive whose every entry stays inside its folder, and behind which nothing follows."""
+    if path.exists() and not path.is_file():
+        raise damaged(path, "it is not a regular file")  # a device would be read without end
     try:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
