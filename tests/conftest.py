@@ -30,8 +30,8 @@ CONF = profile(
     data={"image_size": 8},
     model={"channels": 8, "multipliers": [1, 2], "attention": [4], "dropout": 0.1, "position_map": False,
            "scale_shift": False},
-    train={"images": 96, "batch_size": 8, "lr": 1e-3, "checkpoint_seconds": 0, "log_every": 4, "ema": 0.9995,
-           "pseudo_noise": 3.0, "logit_normal_times": None},
+    train={"images": 96, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "checkpoint_seconds": 0, "log_every": 4,
+           "ema": 0.9995, "pseudo_noise": 3.0, "logit_normal_times": None},
     evaluate={"n": 6, "other_n": None, "steps": 2, "sweep": [1.0, 2.0], "sweep_n": 4, "batch_size": 4,
               "features": ["judge"]},
 )  # fmt: skip

@@ -187,7 +187,7 @@ class Trainer:
             # processes exchange gradients once, with those of the last part
             alone = part.stop < count and self.group.num_processes > 1
             with self.network.no_sync() if alone else nullcontext():
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
                     x_t = self.schedule.add_noise(x_0[part], noise[part], t[part])
                     views = {name: rows[part] for name, rows in vectors.items()}
                     output = self.network(x_t, t[part], views, mask[part]).float()
