@@ -20,8 +20,8 @@ from every_stage import SETTINGS, STAGES
 
 KILLS = int(os.environ.get("KILLS", "6"))  # of each stage
 TRAIN = SETTINGS["train"] | {"images": 640, "checkpoint_seconds": 0.2}
-# What tells of the run itself: when and how fast it was, and whether MLflow saw it.
-OF_THE_RUN = re.compile("second|date$|^mlflow")
+# What tells of the run itself: when and how fast it was, from which commit, and whether MLflow saw it.
+OF_THE_RUN = re.compile("second|^date$|^commit$|^mlflow")
 
 
 def run(folder, *arguments):

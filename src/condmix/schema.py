@@ -33,8 +33,8 @@ EXPERIMENT = ("profile", "fusion", "perspectives", "guidance", "seed", "variants
 
 # Strict: "3" is no number, true is no 1, and 1 is no true.
 Flag = Annotated[bool, Strict()]
-Text = Annotated[str, Strict()]
-Name = Annotated[str, Strict(), Field(min_length=1)]
+Text = Annotated[str, Strict(), Field(max_length=4096)]
+Name = Annotated[str, Strict(), Field(min_length=1, max_length=4096)]
 Positive = Annotated[int, Strict(), Field(gt=0, le=10**9)]
 Several = Annotated[int, Strict(), Field(ge=2, le=10**9)]  # pictures of a set: a covariance needs two
 Pictures = Annotated[int, Strict(), Field(gt=0, le=10**12)]
