@@ -101,9 +101,9 @@ def key(params: Params, device: str) -> str:
     chosen = params.generated
     learnt = [params.paths.captions / "train.json"] if chosen.training else []
     facts = machine(device, chosen.precision) | {"samples": samples(chosen)}
-    without = {f"generated.{name}" for name in (*KEPT_BY, "samples")}
+    facts |= {"dataset": params.data.dataset, "world": params.data.world}
     code = pipeline.stage_code("generate_captions")
-    return pipeline.key(code, params, [params.paths.archives, *learnt], facts, without)
+    return pipeline.key(code, chosen, [params.paths.archives, *learnt], facts, {*KEPT_BY, "samples"})
 
 
 def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> Any:
