@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clip_helpers import colour_params
-from condmix import CondmixError, pack
+from condmix import CondmixError, pack, pipeline
 from condmix.cache import cache_key, read_cache, write_cache
 from condmix.config import VARIANTS
 from condmix.packed import Packed
@@ -206,18 +206,9 @@ def test_caches_of_different_data_are_refused(params):
         pack.main(params, "class_v1")
 
 
-def test_the_fusion_hash_follows_its_own_file_and_the_shared_base(monkeypatch, tmp_path):
-    folder = tmp_path / "fusions"
-    folder.mkdir()
-    for name in ("__init__", "a", "b"):
-        (folder / f"{name}.py").write_text(name)
-    monkeypatch.setattr(pack, "__file__", str(tmp_path / "pack.py"))
-    monkeypatch.setattr(pack, "plugins", lambda kind: ["a", "b"])
-    hashes = [(pack.fusion_sha256("a"), pack.fusion_sha256("b"))]
-    for name in ("b", "__init__"):
-        (folder / f"{name}.py").write_text("changed")
-        hashes.append((pack.fusion_sha256("a"), pack.fusion_sha256("b")))
-    (first_a, first_b), (second_a, second_b), (third_a, third_b) = hashes
-    assert first_a == second_a != third_a and len({first_b, second_b, third_b}) == 3
-    with pytest.raises(CondmixError, match='no fusion "c"; found: a, b'):
-        pack.fusion_sha256("c")
+def test_the_fusion_hash_is_of_its_own_file_and_the_shared_base():
+    files = pipeline.closure("fusions/film.py", pipeline.NEUTRAL)
+    assert files == ["fusions/__init__.py", "fusions/film.py"]
+    assert pack.fusion_sha256("film") == pipeline.code_sha256(files) != pack.fusion_sha256("gated")
+    with pytest.raises(CondmixError, match='no fusion "flim"; found: .*did you mean "film"'):
+        pack.fusion_sha256("flim")

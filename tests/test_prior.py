@@ -117,7 +117,7 @@ def test_a_profile_without_one_says_so(embedded):
     prior.main(embedded)
     prior.main(embedded.model_copy(update={"prior": None}))
     assert [path.name for path in embedded.paths.prior.iterdir()] == ["prior.json"]
-    with pytest.raises(CondmixError, match=r"holds no prior \(prior is null in conf/tiny.yaml\)"):
+    with pytest.raises(CondmixError, match="holds no prior: set prior in the profile"):
         load_prior(embedded.paths.prior, "random")
 
 
