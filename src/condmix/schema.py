@@ -6,6 +6,7 @@ lacks come from conf/reference/settings.yaml, by `condmix check --fill`.
 
 from __future__ import annotations
 
+import re
 import reprlib
 import string
 from pathlib import Path
@@ -93,13 +94,13 @@ def _model_kind(value: Any) -> str:
     return "<content>" if isinstance(value, Content) else "<name>"
 
 
-def _no_path(value: str) -> str:
-    if value.startswith(("/", "./", "../", "~")):
-        raise ValueError(_content_of(value))
+def _model_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", value):
+        raise ValueError(f"no model is called so; {_content_of(value)}")
     return value
 
 
-ModelName = Annotated[Name, AfterValidator(_no_path), Tag("<name>")]
+ModelName = Annotated[Name, AfterValidator(_model_name), Tag("<name>")]
 ModelContent = Annotated[Content, Tag("<content>")]
 Architecture = Annotated[dict[Text, Any], Field(min_length=1), Tag("<architecture>")]
 
