@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro test test-slow lint setup clean
+.PHONY: repro test test-slow malformed lint setup clean
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -21,6 +21,10 @@ test: setup
 # Real data (../shared) and long runs.
 test-slow: setup
 	python -m pytest -m slow --override-ini addopts=
+
+# What condmix answers to thousands of malformed inputs; ARGS='--area models --every 10' for some of them.
+malformed: setup
+	PYTHONPATH=src:tests python -m malformed $(ARGS)
 
 lint: setup
 	ruff check .
