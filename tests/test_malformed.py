@@ -20,6 +20,7 @@ def malformed(folder, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_a_sample_of_pictures_and_archives(tmp_path):
     done = malformed(tmp_path, "--light", "--every", "23")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
