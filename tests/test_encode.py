@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_sentence(world, tmp_path):
 
 
 def test_a_configuration_that_open_clip_cannot_build_is_named(world):
-    with pytest.raises(CondmixError, match="clip.model is not a configuration .*vision_cfg"):
+    with pytest.raises(CondmixError, match="clip.model is not a configuration .*text_cfg"):
         world(model={"embed_dim": 16})
     with pytest.raises(CondmixError, match='no model "ViT-B-23"; near to it are ViT-B-'):
         world("other", model="ViT-B-23")

@@ -29,6 +29,18 @@ main(["wait", sys.argv[1]])
 """
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A suite that runs in the background, or under nohup, hands on signals that are ignored."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for one, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(one, signal.SIG_DFL)
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
 def start(folder, tidy="pass", **options):
     process = subprocess.Popen(
         [sys.executable, "-c", CODE.format(tidy=tidy), folder],
