@@ -13,6 +13,7 @@ from condmix.captioners import Captioner
 from condmix.config import plugin
 from condmix.files import write_json
 from condmix.packed import Packed
+from condmix.tracking import project_root
 
 LONG = "it is a picture of one colour. the other half of it is black! there is nothing else in it to see"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -195,3 +196,15 @@ def test_a_captioner_is_trained_once_and_lies_beside_what_it_wrote(params, monke
     monkeypatch.setattr(plugin("captioners", "trained_coca"), "train", None)
     generate_captions.main(params)
     assert written(params) == first
+
+
+def test_a_damaged_captioner_is_trained_again(params):
+    training = {"steps": 2, "batch_size": 10}
+    params.generated = settings("trained_coca", COCA, training=training, captions=2, batch_size=10)
+    generate_captions.main(params)
+    first = written(params)
+    (weights,) = (project_root() / ".checkpoints").glob("captions-*/captioner/open_clip_model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-8] + bytes(8))
+    generate_captions.main(params)
+    assert weights.read_bytes() == whole and written(params) == first

@@ -38,6 +38,8 @@ def test_values_are_those_that_dvc_reads():
         ("a: 2020-13-45", "a value that can't be read"),
         ("a: !!python/object/apply:os.system [x]", "is not valid YAML"),
         ("a: 1\n---\nb: 2", "is not valid YAML"),
+        ('a: "b\\0"', "line 1: b\\x00 is not valid text"),
+        ('a: "\\ud800"', "is not valid"),
         ("", "must be a mapping of settings, not NoneType"),
         ("[1]", "must be a mapping of settings, not list"),
         ("a: " + "x" * 4_000_000, "settings have at most 4,000,000"),

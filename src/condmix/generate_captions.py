@@ -107,10 +107,11 @@ def key(params: Params, device: str) -> str:
 
 
 def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> Any:
-    """The captioner of the settings; one that is trained here is trained first, if `folder` does not hold it yet."""
+    """The captioner of the settings; one that is trained here is trained first, if `folder` does not hold it whole."""
     settings = params.generated
     kind = plugin("captioners", settings.captioner)
-    if kind.trained and not folder.exists():
+    checksum = folder.with_name(f"{folder.name}.sha256")
+    if kind.trained and not _is_whole(folder, checksum):
         captions = [tidy(texts) for texts in read_captions(params.paths.captions, "train")]
         captioned = [bool(texts) for texts in captions]
         if not any(captioned):
@@ -118,7 +119,15 @@ def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> A
         pictures = list(compress(dataset.images("train"), captioned))
         with replacing_folder(folder) as part:
             kind.train(settings, pictures, list(compress(captions, captioned)), part, device)
+        write_text(checksum, pipeline.tree_sha256(folder))
     return kind.open(settings, folder, device)
+
+
+def _is_whole(folder: Path, checksum: Path) -> bool:
+    """Whether a trained captioner is as it was written; a damaged one is trained again."""
+    if not folder.is_dir() or not checksum.is_file():
+        return False
+    return checksum.read_bytes() == pipeline.tree_sha256(folder).encode()
 
 
 def samples(settings: Generated) -> int:

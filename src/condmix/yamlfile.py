@@ -74,8 +74,8 @@ def _check_size(text: str, where: str) -> None:
             anchor, nodes, levels = open_.pop()
         elif isinstance(event, yaml.ScalarEvent):
             nodes = 1
-            if any("\ud800" <= letter <= "\udfff" for letter in event.value):
-                raise CondmixError(f"{where}, line {event.start_mark.line + 1}: {event.value} is not valid Unicode")
+            if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in event.value):
+                raise CondmixError(f"{where}, line {event.start_mark.line + 1}: {event.value} is not valid text")
         elif isinstance(event, yaml.AliasEvent):
             if anchor in (collection[0] for collection in open_):
                 raise CondmixError(f"{where}, line {event.start_mark.line + 1}: &{anchor} contains itself")

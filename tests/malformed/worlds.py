@@ -261,7 +261,7 @@ def tars(folder: Path) -> None:
 def _own(folder: Path, dataset: str) -> None:
     data = {"dataset": dataset, "folder": "pics", "world": {}, "image_size": 16, "flip": False}
     conf = profile(data=data, captions={"templates": ["a photo of a {}."]})
-    start(folder, conf)
+    start(folder, conf, perspectives=["caption_1"])
     watch(folder, "pics")
     for stage in ("check", "fetch", "prepare", "captions"):
         run(folder, stage)
@@ -346,7 +346,7 @@ def _fetched(folder: Path, dataset: str, names: list[str]) -> None:
         for name in names
     ]
     data = {"dataset": dataset, "world": {}, "image_size": 16, "flip": False, "files": files}
-    start(folder, profile(data=data, captions={"templates": ["a photo of a {}."]}))
+    start(folder, profile(data=data, captions={"templates": ["a photo of a {}."]}), perspectives=["caption_1"])
     for stage in ("check", "fetch", "prepare", "captions"):
         run(folder, stage)
     shutil.rmtree(folder / "source")
