@@ -180,7 +180,8 @@ def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
     runs = plan(repository.folder, grid)
     assert cost(repository.folder, grid, runs, {})[0] is None
     assert "4 of 4 runs are missing; what they will cost is not known" in table(repository.folder, grid)
-    (repository.folder / "models/caption").mkdir(parents=True)
+    for folder in ("models/caption", "metrics"):
+        (repository.folder / folder).mkdir(parents=True, exist_ok=True)
     for damaged in ("[]", "{", '{"profile": "tiny", "seconds": "x", "images_seen": 1}'):
         (repository.folder / "models/caption/model.json").write_text(damaged)
         with pytest.raises(CondmixError, match="model.json is damaged"):
