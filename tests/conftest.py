@@ -12,6 +12,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
+from condmix.artifacts import write_card
 from condmix.config import load
 from settings import profile
 
@@ -99,7 +100,8 @@ def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str
 def write_packed_card(folder: Path, card: dict) -> None:
     """variant.json, with the checksums of what lies beside it."""
     sums = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
-    (folder / "variant.json").write_text(json.dumps(card | {"sha256": sums}))
+    card.pop("card_sha256", None)
+    write_card(folder / "variant.json", card | {"sha256": sums})
 
 
 @pytest.fixture(autouse=True)

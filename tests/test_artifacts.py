@@ -21,8 +21,9 @@ from condmix import CondmixError, embed, evidence, generate_captions, measures
 from condmix.artifacts import (
     read_array,
     read_arrays,
+    read_card,
     read_checked_json,
-    read_json,
+    write_card,
     write_checked_json,
     write_checked_tensors,
 )
@@ -122,8 +123,8 @@ def finished(folder):
 
 
 def cost(folder):
-    write_json(folder / "model.json", {"profile": "demo", "images_seen": 100, "seconds": 4.5})
-    return lambda: read_json(folder / "model.json", Cost, "dvc repro train@caption")
+    write_card(folder / "model.json", {"profile": "demo", "images_seen": 100, "seconds": 4.5})
+    return lambda: read_card(folder / "model.json", Cost, "dvc repro train@caption")
 
 
 ARTEFACTS = {
@@ -152,7 +153,7 @@ ARTEFACTS = {
     "details.json": (finished, "condmix experiments report"),
     "model.json": (cost, "dvc repro train@caption"),
 }
-# A model's card holds no checksum of itself, and neither do files that only people look at.
+# Files that only people look at hold no checksum of themselves.
 CHECKED = [name for name in ARTEFACTS if name.endswith((".npy", ".safetensors", ".npz")) and "details" not in name]
 
 
@@ -336,12 +337,46 @@ def with_value(content, place, value):
 # ---- what only one kind of file can have ----
 
 
+def change_card(path, changes):
+    """Change a card and its own checksum with it."""
+    card = json.loads(path.read_text()) | changes
+    del card["card_sha256"]
+    write_card(path, card)
+
+
 def rewrite(path, **tensors):
     """Change a model's weights and its card's checksum with them."""
     save_file({**load_file(path), **tensors}, path)
     card = path.with_name("prior.json" if path.parent.name == "prior" else "model.json")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": sha256}))
+    change_card(card, {"sha256": sha256})
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment/variant.json", "experiment/model.json", "judge/model.json", "prior/prior.json", "model.json"]
+)
+def test_a_card_that_was_changed_is_refused(damage, name):
+    """In any of its keys, though it still fits its schema."""
+
+    def changed(path):
+        card = json.loads(path.read_text())
+        key = next(key for key, value in card.items() if isinstance(value, str) and not key.endswith("sha256"))
+        path.write_text(json.dumps(card | {key: card[key] + "x"}))
+
+    path, reader = damage(name, changed)
+    with pytest.raises(CondmixError, match=f"{path} is damaged .its content does not match its checksum"):
+        reader()
+
+
+def test_a_card_of_an_earlier_version_says_what_to_run(damage):
+    def old(path):
+        card = json.loads(path.read_text())
+        del card["card_sha256"]
+        path.write_text(json.dumps(card))
+
+    path, reader = damage("experiment/model.json", old)
+    with pytest.raises(CondmixError, match=f"{path} is damaged .it lacks card_sha256.* run dvc repro train@experiment"):
+        reader()
 
 
 @pytest.mark.parametrize("name", ["experiment/model.safetensors", "judge/model.safetensors", "prior/model.safetensors"])
@@ -366,7 +401,7 @@ def test_weights_that_are_no_weights_are_refused(damage, name, change, says):
 def test_a_network_that_cannot_be_built_is_refused(damage):
     def odd(path):
         card = json.loads(path.read_text())
-        path.write_text(json.dumps(card | {"architecture": card["architecture"] | {"fusion": "magic"}}))
+        change_card(path, {"architecture": card["architecture"] | {"fusion": "magic"}})
 
     path, reader = damage("experiment/model.json", odd)
     with pytest.raises(CondmixError, match=f"{path} is damaged .no network has its sizes: .*magic"):
@@ -413,8 +448,8 @@ def repacked(change):
         change(tensors)
         save_file(tensors, path)
         card = json.loads((path.parent / "variant.json").read_text())
-        card["sha256"]["test"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (path.parent / "variant.json").write_text(json.dumps(card))
+        sums = card["sha256"] | {"test": hashlib.sha256(path.read_bytes()).hexdigest()}
+        change_card(path.parent / "variant.json", {"sha256": sums})
 
     return how
 

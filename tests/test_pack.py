@@ -50,8 +50,9 @@ def test_a_variant_gets_its_perspectives_in_its_order(params, variant):
             assert all(torch.equal(*pair) for pair in zip(packed.prompt, expected, strict=True))
         else:
             assert packed.prompt is None
-    card = json.loads((params.paths.packed(variant) / "variant.json").read_text())
-    assert card.pop("sha256") == {
+    card = Packed.load(params.paths.packed(variant), "test").variant
+    written = json.loads((params.paths.packed(variant) / "variant.json").read_text())
+    assert written["sha256"] == {
         split: hashlib.sha256((params.paths.packed(variant) / f"{split}.safetensors").read_bytes()).hexdigest()
         for split in COUNTS
     }

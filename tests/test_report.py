@@ -154,7 +154,11 @@ def test_a_class_profile_has_the_judge_as_ceiling(tmp_path):
 
 def test_stage_metrics_are_shown_where_present(tmp_path):
     params = project(tmp_path, captions_variant())
-    encode = {"zero_shot": {"shape": 0.91234, "size": 1.0}, "probe": {"shape": 0.97, "size": 0.99}, "n": 2000}
+    encode = {
+        "n": 2000, "model": "custom", "source": "trained", "encoder": "clip", "split": "test", "seed": 0,
+        "environment": {}, "zero_shot_accuracy": {"shape": 0.91234, "size": 1.0},
+        "probe_image": {"shape": 0.97, "size": 0.99},
+    }  # fmt: skip
     (params.paths.metrics / "encode.json").write_text(json.dumps(encode))
     text = Page(render(params)).text["instruments"]
     assert "0.912" in text and "probe" in text and "n 2,000" in text

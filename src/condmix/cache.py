@@ -1,7 +1,7 @@
 """Vectors (N, D) of one perspective <-> one safetensors file that knows what it was made from.
 
 Vectors are stored as fp16 with unit norm. The metadata hold the key (perspective, split, encoder, preprocessing,
-data, count, code), the mean and sd of the norms before normalisation and the content's sha256; a reader refuses
+data, count, code), the mean and sd of the norms before normalisation and the sha256 of all this; a reader refuses
 a file whose key is not the one it expects. Where the perspective's name does not say it, they hold `of`: what the
 vectors were made from, "image", "caption" or "class".
 """
@@ -60,8 +60,8 @@ def write_cache(
         "dim": str(vectors.shape[1]),
         "norm_mean": f"{norms.mean() if len(norms) else 0:.6g}",
         "norm_sd": f"{norms.std(correction=0) if len(norms) else 0:.6g}",
-        "sha256": _digest(tensors),
     }
+    metadata["sha256"] = _digest(tensors, metadata)
     with replacing(path) as part:
         save_file(tensors, part, metadata)
         _sort_header(part)
@@ -82,7 +82,7 @@ def read_cache(path: Path, key: Mapping[str, str] | None) -> tuple[Tensor, Tenso
     tensors, _ = read_tensors(path, REMEDY)
     vectors = require(tensors, "vectors", torch.float16, (None, None), path, REMEDY)
     present = require(tensors, "present", torch.bool, vectors.shape[:1], path, REMEDY)
-    if _digest(tensors) != metadata["sha256"]:
+    if _digest(tensors, metadata) != metadata["sha256"]:
         raise damaged(path, "its content does not match its checksum", REMEDY)
     return vectors, present, metadata
 
@@ -125,8 +125,10 @@ def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:
             raise CondmixError(f"{what} hold {problem} in {len(rows)} rows, first in row {int(rows[0])}")
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of the content and of what is said of it."""
+    facts = {name: value for name, value in metadata.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in ("vectors", "present"):
         digest.update(tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -40,7 +40,12 @@ def read_claims(folder: Path, split: str) -> list[list[list[int]]] | None:
 def tidy(texts: Iterable[str]) -> list[str]:
     """Runs of white space become one space; empty captions and exact repetitions are dropped."""
     normal = (" ".join(text.split()) for text in texts)
-    return list(dict.fromkeys(text for text in normal if text))
+    return list(dict.fromkeys(text for text in normal if not blank(text)))
+
+
+def blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, and signs without a shape such as U+200B, alone."""
+    return not any(sign.isprintable() and not sign.isspace() for sign in text)
 
 
 def _generated(folder: Path, split: str) -> Generated:

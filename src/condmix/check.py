@@ -29,6 +29,7 @@ def main(params: Params) -> None:
             plugin("captioners", params.generated.captioner).check(params.generated)
         check_clip(params)
         check_judges(params)
+        check_text_encoder(params)
     except CondmixError as error:
         raise CondmixError(f"{conf}: {error}") from None
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
@@ -64,6 +65,15 @@ def check_clip(params: Params) -> None:
         check_tag(clip.model, clip.pretrained)
     if not clip.pretrained and not clip.weights:
         check_architecture(clip.model)
+
+
+def check_text_encoder(params: Params) -> None:
+    """The folder that the encoder t5_text opens after CLIP was trained."""
+    t5 = params.embed.t5
+    if t5 and isinstance(t5.model, Content):
+        from condmix.encoders._huggingface import check_folder
+
+        check_folder(Path(t5.model.path))
 
 
 def check_judges(params: Params) -> None:

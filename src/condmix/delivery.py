@@ -330,6 +330,8 @@ def create_own_database() -> None:
     from mlflow import MlflowClient
 
     path = own_database()
+    if path.exists() and not path.is_file():
+        raise Trouble(f"{path} is not a regular file: move it away, and a database is made")
     if path.exists() and path.stat().st_size:
         return
     part = path.with_name(f"{path.name}.new")

@@ -100,35 +100,34 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
         return
     seconds = time.monotonic() - started
     drawn, measure = Drawn(folder, world), Measure(params, split)
-    bar = tqdm(total=len(everything), desc=f"judge {variant}", unit="set")
+    with tqdm(total=len(everything), desc=f"judge {variant}", unit="set") as bar:
 
-    def row(job: Job) -> dict[str, Any]:
-        bar.update()
-        found = measure(drawn.seen(job), _named(asked, job))
-        return found | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
+        def row(job: Job) -> dict[str, Any]:
+            bar.update()
+            found = measure(drawn.seen(job), _named(asked, job))
+            return found | {"condition": job.condition, "guidance": job.guidance, "n": job.n}
 
-    rows, swept = [row(job) for job in jobs], [row(job) for job in sweep]
-    pictures, seen = drawn.pictures(jobs[0]), drawn.seen(jobs[0])
-    right = measure.right(seen)
-    closely = measure.closely(seen, pictures)
-    if right is not None:
-        closely |= measure.by_caption(right)
-    of_pictures: dict[str, np.ndarray] = {}
-    if right is not None:
-        changes = [shuffled, *without.values(), *wrong.values()]
-        of_pictures |= {f"right {job.change}": measure.right(drawn.seen(job)) for job in changes}
-    if settings.scorer:
-        agreement, of_captions = held_out_scores(params, variant, pictures, headline, captions, split)
-        closely |= agreement
-        of_pictures |= of_captions
-    changed = {
-        "shuffled": row(shuffled),
-        "without": {name: row(job) for name, job in without.items()},
-        "wrong": {name: row(job) for name, job in wrong.items()},
-        "diversity": measure.diversity(drawn.seen(repeated), REPEATS),
-        "diversity_n": {"conditions": repeated.n // REPEATS, "pictures_each": REPEATS},
-    }
-    bar.close()
+        rows, swept = [row(job) for job in jobs], [row(job) for job in sweep]
+        pictures, seen = drawn.pictures(jobs[0]), drawn.seen(jobs[0])
+        right = measure.right(seen)
+        closely = measure.closely(seen, pictures)
+        if right is not None:
+            closely |= measure.by_caption(right)
+        of_pictures: dict[str, np.ndarray] = {}
+        if right is not None:
+            changes = [shuffled, *without.values(), *wrong.values()]
+            of_pictures |= {f"right {job.change}": measure.right(drawn.seen(job)) for job in changes}
+        if settings.scorer:
+            agreement, of_captions = held_out_scores(params, variant, pictures, headline, captions, split)
+            closely |= agreement
+            of_pictures |= of_captions
+        changed = {
+            "shuffled": row(shuffled),
+            "without": {name: row(job) for name, job in without.items()},
+            "wrong": {name: row(job) for name, job in wrong.items()},
+            "diversity": measure.diversity(drawn.seen(repeated), REPEATS),
+            "diversity_n": {"conditions": repeated.n // REPEATS, "pictures_each": REPEATS},
+        }
     shown = {one.name: np.array(drawn.pictures(job)[:SHOWN]) for one, job in zip(asked, jobs, strict=True)}
 
     card, here = read_card(params.paths.model(variant)), environment("fp32", world, threads(settings.processes))

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.captionfile import blank
 from condmix.config import VARIANTS, Params, plugin, plugins, unknown
 from condmix.diffusion import Schedule
 from condmix.files import replacing
@@ -113,7 +114,7 @@ def main(
 def _check_words(option: str, texts: Sequence[str | None]) -> None:
     """Words that CLIP can read: training never sees an empty caption."""
     for text in texts:
-        if text is not None and not text.strip():
+        if text is not None and blank(text):
             raise CondmixError(f"{option} was given no words; leave it out for an unconditional picture")
         if text is not None and not _is_unicode(text):
             raise CondmixError(f"{option} {text!r} is not valid text; give it in the terminal's encoding")

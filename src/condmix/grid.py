@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import parse_json, read_json
+from condmix.artifacts import parse_json, read_card, read_json
 from condmix.config import Settings, load, unknown
 from condmix.files import scratch
 from condmix.results import Metrics
@@ -255,7 +255,7 @@ def cost(
     pictures = runs[0].settings.get("evaluate.n", _value(settings, "evaluate.n"))
     training, evaluation, used = [], [], []
     for path in sorted(root.glob("models/*/model.json")):
-        card = read_json(path, Cost, f"dvc repro train@{path.parent.name}")
+        card = read_card(path, Cost, f"dvc repro train@{path.parent.name}")
         if card.get("profile") != grid.profile or not card.get("images_seen") or "seconds" not in card:
             continue
         used.append(path.parent.name)

@@ -5,7 +5,6 @@ A variant's training depends on its own folder alone, so a caption added elsewhe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
-from condmix.artifacts import digest_of_file
+from condmix.artifacts import digest_of_file, write_card
 from condmix.cache import numbered, read_cache, read_metadata
 from condmix.config import plugins, unknown
 from condmix.files import replacing_folder
@@ -36,7 +35,7 @@ def main(params: Any, variant: str) -> None:
             save_file(tensors, part / f"{split}.safetensors")
         sums = {split: digest_of_file(part / f"{split}.safetensors") for split in SPLITS}
         card = describe(chosen, params.paths.embeddings / SPLITS[0]) | {"sha256": sums}
-        (part / "variant.json").write_text(json.dumps(card, indent=2) + "\n")
+        write_card(part / "variant.json", card)
 
 
 def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None:

@@ -10,13 +10,13 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
-from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from condmix.artifacts import read_json
 from condmix.charts import Line, line_chart
@@ -39,6 +39,37 @@ from condmix.results import (
 )
 
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
+
+
+class Encoded(TypedDict):
+    """What metrics/encode.json always holds."""
+
+    n: int
+    model: str
+    source: str
+    encoder: str
+    split: str
+    seed: int
+    environment: dict[str, Any]
+    zero_shot_accuracy: NotRequired[dict[str, float] | None]
+    probe_image: NotRequired[dict[str, float] | None]
+    probe_text: NotRequired[dict[str, float] | None]
+    parameters: NotRequired[int]
+    seconds: NotRequired[float]
+    loss: NotRequired[float]
+
+
+class Judged(TypedDict):
+    """What metrics/judge.json holds: of a judge, or why there is none."""
+
+    accuracy: dict[str, float]
+    reason: NotRequired[str]
+    n: NotRequired[int]
+    split: NotRequired[str]
+    seed: NotRequired[int]
+    network: NotRequired[str]
+    steps: NotRequired[int]
+    seconds: NotRequired[float]
 
 
 def main(params: Any) -> None:
@@ -82,8 +113,8 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
         "sweep_n": agreed(sweep, "n", "{:,}"),
         "loss": loss_chart(variants),
         "runs": run_facts(variants),
-        "encode": fact_tables(optional_json(params.paths.metrics / "encode.json")),
-        "judge": fact_tables(optional_json(params.paths.metrics / "judge.json")),
+        "encode": fact_tables(optional_json(params.paths.metrics / "encode.json", Encoded)),
+        "judge": fact_tables(optional_json(params.paths.metrics / "judge.json", Judged)),
         "distances": [measure.key for measure in measures(rows) if measure.key.startswith("fd_")],
         "has_fid": any("fid" in row.facts for row in rows),
         "reference": " / ".join(dict.fromkeys(f"{r['n']:,} real pictures of {r['split']}" for r in references if r)),
@@ -91,9 +122,9 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
     }
 
 
-def optional_json(path: Path) -> dict[str, Any]:
+def optional_json(path: Path, schema: Any) -> dict[str, Any]:
     """A stage's metrics, {} where the profile has no such stage."""
-    return read_json(path, dict[str, JsonValue], f"dvc repro {path.stem}") if path.exists() else {}
+    return read_json(path, schema, f"dvc repro {path.stem}") if path.exists() else {}
 
 
 def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,7 @@ class TransformersCaptioner(Captioner):
         self.settings = settings
         self.processor, self.model = self._load(folder, settings.precision)
         self.model.eval().to(device)
+        self._try_out(folder)
         sha256 = folder_sha256(folder)
         self.facts = {"model": model_name(settings), "revision": revision, "weights_sha256": sha256}
 
@@ -56,6 +57,15 @@ class TransformersCaptioner(Captioner):
             torch.manual_seed(seed)
             tokens = self.model.generate(**inputs, num_beams=1, max_new_tokens=settings.max_tokens, **how)
         return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    def _try_out(self, folder: Any) -> None:
+        """CondmixError where the model can be loaded but not run, as with settings that contradict each other."""
+        try:
+            self.caption(self.see([np.full((64, 64, 3), 128, np.uint8)]), self.prompts[0], 0)
+        except Exception as error:  # whatever the wrong setting leads to
+            raise CondmixError(
+                f"{folder} holds a {self.model_type} that fails on a picture ({reason(error)})"
+            ) from error
 
     def _load(self, folder: Any, precision: str) -> tuple[Any, Any]:
         """Processor and model, the weights from safetensors; CondmixError where they are not all there."""

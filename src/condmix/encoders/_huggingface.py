@@ -26,13 +26,18 @@ def locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | 
     have code run.
     """
     folder, commit = _locate(model, revision, section)
+    check_folder(folder)
+    return folder, commit
+
+
+def check_folder(folder: Path) -> None:
+    """CondmixError where a model's folder has no weights as safetensors, or would have code run."""
     refuse_code(folder)
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise CondmixError(
             f"{folder} has no model.safetensors: weights are read as safetensors only, "
             "so save the model with transformers' save_pretrained first"
         )
-    return folder, commit
 
 
 def _locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:

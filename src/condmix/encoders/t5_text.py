@@ -36,11 +36,24 @@ class T5Text(Encoder):
         self.id = f"{self.model.config.model_type}{commit} sha256:{folder_sha256(folder)}"
         self.preprocessing = f"{type(self.tokenizer).__name__}, {self.length} tokens, their mean, {settings.precision}"
         self.dim = self.model.config.hidden_size
+        self._try_out(folder)
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu", *, settings: Any) -> T5Text:
         """`settings` are the profile's embed.t5: model, revision, max_tokens, precision."""
         return cls(*locate(settings.model, settings.revision, "embed.t5"), settings, device)
+
+    def _try_out(self, folder: Path) -> None:
+        """CondmixError where the model can be loaded but not run, as with settings that contradict each other."""
+        try:
+            vectors = self.features(["a red ring", "a ring"])
+        except Exception as error:  # whatever the wrong setting leads to
+            raise CondmixError(f"{folder} holds a text encoder that fails on a caption ({reason(error)})") from error
+        if vectors.shape != (2, self.dim) or not vectors.isfinite().all():
+            raise CondmixError(
+                f"{folder} holds a text encoder that makes of two captions vectors of shape {tuple(vectors.shape)}, "
+                f"or such with NaN, not finite ones of shape (2, {self.dim})"
+            )
 
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
