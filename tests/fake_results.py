@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from condmix.artifacts import write_card
 from condmix.config import Paths
 
 NAMES = ("shape", "colour")
@@ -19,6 +20,10 @@ CARD = {
     "seconds": 179.6, "processes": 2, "final_loss": 0.0921, "dataset_sha256": "d5" * 32, "mlflow_run": None,
     "environment": {"commit": "abc123", "date": "2026-11-23 04:10 UTC", "python": "3.11.2", "torch": "2.15.0",
                     "cpu": "a processor", "cores": 2, "gpus": []}, "sha256": "a1" * 32,
+}  # fmt: skip
+ENCODE = {
+    "n": 2000, "model": "custom", "source": "trained", "encoder": "clip", "split": "test", "seed": 0, "environment": {},
+    "zero_shot_accuracy": {"shape": 0.91234, "size": 1.0}, "probe_image": {"shape": 0.97, "size": 0.99},
 }  # fmt: skip
 
 
@@ -71,5 +76,10 @@ def project(root, *metrics, captions=("a red ring", "a <b>big</b> & round thing"
         (paths.metrics / "losses").mkdir(exist_ok=True)
         rows = "".join(f"{64 * k},{1 / k},0.5,0.002\n" for k in range(1, 11))
         (paths.metrics / "losses" / f"{facts['variant']}.csv").write_text("images,loss,gradient_norm,lr\n" + rows)
+    accuracy = metrics[0].get("judge_accuracy", {})
+    drawn_by = {"n": 2000, "split": "test", "seed": 0, "network": "small_cnn", "steps": 200, "seconds": 14.7}
+    judge = {"accuracy": accuracy, **(drawn_by if accuracy else {"reason": "nothing to judge by"})}
+    write_card(paths.metrics / "judge.json", judge)
+    write_card(paths.metrics / "encode.json", ENCODE)
     variants = tuple(facts["variant"] for facts in metrics)
     return SimpleNamespace(paths=paths, profile=profile, variants=variants, data=SimpleNamespace(dataset="demo"))

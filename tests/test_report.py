@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
+from condmix.artifacts import write_card
 from condmix.details import Details
 from condmix.report import fact_tables, main, run_facts, scenes, smoothed, thousands
 from condmix.results import read_metrics
@@ -134,7 +135,7 @@ def test_data_without_attributes_classes_or_sweep(tmp_path):
                     "attribute_accuracy_unnamed", "judge_accuracy", "judge_accuracy_n", "sweep")  # fmt: skip
     page = Page(render(project(tmp_path, {**facts, "fid": 41.236})))
     assert page.values["comparison"] == [41.236, 0.0222]
-    assert {"oracle", "unnamed", "guidance", "instruments"}.isdisjoint(page.text)
+    assert {"oracle", "unnamed", "guidance"}.isdisjoint(page.text)
     assert "InceptionV3" in page.text["notes"] and "the judge itself" not in page.text["comparison"]
 
 
@@ -152,16 +153,21 @@ def test_a_class_profile_has_the_judge_as_ceiling(tmp_path):
     assert {0.8123, 0.8345} <= set(page.values["comparison"]) and "83.5%" in page.text["comparison"]
 
 
-def test_stage_metrics_are_shown_where_present(tmp_path):
+def test_stage_metrics_are_shown(tmp_path):
     params = project(tmp_path, captions_variant())
-    encode = {
-        "n": 2000, "model": "custom", "source": "trained", "encoder": "clip", "split": "test", "seed": 0,
-        "environment": {}, "zero_shot_accuracy": {"shape": 0.91234, "size": 1.0},
-        "probe_image": {"shape": 0.97, "size": 0.99},
-    }  # fmt: skip
-    (params.paths.metrics / "encode.json").write_text(json.dumps(encode))
     text = Page(render(params)).text["instruments"]
     assert "0.912" in text and "probe" in text and "n 2,000" in text
+
+
+def test_metrics_of_another_judge_are_refused(tmp_path):
+    params = project(tmp_path, captions_variant())
+    path = params.paths.metrics / "judge.json"
+    write_card(path, {"accuracy": {"shape": 0.5, "colour": 0.5}})
+    with pytest.raises(CondmixError, match="judge.json is of another judge than .*caption.json: run dvc repro"):
+        render(params)
+    path.unlink()
+    with pytest.raises(CondmixError, match="judge.json is missing: run dvc repro judge"):
+        render(params)
 
 
 def test_fact_tables_join_groups_of_the_same_columns():

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.artifacts import write_card
 from condmix.captionfile import read_captions, tidy
 from condmix.config import plugin
 from condmix.contrastive import Recipe, train_clip
 from condmix.encoders import load_clip, open_tokenizer, read_config, save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
-from condmix.files import scratch, write_json
+from condmix.files import scratch
 from condmix.messages import reason
 from condmix.npy import write_pixels
 from condmix.openclip import check_name, check_tag, new_clip
@@ -69,7 +70,7 @@ def main(params: Any) -> None:
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
     trained_by = 1 if settings.pretrained or weights else settings.processes  # CLIP is trained in fp32
     metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
-    write_json(paths.metrics / "encode.json", metrics)
+    write_card(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
 
 

@@ -10,15 +10,17 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
+from pydantic import JsonValue
 from typing_extensions import TypedDict
 
-from condmix.artifacts import read_json
+from condmix import CondmixError
+from condmix.artifacts import read_card
 from condmix.charts import Line, line_chart
 from condmix.comparison import NONE, comparison, told, unnamed
 from condmix.details import Details, said
@@ -41,35 +43,10 @@ from condmix.results import (
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
 
 
-class Encoded(TypedDict):
-    """What metrics/encode.json always holds."""
-
-    n: int
-    model: str
-    source: str
-    encoder: str
-    split: str
-    seed: int
-    environment: dict[str, Any]
-    zero_shot_accuracy: NotRequired[dict[str, float] | None]
-    probe_image: NotRequired[dict[str, float] | None]
-    probe_text: NotRequired[dict[str, float] | None]
-    parameters: NotRequired[int]
-    seconds: NotRequired[float]
-    loss: NotRequired[float]
-
-
 class Judged(TypedDict):
-    """What metrics/judge.json holds: of a judge, or why there is none."""
+    """What is read of metrics/judge.json."""
 
     accuracy: dict[str, float]
-    reason: NotRequired[str]
-    n: NotRequired[int]
-    split: NotRequired[str]
-    seed: NotRequired[int]
-    network: NotRequired[str]
-    steps: NotRequired[int]
-    seconds: NotRequired[float]
 
 
 def main(params: Any) -> None:
@@ -93,6 +70,7 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
     rows, oracle_rows = ranked(metrics), oracles(metrics)
     environments = [variant.card.get("environment", {}) for variant in variants]
     references = [facts.get("reference", {}) for facts in metrics]
+    encode = read_card(params.paths.metrics / "encode.json", dict[str, JsonValue], "dvc repro encode")
     sweep = [point for facts in metrics for point in facts.get("sweep", [])]
     return {
         "profile": params.profile,
@@ -113,8 +91,8 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
         "sweep_n": agreed(sweep, "n", "{:,}"),
         "loss": loss_chart(variants),
         "runs": run_facts(variants),
-        "encode": fact_tables(optional_json(params.paths.metrics / "encode.json", Encoded)),
-        "judge": fact_tables(optional_json(params.paths.metrics / "judge.json", Judged)),
+        "encode": fact_tables(encode),
+        "judge": fact_tables(judge_of(params, metrics)),
         "distances": [measure.key for measure in measures(rows) if measure.key.startswith("fd_")],
         "has_fid": any("fid" in row.facts for row in rows),
         "reference": " / ".join(dict.fromkeys(f"{r['n']:,} real pictures of {r['split']}" for r in references if r)),
@@ -122,9 +100,16 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
     }
 
 
-def optional_json(path: Path, schema: Any) -> dict[str, Any]:
-    """A stage's metrics, {} where the profile has no such stage."""
-    return read_json(path, schema, f"dvc repro {path.stem}") if path.exists() else {}
+def judge_of(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """metrics/judge.json; CondmixError where the variants were judged by another judge."""
+    path = params.paths.metrics / "judge.json"
+    judge = read_card(path, Judged, "dvc repro judge")
+    for facts in metrics:
+        if facts.get("judge_accuracy", {}) != judge["accuracy"]:
+            raise CondmixError(
+                f"{path} is of another judge than {params.paths.metrics / facts['variant']}.json: run dvc repro"
+            )
+    return judge
 
 
 def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:

@@ -61,7 +61,7 @@ class TransformersCaptioner(Captioner):
     def _try_out(self, folder: Any) -> None:
         """CondmixError where the model can be loaded but not run, as with settings that contradict each other."""
         try:
-            self.caption(self.see([np.full((64, 64, 3), 128, np.uint8)]), self.prompts[0], 0)
+            self.caption(self.see([np.full((64, 64, 3), 128, np.uint8)]), (self.settings.prompts or self.prompts)[0], 0)
         except Exception as error:  # whatever the wrong setting leads to
             raise CondmixError(
                 f"{folder} holds a {self.model_type} that fails on a picture ({reason(error)})"
