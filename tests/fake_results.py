@@ -59,6 +59,13 @@ def without(metrics, *keys):
     return copy
 
 
+def change_card(path, changes):
+    """Change a card and its own checksum with it."""
+    card = json.loads(path.read_text()) | changes
+    del card["card_sha256"]
+    write_card(path, card)
+
+
 def project(root, *metrics, captions=("a red ring", "a <b>big</b> & round thing"), scenes=3, side=16, profile="demo"):
     """Write everything that evaluate and train write for these metrics; returns params for the report."""
     paths = Paths(root, profile)
@@ -69,10 +76,10 @@ def project(root, *metrics, captions=("a red ring", "a <b>big</b> & round thing"
         sample = {"captions": list(captions), "condition_captions": list(captions[:1]), "class": None}
         samples = [{**sample, "id": 100 + i, "seed": 70 + i} for i in range(scenes)]
         details = {"metrics": facts, "card": CARD, "samples": samples}
-        (folder / "details.json").write_text(json.dumps(details))
+        write_card(folder / "details.json", details)
         for name in ["real", facts["condition"], *(["oracle"] if "oracle" in facts else [])]:
             np.save(folder / f"{name}.npy", random.integers(0, 256, (scenes, side, side, 3), np.uint8))
-        (paths.metrics / f"{facts['variant']}.json").write_text(json.dumps(facts))
+        write_card(paths.metrics / f"{facts['variant']}.json", facts)
         (paths.metrics / "losses").mkdir(exist_ok=True)
         rows = "".join(f"{64 * k},{1 / k},0.5,0.002\n" for k in range(1, 11))
         (paths.metrics / "losses" / f"{facts['variant']}.csv").write_text("images,loss,gradient_norm,lr\n" + rows)

@@ -42,7 +42,7 @@ from condmix.results import read_metrics
 from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
 from condmix.train import Trainer, run
 from conftest import write_dataset, write_packed
-from fake_results import image_variant
+from fake_results import change_card, image_variant
 from fake_results import project as write_results
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -335,13 +335,6 @@ def with_value(content, place, value):
 
 
 # ---- what only one kind of file can have ----
-
-
-def change_card(path, changes):
-    """Change a card and its own checksum with it."""
-    card = json.loads(path.read_text()) | changes
-    del card["card_sha256"]
-    write_card(path, card)
 
 
 def rewrite(path, **tensors):

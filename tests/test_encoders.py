@@ -9,7 +9,7 @@ import torch
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
 from condmix.config import plugin, plugins
-from condmix.encoders import CONFIG, WEIGHTS, load_clip, save_clip
+from condmix.encoders import CARD, CONFIG, WEIGHTS, load_clip, save_clip
 from condmix.encoders.clip_text import encode_short
 from t5_helpers import save_tiny_t5, t5_settings
 
@@ -137,6 +137,17 @@ def test_pictures_of_any_size_enter_as_open_clip_preprocesses_them(folder):
     torch.testing.assert_close(encoder.features([wide, wide]), expected.expand(2, -1))
 
 
+@pytest.mark.parametrize("name, old, new", [(WEIGHTS, -9, None), (CONFIG, b'"bicubic"', b'"bilinear"')])
+def test_a_clip_that_was_changed_is_refused(tmp_path, name, old, new):
+    save_tiny_clip(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    changed = content.replace(old, new) if new else content[:old] + bytes([content[old] ^ 1]) + content[old + 1 :]
+    assert changed != content
+    (tmp_path / name).write_bytes(changed)
+    with pytest.raises(CondmixError, match=f"{tmp_path} is damaged .its content does not match the checksum"):
+        load_clip(tmp_path)
+
+
 def test_a_missing_or_damaged_clip_is_one_sentence(tmp_path):
     with pytest.raises(CondmixError, match="make the CLIP first"):
         load_clip(tmp_path)
@@ -144,6 +155,9 @@ def test_a_missing_or_damaged_clip_is_one_sentence(tmp_path):
     weights = (tmp_path / WEIGHTS).read_bytes()
     (tmp_path / WEIGHTS).write_bytes(weights[:-100])
     with pytest.raises(CondmixError, match="make it again"):
+        load_clip(tmp_path)
+    (tmp_path / CARD).unlink()  # as in a folder that others wrote
+    with pytest.raises(CondmixError, match="does not hold a CLIP that open_clip can load .*make it again"):
         load_clip(tmp_path)
     (tmp_path / WEIGHTS).write_bytes(weights)
     config = json.loads((tmp_path / CONFIG).read_text())

@@ -189,7 +189,7 @@ def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
             cost(repository.folder, grid, runs, {})
     card = {"profile": "tiny", "seconds": 10, "images_seen": 100}
     write_card(repository.folder / "models/caption/model.json", card)
-    (repository.folder / "metrics/caption.json").write_text('{"seconds": 20, "n": 10}')
+    write_card(repository.folder / "metrics/caption.json", {"seconds": 20, "n": 10})
     assert cost(repository.folder, grid, runs, {}) == (60 + 60, "scaled from caption")
 
 

@@ -15,7 +15,7 @@ from condmix.artifacts import write_card
 from condmix.details import Details
 from condmix.report import fact_tables, main, run_facts, scenes, smoothed, thousands
 from condmix.results import read_metrics
-from fake_results import CARD, captions_variant, image_variant, project, without
+from fake_results import CARD, captions_variant, change_card, image_variant, project, without
 
 
 class Page(HTMLParser):
@@ -112,7 +112,7 @@ def test_a_class_that_was_told_is_not_taken_for_a_caption(tmp_path):
     path = params.paths.details("class_v1") / "details.json"
     details = json.loads(path.read_text())
     details["samples"][0] |= {"class": "ring", "condition_captions": ["a red ring", "ring"]}
-    path.write_text(json.dumps(details))
+    change_card(path, details)
     (scene,) = scenes([Details.read(params, read_metrics(params)[0])])
     assert scene["class"] == "ring" and [text for text, used in scene["captions"] if used] == ["a red ring"]
 
@@ -122,7 +122,7 @@ def test_scenes_mark_what_was_told_and_keep_generated_captions_apart(tmp_path):
     path = params.paths.details("caption") / "details.json"
     details = json.loads(path.read_text())
     details["samples"][0]["condition_captions"] = ["a red ring", "words of its own"]
-    path.write_text(json.dumps(details))
+    change_card(path, details)
     (scene,) = scenes([Details.read(params, read_metrics(params)[0])])
     assert [caption for caption, used in scene["captions"] if used] == ["a red ring"]
     assert len(scene["captions"]) == 2 and scene["generated"] == ["words of its own"]
@@ -187,7 +187,7 @@ def test_run_facts_are_said_once_where_all_agree(tmp_path):
 def test_a_bare_card_still_gives_a_page(tmp_path):
     params = project(tmp_path, captions_variant())
     path = params.paths.details("caption") / "details.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "card": {}}))
+    change_card(path, {"card": {}})
     assert "unknown CPU" in render(params)
 
 
@@ -204,7 +204,7 @@ def test_thousands():
 
 def test_details_of_another_evaluation_are_refused(tmp_path):
     params = project(tmp_path, captions_variant())
-    (params.paths.metrics / "caption.json").write_text(json.dumps({**captions_variant(), "fd_judge": 9.0}))
+    change_card(params.paths.metrics / "caption.json", {"fd_judge": 9.0})
     with pytest.raises(CondmixError, match="of another evaluation than .*evaluate@caption"):
         main(params)
 

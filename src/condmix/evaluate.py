@@ -24,12 +24,13 @@ import torch
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.artifacts import write_card
 from condmix.caption_score import CaptionScore, not_told
 from condmix.captionfile import read_captions, read_claims, read_generated
 from condmix.config import Params
 from condmix.datasets import Split
 from condmix.draw import REPEATS, Drawn, Job, draw, picture_seed
-from condmix.files import replacing, scratch, write_json
+from condmix.files import replacing, scratch
 from condmix.measures import Measure, class_attribute
 from condmix.model import read_card
 from condmix.packed import Packed
@@ -328,8 +329,8 @@ def write(
     for name, pictures in {"real": split.images[: len(samples)], **shown}.items():
         with replacing(folder / f"{name}.npy") as part, open(part, "wb") as file:
             np.save(file, np.asarray(pictures))
-    write_json(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
-    write_json(params.paths.metrics / f"{variant}.json", metrics)
+    write_card(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
+    write_card(params.paths.metrics / f"{variant}.json", metrics)
 
 
 def record(

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import parse_json, read_card, read_json
+from condmix.artifacts import CARD_SHA256, parse_json, read_card
 from condmix.config import Settings, load, unknown
 from condmix.files import scratch
 from condmix.results import Metrics
@@ -203,6 +203,7 @@ def collect(root: Path, grid: Grid) -> list[Finished]:
             revision = git(root, "rev-parse", references[run.name]).strip()
             shown = git(root, "show", f"{revision}:{METRICS}")
             metrics = parse_json(shown, Metrics, f"{METRICS} of {run.name}", f"dvc exp remove {run.name} and the grid")
+            metrics.pop(CARD_SHA256, None)  # git has its own, and runs of earlier versions have none
             found.append(Finished(run.experiment, run.seed, metrics, _details(root, run.name, revision)))
     return found
 
@@ -261,7 +262,7 @@ def cost(
         used.append(path.parent.name)
         training.append(card["seconds"] / card["images_seen"] * images)
         metrics = root / "metrics" / f"{path.parent.name}.json"
-        found = read_json(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
+        found = read_card(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
         if "seconds" in found and "n" in found:
             evaluation.append(found["seconds"] / found["n"] * pictures)
     if not training:

@@ -249,13 +249,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def tree_sha256(path: Path) -> str:
-    """Hash of a file's content, or of the names and contents of all files below a folder."""
+def tree_sha256(path: Path, without: str | None = None) -> str:
+    """Hash of a file's content, or of the names and contents of all files below a folder but the one `without`."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return digest({file.relative_to(path).as_posix(): tree_sha256(file) for file in files})
+    names = {file.relative_to(path).as_posix(): file for file in files}
+    return digest({name: tree_sha256(file) for name, file in names.items() if name != without})
 
 
 def digest(facts: Any) -> str:

@@ -3,7 +3,8 @@
 Axes: B batch, D width of the vectors. One encoder is one file; its class is named like the file.
 
 A CLIP, trained here or pretrained, lies in a folder in the format that open_clip reads as `local-dir:<folder>`:
-open_clip_config.json (architecture and preprocessing) and open_clip_model.safetensors.
+open_clip_config.json (architecture and preprocessing) and open_clip_model.safetensors. Beside them `save_clip` writes
+their checksum, which `load_clip` compares.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.artifacts import read_card, write_card
 from condmix.files import replacing_folder
 from condmix.messages import reason
 from condmix.pipeline import tree_sha256
@@ -25,6 +28,13 @@ from condmix.weights import check_finite, check_open_clip
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
+CARD = "condmix.json"  # holds the checksum of the other files; folders that others wrote have none
+
+
+class FolderCard(TypedDict):
+    """condmix.json in a CLIP's folder."""
+
+    sha256: str
 
 
 class Encoder:
@@ -98,6 +108,12 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
         if not (folder / name).is_file():
             raise CondmixError(f"no {folder / name}: make the CLIP first (dvc repro encode)")
     check_open_clip(folder)
+    sha256 = tree_sha256(folder, CARD)
+    if (folder / CARD).exists() and read_card(folder / CARD, FolderCard, "dvc repro encode")["sha256"] != sha256:
+        raise CondmixError(
+            f"{folder} is damaged (its content does not match the checksum in {CARD}): make it again (dvc repro "
+            "encode), or fetch it again where it came from"
+        )
     try:
         model, preprocess = open_clip.create_model_from_pretrained(
             f"local-dir:{folder}", device=device, weights_only=True
@@ -111,7 +127,7 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
             "(dvc repro encode), or fetch it again where it came from"
         ) from error
     check_finite(model, folder)
-    return Clip(model.eval(), preprocess, tokenizer, dim, tree_sha256(folder))
+    return Clip(model.eval(), preprocess, tokenizer, dim, sha256)
 
 
 def open_tokenizer(name: str, model_cfg: dict[str, Any]) -> Callable[[Sequence[str]], Tensor]:
@@ -138,3 +154,4 @@ def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokeniz
         if hasattr(tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
             tokenizer.save_pretrained(part)
         save_config_for_hf(model, part / CONFIG, model_cfg)
+        write_card(part / CARD, {"sha256": tree_sha256(part, CARD)})

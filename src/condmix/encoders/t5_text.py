@@ -31,7 +31,10 @@ class T5Text(Encoder):
     def __init__(self, folder: Path, revision: str | None, settings: Any, device: str):
         self.tokenizer, self.model = _load(folder, settings.precision)
         self.model.eval().to(device)
-        self.length = min(settings.max_tokens, self.tokenizer.model_max_length)
+        longest = self.tokenizer.model_max_length
+        if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+            raise CondmixError(f"{folder}/tokenizer_config.json: model_max_length is {longest!r}, not a number from 1")
+        self.length = int(min(settings.max_tokens, longest))
         commit = f" revision:{revision}" if revision else ""
         self.id = f"{self.model.config.model_type}{commit} sha256:{folder_sha256(folder)}"
         self.preprocessing = f"{type(self.tokenizer).__name__}, {self.length} tokens, their mean, {settings.precision}"
