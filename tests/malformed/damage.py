@@ -352,7 +352,7 @@ def safetensors_damages(path: Path) -> dict[str, Damage]:
             lambda header, body: header[some].update(dtype="F8_E4M3", shape=[_bytes(header[some])]) or None
         ),
         "dtype unknown": changed(lambda header, body: header[some].update(dtype="Q7")),
-        "offsets overlap": changed(lambda header, body: header[last].update(data_offsets=[0, _bytes(header[last])])),
+        "offsets overlap": changed(_overlap),
         "offsets beyond the end": changed(lambda header, body: header[last].update(data_offsets=[0, 1 << 50])),
         "shape negative": changed(lambda header, body: header[some].update(shape=[-1])),
         "shape huge": changed(lambda header, body: header[some].update(shape=[1 << 40, 1 << 40])),
@@ -381,6 +381,12 @@ def safetensors_damages(path: Path) -> dict[str, Damage]:
         found[f"metadata without {key}"] = changed(lambda header, _, key=key: header["__metadata__"].pop(key) and None)
         found |= {f"metadata {key} {value!r}": metadata(key, value) for value in ("x", "[1]", 5)}
     return found
+
+
+def _overlap(header: dict[str, Any], body: bytes) -> None:
+    """The tensor that lies last in the file is said to lie first."""
+    last = max((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"][0])
+    header[last].update(data_offsets=[0, _bytes(header[last])])
 
 
 def _bytes(entry: Mapping[str, Any]) -> int:

@@ -28,7 +28,9 @@ class TransformersCaptioner(Captioner):
         self.settings = settings
         self.processor, self.model = self._load(folder, settings.precision)
         self.model.eval().to(device)
-        self._try_out(folder)
+        self.folder = folder
+        grey = self.see([np.full((64, 64, 3), 128, np.uint8)])
+        self.caption(grey, (settings.prompts or self.prompts)[0], 0)  # so that odd settings fail before the work
         sha256 = folder_sha256(folder)
         self.facts = {"model": model_name(settings), "revision": revision, "weights_sha256": sha256}
 
@@ -48,6 +50,14 @@ class TransformersCaptioner(Captioner):
         return [Image.fromarray(picture) for picture in pictures]
 
     def caption(self, seen: list[Image.Image], prompt: str, seed: int) -> list[str]:
+        try:
+            return self._caption(seen, prompt, seed)
+        except Exception as error:  # whatever settings of the model that contradict each other lead to
+            raise CondmixError(
+                f"{self.folder} holds a {self.model_type} that fails on {len(seen)} pictures ({reason(error)})"
+            ) from error
+
+    def _caption(self, seen: list[Image.Image], prompt: str, seed: int) -> list[str]:
         settings = self.settings
         text = [prompt] * len(seen) if prompt else None
         inputs = self.processor(images=seen, text=text, return_tensors="pt").to(self.model.device, self.model.dtype)
@@ -57,15 +67,6 @@ class TransformersCaptioner(Captioner):
             torch.manual_seed(seed)
             tokens = self.model.generate(**inputs, num_beams=1, max_new_tokens=settings.max_tokens, **how)
         return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
-
-    def _try_out(self, folder: Any) -> None:
-        """CondmixError where the model can be loaded but not run, as with settings that contradict each other."""
-        try:
-            self.caption(self.see([np.full((64, 64, 3), 128, np.uint8)]), (self.settings.prompts or self.prompts)[0], 0)
-        except Exception as error:  # whatever the wrong setting leads to
-            raise CondmixError(
-                f"{folder} holds a {self.model_type} that fails on a picture ({reason(error)})"
-            ) from error
 
     def _load(self, folder: Any, precision: str) -> tuple[Any, Any]:
         """Processor and model, the weights from safetensors; CondmixError where they are not all there."""
