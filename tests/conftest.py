@@ -12,7 +12,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.config import load
 from settings import profile
 
@@ -100,8 +100,7 @@ def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str
 def write_packed_card(folder: Path, card: dict) -> None:
     """variant.json, with the checksums of what lies beside it."""
     sums = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
-    card.pop("card_sha256", None)
-    write_card(folder / "variant.json", card | {"sha256": sums})
+    write_checked_json(folder / "variant.json", card | {"sha256": sums})
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.config import Paths
 
 NAMES = ("shape", "colour")
@@ -61,9 +61,7 @@ def without(metrics, *keys):
 
 def change_card(path, changes):
     """Change a card and its own checksum with it."""
-    card = json.loads(path.read_text()) | changes
-    del card["card_sha256"]
-    write_card(path, card)
+    write_checked_json(path, json.loads(path.read_text()) | changes)
 
 
 def project(root, *metrics, captions=("a red ring", "a <b>big</b> & round thing"), scenes=3, side=16, profile="demo"):
@@ -76,17 +74,17 @@ def project(root, *metrics, captions=("a red ring", "a <b>big</b> & round thing"
         sample = {"captions": list(captions), "condition_captions": list(captions[:1]), "class": None}
         samples = [{**sample, "id": 100 + i, "seed": 70 + i} for i in range(scenes)]
         details = {"metrics": facts, "card": CARD, "samples": samples}
-        write_card(folder / "details.json", details)
+        write_checked_json(folder / "details.json", details)
         for name in ["real", facts["condition"], *(["oracle"] if "oracle" in facts else [])]:
             np.save(folder / f"{name}.npy", random.integers(0, 256, (scenes, side, side, 3), np.uint8))
-        write_card(paths.metrics / f"{facts['variant']}.json", facts)
+        write_checked_json(paths.metrics / f"{facts['variant']}.json", facts)
         (paths.metrics / "losses").mkdir(exist_ok=True)
         rows = "".join(f"{64 * k},{1 / k},0.5,0.002\n" for k in range(1, 11))
         (paths.metrics / "losses" / f"{facts['variant']}.csv").write_text("images,loss,gradient_norm,lr\n" + rows)
     accuracy = metrics[0].get("judge_accuracy", {})
     drawn_by = {"n": 2000, "split": "test", "seed": 0, "network": "small_cnn", "steps": 200, "seconds": 14.7}
     judge = {"accuracy": accuracy, **(drawn_by if accuracy else {"reason": "nothing to judge by"})}
-    write_card(paths.metrics / "judge.json", judge)
-    write_card(paths.metrics / "encode.json", ENCODE)
+    write_checked_json(paths.metrics / "judge.json", judge)
+    write_checked_json(paths.metrics / "encode.json", ENCODE)
     variants = tuple(facts["variant"] for facts in metrics)
     return SimpleNamespace(paths=paths, profile=profile, variants=variants, data=SimpleNamespace(dataset="demo"))

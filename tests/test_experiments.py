@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from condmix import CondmixError
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.experiments import Runner
 from condmix.grid import collect, cost, done, plan, read_grid, table
 from dvc_project import Project
@@ -188,8 +188,8 @@ def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
         with pytest.raises(CondmixError, match="model.json is damaged"):
             cost(repository.folder, grid, runs, {})
     card = {"profile": "tiny", "seconds": 10, "images_seen": 100}
-    write_card(repository.folder / "models/caption/model.json", card)
-    write_card(repository.folder / "metrics/caption.json", {"seconds": 20, "n": 10})
+    write_checked_json(repository.folder / "models/caption/model.json", card)
+    write_checked_json(repository.folder / "metrics/caption.json", {"seconds": 20, "n": 10})
     assert cost(repository.folder, grid, runs, {}) == (60 + 60, "scaled from caption")
 
 

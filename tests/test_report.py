@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.details import Details
 from condmix.report import fact_tables, main, run_facts, scenes, smoothed, thousands
 from condmix.results import read_metrics
@@ -162,7 +162,7 @@ def test_stage_metrics_are_shown(tmp_path):
 def test_metrics_of_another_judge_are_refused(tmp_path):
     params = project(tmp_path, captions_variant())
     path = params.paths.metrics / "judge.json"
-    write_card(path, {"accuracy": {"shape": 0.5, "colour": 0.5}})
+    write_checked_json(path, {"accuracy": {"shape": 0.5, "colour": 0.5}})
     with pytest.raises(CondmixError, match="judge.json is of another judge than .*caption.json: run dvc repro"):
         render(params)
     path.unlink()

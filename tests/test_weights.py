@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -123,6 +124,36 @@ def test_condmix_check_refuses_what_the_pipeline_would(project, copy):
     settings = project.model_copy(update={"embed": section("embed", t5=t5)})
     with pytest.raises(CondmixError, match='conf/tiny.yaml: .*config.json has the key "auto_map"'):
         check.main(settings)
+
+
+@pytest.mark.parametrize("kind", ["t5", "blip"])
+def test_condmix_check_refuses_a_folder_without_safetensors(kind, project, copy):
+    folder = copy(kind)
+    (folder / "model.safetensors").unlink()
+    if kind == "t5":
+        t5 = {"model": content(folder), "revision": None, "max_tokens": 8, "precision": "fp32"}
+        changes = {"embed": section("embed", t5=t5)}
+    else:
+        changes = {"generated": section("generated", captioner="blip", model=content(folder))}
+    with pytest.raises(CondmixError, match=f"conf/tiny.yaml: {folder} has no model.safetensors"):
+        check.main(project.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    "kind, name, keys, values, says",
+    [
+        ("t5", "config.json", (), {"dropout_rate": "x"}, "transformers can load|fails on captions"),
+        ("t5", "tokenizer_config.json", (), {"model_max_length": [8]}, "it must be a number of at least 1"),
+        ("blip", "config.json", ("text_config",), {"pad_token_id": -1}, "fails on pictures"),
+    ],
+)
+def test_settings_that_a_model_cannot_run_with_are_one_sentence(kind, name, keys, values, says, copy):
+    folder, pictures = copy(kind), list(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8))
+    change(folder / name, *keys, **values)
+    with pytest.raises(CondmixError, match=says):
+        opened = KINDS[kind][1](folder)
+        for seed in range(20):  # captions that end at different lengths are padded
+            opened.caption(opened.see(pictures), "", seed)
 
 
 def test_a_word_of_a_vocabulary_may_be_called_so(tmp_path):

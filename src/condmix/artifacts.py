@@ -23,14 +23,14 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 
 from condmix import CondmixError
-from condmix.files import replacing, write_json, write_text
+from condmix.files import replacing, write_json
 from condmix.oserrors import one_line, sentence
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the readers of JSON and of arrays do without it
     from torch import Tensor, nn
 
-SHA256 = "sha256"  # where a file holds the checksum of its own content
-CARD_SHA256 = "card_sha256"  # the same in a card, whose sha256 is that of the weights beside it
+SHA256 = "sha256"  # where a safetensors file holds the checksum of its own content
+CONTENT_SHA256 = "content_sha256"  # where a JSON file does; the sha256 in a model's card is that of the weights
 
 
 def damaged(path: Path | str, reason: str, remedy: str) -> CondmixError:
@@ -67,34 +67,22 @@ def parse_json(text: str, schema: Any, path: Path | str, remedy: str) -> Any:
     return _fitting(content, schema, path, remedy)
 
 
-def write_checked_json(path: Path, content: Any) -> None:
-    """Replace a JSON file that holds the checksum of its content."""
-    write_text(path, json.dumps({SHA256: _json_digest(content), "content": content}, ensure_ascii=False))
+def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file that holds, as `content_sha256`, the checksum of its other keys."""
+    content = {key: value for key, value in content.items() if key != CONTENT_SHA256}
+    as_read = json.loads(json.dumps(content))  # tuples are lists there
+    write_json(path, {**content, CONTENT_SHA256: _json_digest(as_read)})
 
 
 def read_checked_json(path: Path, schema: Any, remedy: str) -> Any:
-    """What `write_checked_json` wrote, if its checksum and the schema agree."""
-    whole = read_json(path, dict[str, Any], remedy)
-    if "content" not in whole or _json_digest(whole["content"]) != whole.get(SHA256):
-        raise damaged(path, "its content does not match its checksum", remedy)
-    return _fitting(whole["content"], schema, path, remedy)
-
-
-def write_card(path: Path, card: Mapping[str, Any]) -> None:
-    """Replace a card: a flat mapping that holds the checksum of its other keys as `card_sha256`."""
-    content = json.loads(json.dumps(card))  # as it is read again, where tuples are lists
-    write_json(path, {**card, CARD_SHA256: _json_digest(content)})
-
-
-def read_card(path: Path, schema: Any, remedy: str) -> Any:
-    """What `write_card` wrote, without the checksum, if that and the schema agree."""
-    card = read_json(path, schema, remedy)
-    checksum = card.pop(CARD_SHA256, None)
+    """What `write_checked_json` wrote, if its checksum and the schema agree; without the checksum."""
+    content = read_json(path, schema, remedy)
+    checksum = content.pop(CONTENT_SHA256, None)
     if checksum is None:
-        raise damaged(path, f"it lacks {CARD_SHA256}, or an earlier version of condmix wrote it", remedy)
-    if checksum != _json_digest(card):
+        raise damaged(path, f"it lacks {CONTENT_SHA256}, or an earlier version of condmix wrote it", remedy)
+    if checksum != _json_digest(content):
         raise damaged(path, "its content does not match its checksum", remedy)
-    return card
+    return content
 
 
 def _fitting(content: Any, schema: Any, path: Path | str, remedy: str) -> Any:

@@ -44,8 +44,8 @@ def tidy(texts: Iterable[str]) -> list[str]:
 
 
 def blank(text: str) -> bool:
-    """Whether a text shows nothing: white space, and signs without a shape such as U+200B, alone."""
-    return not any(sign.isprintable() and not sign.isspace() for sign in text)
+    """Whether a text holds nothing but white space and invisible characters such as U+200B (zero-width space)."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def _generated(folder: Path, split: str) -> Generated:

@@ -68,12 +68,12 @@ def check_clip(params: Params) -> None:
 
 
 def check_text_encoder(params: Params) -> None:
-    """The folder that the encoder t5_text opens after CLIP was trained."""
+    """The folder of the text encoder, which is opened only after CLIP was trained."""
     t5 = params.embed.t5
     if t5 and isinstance(t5.model, Content):
-        from condmix.encoders._huggingface import check_folder
+        from condmix.encoders._huggingface import require_safetensors
 
-        check_folder(Path(t5.model.path))
+        require_safetensors(Path(t5.model.path))
 
 
 def check_judges(params: Params) -> None:

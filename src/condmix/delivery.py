@@ -331,7 +331,7 @@ def create_own_database() -> None:
 
     path = own_database()
     if path.exists() and not path.is_file():
-        raise Trouble(f"{path} is not a regular file: move it away, and a database is made")
+        raise Trouble(f"{path} is not a regular file: move it away, and a new database is made")
     if path.exists() and path.stat().st_size:
         return
     part = path.with_name(f"{path.name}.new")

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import damaged, read_array, read_card, read_text
+from condmix.artifacts import damaged, read_array, read_checked_json, read_text
 
 
 class Environment(TypedDict):
@@ -77,7 +77,7 @@ class Details:
         variant = metrics["variant"]
         remedy = f"dvc repro --force evaluate@{variant}"
         folder = params.paths.details(variant)
-        content = read_card(folder / "details.json", Content, remedy)
+        content = read_checked_json(folder / "details.json", Content, remedy)
         if content["metrics"] != metrics:
             raise CondmixError(
                 f"{folder / 'details.json'} is of another evaluation than {params.paths.metrics / variant}.json: "

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.captionfile import read_captions, tidy
 from condmix.config import plugin
 from condmix.contrastive import Recipe, train_clip
@@ -70,7 +70,7 @@ def main(params: Any) -> None:
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
     trained_by = 1 if settings.pretrained or weights else settings.processes  # CLIP is trained in fp32
     metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
-    write_card(paths.metrics / "encode.json", metrics)
+    write_checked_json(paths.metrics / "encode.json", metrics)
     print(json.dumps(metrics, indent=2))
 
 

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.caption_score import CaptionScore, not_told
 from condmix.captionfile import read_captions, read_claims, read_generated
 from condmix.config import Params
@@ -329,8 +329,8 @@ def write(
     for name, pictures in {"real": split.images[: len(samples)], **shown}.items():
         with replacing(folder / f"{name}.npy") as part, open(part, "wb") as file:
             np.save(file, np.asarray(pictures))
-    write_card(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
-    write_card(params.paths.metrics / f"{variant}.json", metrics)
+    write_checked_json(folder / "details.json", {"metrics": metrics, "card": card, "samples": samples})
+    write_checked_json(params.paths.metrics / f"{variant}.json", metrics)
 
 
 def record(

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import CARD_SHA256, parse_json, read_card
+from condmix.artifacts import CONTENT_SHA256, parse_json, read_checked_json
 from condmix.config import Settings, load, unknown
 from condmix.files import scratch
 from condmix.results import Metrics
@@ -203,7 +203,7 @@ def collect(root: Path, grid: Grid) -> list[Finished]:
             revision = git(root, "rev-parse", references[run.name]).strip()
             shown = git(root, "show", f"{revision}:{METRICS}")
             metrics = parse_json(shown, Metrics, f"{METRICS} of {run.name}", f"dvc exp remove {run.name} and the grid")
-            metrics.pop(CARD_SHA256, None)  # git has its own, and runs of earlier versions have none
+            metrics.pop(CONTENT_SHA256, None)  # git has its own, and runs of earlier versions have none
             found.append(Finished(run.experiment, run.seed, metrics, _details(root, run.name, revision)))
     return found
 
@@ -256,13 +256,13 @@ def cost(
     pictures = runs[0].settings.get("evaluate.n", _value(settings, "evaluate.n"))
     training, evaluation, used = [], [], []
     for path in sorted(root.glob("models/*/model.json")):
-        card = read_card(path, Cost, f"dvc repro train@{path.parent.name}")
+        card = read_checked_json(path, Cost, f"dvc repro train@{path.parent.name}")
         if card.get("profile") != grid.profile or not card.get("images_seen") or "seconds" not in card:
             continue
         used.append(path.parent.name)
         training.append(card["seconds"] / card["images_seen"] * images)
         metrics = root / "metrics" / f"{path.parent.name}.json"
-        found = read_card(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
+        found = read_checked_json(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
         if "seconds" in found and "n" in found:
             evaluation.append(found["seconds"] / found["n"] * pictures)
     if not training:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.artifacts import write_card
+from condmix.artifacts import write_checked_json
 from condmix.datasets import Split
 from condmix.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 from condmix.losses import Losses
@@ -42,7 +42,7 @@ def main(params: Any) -> None:
     if reason:
         print(reason)
         save_no_judge(params.paths.judge, reason)
-        write_card(params.paths.metrics / "judge.json", {"accuracy": {}, "reason": reason})
+        write_checked_json(params.paths.metrics / "judge.json", {"accuracy": {}, "reason": reason})
         return
 
     if settings.weights:
@@ -65,7 +65,7 @@ def main(params: Any) -> None:
         "seconds": round(time.monotonic() - started, 1),
     }
     judge.save(params.paths.judge, facts)
-    write_card(params.paths.metrics / "judge.json", facts)
+    write_checked_json(params.paths.metrics / "judge.json", facts)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in facts["accuracy"].items())
     print(f"the judge's accuracy on real test pictures: {shares}")
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import TypedDict
 
-from condmix import CondmixError, artifacts
-from condmix.artifacts import read_tensors, rebuilt, write_card
+from condmix import CondmixError
+from condmix.artifacts import read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.files import replacing
 from condmix.messages import reason
 from condmix.weights import check_finite
@@ -87,7 +87,7 @@ class Judge(nn.Module):
         card = {"network": self.network_name, "heads": self.heads, "image_size": self.image_size}
         with replacing(folder / WEIGHTS) as part:
             part.write_bytes(self._content())
-        write_card(folder / CARD, {**card, "sha256": self.sha256, **facts})
+        write_checked_json(folder / CARD, {**card, "sha256": self.sha256, **facts})
 
     def _content(self) -> bytes:
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()})
@@ -98,7 +98,7 @@ class Judge(nn.Module):
         card = read_card(folder)
         if not card["heads"]:
             return None
-        card = artifacts.read_card(folder / CARD, TrainedCard, REMEDY)
+        card = read_checked_json(folder / CARD, TrainedCard, REMEDY)
         tensors, _ = read_tensors(folder / WEIGHTS, REMEDY, card["sha256"])
         judge = rebuilt(
             lambda: cls(card["network"], card["heads"], card["image_size"]),
@@ -109,12 +109,12 @@ class Judge(nn.Module):
 
 def save_no_judge(folder: Path, reason: str) -> None:
     """Write the card of a data set that has neither attributes nor classes."""
-    write_card(folder / CARD, {"heads": {}, "reason": reason})
+    write_checked_json(folder / CARD, {"heads": {}, "reason": reason})
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What model.json says of the judge in `folder`: heads and, where there are any, what `save` was given."""
-    return artifacts.read_card(folder / CARD, Card, REMEDY)
+    return read_checked_json(folder / CARD, Card, REMEDY)
 
 
 def load_resnet56(path: Path) -> Judge:

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from condmix import CondmixError, artifacts
-from condmix.artifacts import digest_of_file, read_tensors, rebuilt, write_card
+from condmix import CondmixError
+from condmix.artifacts import digest_of_file, read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.config import plugin
 from condmix.files import replacing
 from condmix.perspectives import parse
@@ -169,7 +169,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], card: dict) -> str:
     with replacing(folder / "model.safetensors") as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
         sha256 = digest_of_file(part)
-    write_card(folder / "model.json", {**card, "sha256": sha256})
+    write_checked_json(folder / "model.json", {**card, "sha256": sha256})
     return sha256
 
 
@@ -185,7 +185,7 @@ def load_model(folder: Path) -> tuple[ConditionalModel, dict]:
 
 def read_card(folder: Path) -> dict:
     """The card (model.json) of a trained variant."""
-    return artifacts.read_card(folder / "model.json", Card, _remedy(folder))
+    return read_checked_json(folder / "model.json", Card, _remedy(folder))
 
 
 def _remedy(folder: Path) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
-from condmix.artifacts import digest_of_file, write_card
+from condmix.artifacts import digest_of_file, write_checked_json
 from condmix.cache import numbered, read_cache, read_metadata
 from condmix.config import plugins, unknown
 from condmix.files import replacing_folder
@@ -35,7 +35,7 @@ def main(params: Any, variant: str) -> None:
             save_file(tensors, part / f"{split}.safetensors")
         sums = {split: digest_of_file(part / f"{split}.safetensors") for split in SPLITS}
         card = describe(chosen, params.paths.embeddings / SPLITS[0]) | {"sha256": sums}
-        write_card(part / "variant.json", card)
+        write_checked_json(part / "variant.json", card)
 
 
 def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from condmix.artifacts import damaged, read_card, read_tensors, require
+from condmix.artifacts import damaged, read_checked_json, read_tensors, require
 from condmix.perspectives import parse
 
 Size = Annotated[int, Field(ge=1)]
@@ -63,7 +63,7 @@ class Packed:
     def load(cls, folder: Path, split: str) -> Packed:
         """Read data/<profile>/packed/<variant>/<split>.safetensors; CondmixError where it is damaged."""
         path, remedy = folder / f"{split}.safetensors", f"dvc repro pack@{folder.name}"
-        variant = read_card(folder / "variant.json", VariantCard, remedy)
+        variant = read_checked_json(folder / "variant.json", VariantCard, remedy)
         sha256 = variant.pop("sha256")[split]
         tensors, _ = read_tensors(path, remedy, sha256)
         names = [perspective["name"] for perspective in variant["perspectives"]]

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import read_card
+from condmix.artifacts import read_checked_json
 from condmix.charts import Line, line_chart
 from condmix.comparison import NONE, comparison, told, unnamed
 from condmix.details import Details, said
@@ -70,7 +70,7 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
     rows, oracle_rows = ranked(metrics), oracles(metrics)
     environments = [variant.card.get("environment", {}) for variant in variants]
     references = [facts.get("reference", {}) for facts in metrics]
-    encode = read_card(params.paths.metrics / "encode.json", dict[str, JsonValue], "dvc repro encode")
+    encode = read_checked_json(params.paths.metrics / "encode.json", dict[str, JsonValue], "dvc repro encode")
     sweep = [point for facts in metrics for point in facts.get("sweep", [])]
     return {
         "profile": params.profile,
@@ -92,7 +92,7 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
         "loss": loss_chart(variants),
         "runs": run_facts(variants),
         "encode": fact_tables(encode),
-        "judge": fact_tables(judge_of(params, metrics)),
+        "judge": fact_tables(judge_metrics(params, metrics)),
         "distances": [measure.key for measure in measures(rows) if measure.key.startswith("fd_")],
         "has_fid": any("fid" in row.facts for row in rows),
         "reference": " / ".join(dict.fromkeys(f"{r['n']:,} real pictures of {r['split']}" for r in references if r)),
@@ -100,10 +100,10 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
     }
 
 
-def judge_of(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def judge_metrics(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """metrics/judge.json; CondmixError where the variants were judged by another judge."""
     path = params.paths.metrics / "judge.json"
-    judge = read_card(path, Judged, "dvc repro judge")
+    judge = read_checked_json(path, Judged, "dvc repro judge")
     for facts in metrics:
         if facts.get("judge_accuracy", {}) != judge["accuracy"]:
             raise CondmixError(

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import read_card
+from condmix.artifacts import read_checked_json
 
 # What stays true of an oracle row though only the headline row states it.
 CONDITIONS = (
@@ -138,7 +138,7 @@ def read_metrics(params: Any) -> list[dict[str, Any]]:
     found = []
     for variant in params.variants:
         path = params.paths.metrics / f"{variant}.json"
-        facts = read_card(path, Metrics, f"dvc repro evaluate@{variant}")
+        facts = read_checked_json(path, Metrics, f"dvc repro evaluate@{variant}")
         if facts.get("profile") != params.profile:
             raise CondmixError(
                 f'{path} was measured under profile "{facts.get("profile")}", but params.yaml says '

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import digest_of_file, read_card, read_tensors, rebuilt, write_card
+from condmix.artifacts import digest_of_file, read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.diffusion import Schedule
 from condmix.files import replacing
 from condmix.samplers import SampleNoise
@@ -181,21 +181,21 @@ def save_prior(folder: Path, network: ShiftedPrior, facts: dict[str, Any]) -> No
     with replacing(folder / WEIGHTS) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, part)
         sha256 = digest_of_file(part)
-    write_card(folder / CARD, {"trained": True, "shape": asdict(network.shape), **facts, "sha256": sha256})
+    write_checked_json(folder / CARD, {"trained": True, "shape": asdict(network.shape), **facts, "sha256": sha256})
 
 
 def save_no_prior(folder: Path, reason: str) -> None:
     """Write the card of a profile that has no prior."""
     (folder / WEIGHTS).unlink(missing_ok=True)
-    write_card(folder / CARD, {"trained": False, "reason": reason})
+    write_checked_json(folder / CARD, {"trained": False, "reason": reason})
 
 
 def load_prior(folder: Path, encoder: str) -> Trained:
     """What the stage prior trained; CondmixError unless on vectors of `encoder`, as the embedding caches name it."""
     path, weights = folder / CARD, folder / WEIGHTS
-    if not read_card(path, Card, REMEDY)["trained"]:
+    if not read_checked_json(path, Card, REMEDY)["trained"]:
         raise CondmixError(f"{folder} holds no prior: set prior in the profile and run {REMEDY}")
-    card = read_card(path, TrainedCard, REMEDY)
+    card = read_checked_json(path, TrainedCard, REMEDY)
     if card["encoder"] != encoder:
         raise CondmixError(f"{folder} is of vectors of {card['encoder']}, not of {encoder}: run {REMEDY}")
     tensors, _ = read_tensors(weights, REMEDY, card["sha256"])

@@ -36,7 +36,7 @@ BROKEN = 99  # exit status of a case that could not damage anything: a fault of 
 # What differs between two equal runs, in JSON files.
 VOLATILE = {
     "seconds", "images_per_second", "images_per_second_sampling", "captions_per_second", "commit", "date", "run_id",
-    "cores", "card_sha256",
+    "cores", "content_sha256",
 }  # fmt: skip
 PASSED_OVER = {".git", ".dvc", ".checkpoints", "partial", "mlflow.db", "mlartifacts", "mlruns", "params.ok"}
 

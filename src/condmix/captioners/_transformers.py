@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,9 +12,8 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.captioners import Captioner, model_name
-from condmix.encoders._huggingface import folder_sha256, locate
-from condmix.messages import reason
-from condmix.schema import hub_revision
+from condmix.encoders._huggingface import explained, folder_sha256, locate, require_safetensors
+from condmix.schema import Content, hub_revision
 from condmix.weights import check_finite
 
 
@@ -29,8 +29,8 @@ class TransformersCaptioner(Captioner):
         self.processor, self.model = self._load(folder, settings.precision)
         self.model.eval().to(device)
         self.folder = folder
-        grey = self.see([np.full((64, 64, 3), 128, np.uint8)])
-        self.caption(grey, (settings.prompts or self.prompts)[0], 0)  # so that odd settings fail before the work
+        # so that a model that can't run fails before the work
+        self.caption(self.see([np.full((64, 64, 3), 128, np.uint8)]), (settings.prompts or self.prompts)[0], 0)
         sha256 = folder_sha256(folder)
         self.facts = {"model": model_name(settings), "revision": revision, "weights_sha256": sha256}
 
@@ -41,6 +41,8 @@ class TransformersCaptioner(Captioner):
             hub_revision(settings.model, settings.revision)
         except ValueError as error:
             raise CondmixError(f"generated.model: {error}") from None
+        if isinstance(settings.model, Content):
+            require_safetensors(Path(settings.model.path))
 
     @classmethod
     def open(cls, settings: Any, folder: Any, device: str = "cpu") -> TransformersCaptioner:
@@ -50,12 +52,8 @@ class TransformersCaptioner(Captioner):
         return [Image.fromarray(picture) for picture in pictures]
 
     def caption(self, seen: list[Image.Image], prompt: str, seed: int) -> list[str]:
-        try:
+        with explained(self.folder, f"holds a {self.model_type} that fails on pictures"):
             return self._caption(seen, prompt, seed)
-        except Exception as error:  # whatever settings of the model that contradict each other lead to
-            raise CondmixError(
-                f"{self.folder} holds a {self.model_type} that fails on {len(seen)} pictures ({reason(error)})"
-            ) from error
 
     def _caption(self, seen: list[Image.Image], prompt: str, seed: int) -> list[str]:
         settings = self.settings
@@ -75,8 +73,8 @@ class TransformersCaptioner(Captioner):
             import transformers
         except ImportError as error:
             raise CondmixError(f'the captioner {name} needs transformers: pip install "condmix[captioners]"') from error
-        try:
-            own = {"local_files_only": True, "trust_remote_code": False}
+        own = {"local_files_only": True, "trust_remote_code": False}
+        with explained(folder, f"does not hold a {name} that transformers can load"):
             config = transformers.AutoConfig.from_pretrained(folder, **own)
             if config.model_type != name:
                 raise CondmixError(f"generated.model: {folder} holds a {config.model_type} model, not {name}")
@@ -88,12 +86,6 @@ class TransformersCaptioner(Captioner):
                 dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
                 output_loading_info=True,
             )
-        except CondmixError:
-            raise
-        except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-            raise CondmixError(
-                f"{folder} does not hold a {name} that transformers can load ({reason(error)})"
-            ) from error
         if info["missing_keys"]:  # transformers draws them at random
             missing = sorted(info["missing_keys"])
             raise CondmixError(f"{folder} lacks {len(missing)} weights of its {name}, such as {missing[0]}")

@@ -11,7 +11,7 @@ from condmix.pictures import is_picture
 def walk(folder: Path) -> Iterator[str]:
     """The paths of all files below the folder but hidden ones, with forward slashes.
 
-    CondmixError where one can't be read, and for a folder that is a link or is named like a picture or a list.
+    CondmixError where one can't be read, and for a folder that is a link, or is named like a picture or a .jsonl file.
     """
 
     def unreadable(error: OSError) -> None:  # else os.walk passes over it in silence
@@ -23,7 +23,7 @@ def walk(folder: Path) -> Iterator[str]:
             if os.path.islink(os.path.join(place, name)):
                 raise CondmixError(f"{place}/{name} links to a folder, into which DVC does not look: move it there")
             if is_picture(name) or name.endswith(".jsonl"):
-                raise CondmixError(f"{place}/{name} is a folder, but its name is that of a file: rename it")
+                raise CondmixError(f"{place}/{name} is a folder, but is named like a file: rename it")
         for name in files:
             if not is_hidden(name):
                 yield Path(place, name).relative_to(folder).as_posix()

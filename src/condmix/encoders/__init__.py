@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import read_card, write_card
-from condmix.files import replacing_folder
+from condmix.artifacts import read_json
+from condmix.files import replacing_folder, write_json
 from condmix.messages import reason
 from condmix.pipeline import tree_sha256
 from condmix.weights import check_finite, check_open_clip
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
-CARD = "condmix.json"  # holds the checksum of the other files; folders that others wrote have none
+CARD = "condmix.json"  # the checksum of the other files; folders that condmix did not write have none
 
 
 class FolderCard(TypedDict):
@@ -109,7 +109,8 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
             raise CondmixError(f"no {folder / name}: make the CLIP first (dvc repro encode)")
     check_open_clip(folder)
     sha256 = tree_sha256(folder, CARD)
-    if (folder / CARD).exists() and read_card(folder / CARD, FolderCard, "dvc repro encode")["sha256"] != sha256:
+    card = folder / CARD
+    if card.exists() and read_json(card, FolderCard, "dvc repro encode")["sha256"] != sha256:
         raise CondmixError(
             f"{folder} is damaged (its content does not match the checksum in {CARD}): make it again (dvc repro "
             "encode), or fetch it again where it came from"
@@ -154,4 +155,4 @@ def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokeniz
         if hasattr(tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
             tokenizer.save_pretrained(part)
         save_config_for_hf(model, part / CONFIG, model_cfg)
-        write_card(part / CARD, {"sha256": tree_sha256(part, CARD)})
+        write_json(part / CARD, {"sha256": tree_sha256(part, CARD)})

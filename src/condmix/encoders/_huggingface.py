@@ -7,6 +7,8 @@ checked and opened like any other, by nothing that goes back to the hub.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,33 @@ def locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | 
     have code run.
     """
     folder, commit = _locate(model, revision, section)
-    check_folder(folder)
+    refuse_code(folder)
+    require_safetensors(folder)
     return folder, commit
 
 
-def check_folder(folder: Path) -> None:
-    """CondmixError where a model's folder has no weights as safetensors, or would have code run."""
-    refuse_code(folder)
+def require_safetensors(folder: Path) -> None:
+    """CondmixError where a model's folder has no weights as safetensors."""
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise CondmixError(
             f"{folder} has no model.safetensors: weights are read as safetensors only, "
             "so save the model with transformers' save_pretrained first"
         )
+
+
+@contextmanager
+def explained(folder: Path, problem: str) -> Iterator[None]:
+    """Around a library's code that opens or runs a model: what it raises becomes a CondmixError about the folder.
+
+    transformers, safetensors and torch each raise their own kinds, and a model that loads may still fail when it runs,
+    as where two of its settings contradict each other.
+    """
+    try:
+        yield
+    except CondmixError:
+        raise
+    except Exception as error:
+        raise CondmixError(f"{folder} {problem} ({reason(error)})") from error
 
 
 def _locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from condmix import CondmixError
 from condmix.encoders import Encoder
-from condmix.encoders._huggingface import folder_sha256, locate
-from condmix.messages import reason
+from condmix.encoders._huggingface import explained, folder_sha256, locate
 from condmix.weights import check_finite
 
 
@@ -32,38 +31,34 @@ class T5Text(Encoder):
         self.tokenizer, self.model = _load(folder, settings.precision)
         self.model.eval().to(device)
         longest = self.tokenizer.model_max_length
-        if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
-            raise CondmixError(f"{folder}/tokenizer_config.json: model_max_length is {longest!r}, not a number from 1")
+        if not isinstance(longest, int | float) or not longest >= 1:
+            raise CondmixError(
+                f"{folder}/tokenizer_config.json: model_max_length is {longest!r}; it must be a number of at least 1"
+            )
         self.length = int(min(settings.max_tokens, longest))
         commit = f" revision:{revision}" if revision else ""
         self.id = f"{self.model.config.model_type}{commit} sha256:{folder_sha256(folder)}"
         self.preprocessing = f"{type(self.tokenizer).__name__}, {self.length} tokens, their mean, {settings.precision}"
         self.dim = self.model.config.hidden_size
-        self._try_out(folder)
+        self.folder = folder
+        found = self.features(["a red ring", "a ring"])  # so that a model that can't run fails before the work
+        if found.shape != (2, self.dim) or not found.isfinite().all():
+            raise CondmixError(
+                f"{folder} holds a text encoder that makes of captions what is not finite or not of {self.dim} numbers"
+            )
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu", *, settings: Any) -> T5Text:
         """`settings` are the profile's embed.t5: model, revision, max_tokens, precision."""
         return cls(*locate(settings.model, settings.revision, "embed.t5"), settings, device)
 
-    def _try_out(self, folder: Path) -> None:
-        """CondmixError where the model can be loaded but not run, as with settings that contradict each other."""
-        try:
-            vectors = self.features(["a red ring", "a ring"])
-        except Exception as error:  # whatever the wrong setting leads to
-            raise CondmixError(f"{folder} holds a text encoder that fails on a caption ({reason(error)})") from error
-        if vectors.shape != (2, self.dim) or not vectors.isfinite().all():
-            raise CondmixError(
-                f"{folder} holds a text encoder that makes of two captions vectors of shape {tuple(vectors.shape)}, "
-                f"or such with NaN, not finite ones of shape (2, {self.dim})"
-            )
-
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(
-            list(batch), padding=True, truncation=True, max_length=self.length, return_tensors="pt"
-        ).to(self.model.device)
-        hidden = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        with explained(self.folder, "holds a text encoder that fails on captions"):
+            tokens = self.tokenizer(
+                list(batch), padding=True, truncation=True, max_length=self.length, return_tensors="pt"
+            ).to(self.model.device)
+            hidden = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         mask = tokens.attention_mask[..., None]
         return (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1)
 
@@ -75,8 +70,8 @@ def _load(folder: Path, precision: str) -> tuple[Any, Any]:
     except ImportError as error:
         raise CondmixError('the encoder t5_text needs transformers: pip install "condmix[t5]"') from error
 
-    try:
-        own = {"local_files_only": True, "trust_remote_code": False}
+    own = {"local_files_only": True, "trust_remote_code": False}
+    with explained(folder, "does not hold a text encoder that transformers can load"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **own)
         model, info = AutoModelForTextEncoding.from_pretrained(
             folder,
@@ -85,10 +80,6 @@ def _load(folder: Path, precision: str) -> tuple[Any, Any]:
             dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
             output_loading_info=True,
         )
-    except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-        raise CondmixError(
-            f"{folder} does not hold a text encoder that transformers can load ({reason(error)})"
-        ) from error
     # transformers draws missing weights at random; a BERT's pooler is not used here.
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
