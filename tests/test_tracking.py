@@ -274,6 +274,13 @@ def replaced(content):
     return make
 
 
+def a_pipe(root):
+    database, kept = root / "mlflow.db", root / "kept.db"
+    database.rename(kept)
+    os.mkfifo(database)
+    return lambda: kept.replace(database)
+
+
 STATE = "UPDATE experiments SET lifecycle_stage = '{}' WHERE name = 'condmix'"
 
 
@@ -292,8 +299,9 @@ STATE = "UPDATE experiments SET lifecycle_stage = '{}' WHERE name = 'condmix'"
         (replaced(b"junk" * 500), "mlflow.db is damaged"),
         (replaced(b""), "mlflow.db is damaged"),  # its first pages only
         (replaced(None), "mlflow.db is a folder"),
+        (a_pipe, "mlflow.db is a pipe or a device"),
     ],
-    ids=["locked", "deleted", "version", "junk", "cut", "folder"],
+    ids=["locked", "deleted", "version", "junk", "cut", "folder", "pipe"],
 )
 def test_a_store_in_trouble_is_named_and_gets_the_run_when_it_is_mended(store, break_it, says):
     a_run()

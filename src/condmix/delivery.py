@@ -315,8 +315,8 @@ class Store:
         if kind != "sqlite":
             return
         path = Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
-        if path.is_dir():
-            raise Trouble(f"{path} is a folder, not a database")
+        if path.exists() and not path.is_file():
+            raise Trouble(f"{path} is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a database")
         if path.exists() and path.stat().st_size:
             with contextlib.closing(sqlite3.connect(path, self._timeout, isolation_level=None)) as database:
                 database.execute("BEGIN IMMEDIATE")
@@ -330,8 +330,6 @@ def create_own_database() -> None:
     from mlflow import MlflowClient
 
     path = own_database()
-    if path.exists() and not path.is_file():
-        raise Trouble(f"{path} is not a regular file: move it away, and a new database is made")
     if path.exists() and path.stat().st_size:
         return
     part = path.with_name(f"{path.name}.new")
