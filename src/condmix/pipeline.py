@@ -187,7 +187,7 @@ def declared(stage: str, root: Path) -> list[str]:
 def view(params: Section, stage: str) -> Section:
     """What of the settings a stage may read: what it declares in dvc.yaml, so that DVC notices every change of it.
 
-    Anything else is an AttributeError, since it would be read behind DVC's back.
+    Reading anything else is an error (schema.Undeclared), since DVC would not notice a change of it.
     """
     return _narrowed(params, [*ALWAYS, *declared(stage, params.root), *UNDECLARED.get(stage, ())])
 

@@ -50,10 +50,19 @@ Rate = Annotated[float, Strict(), Field(gt=0, le=100)]  # learning rates
 Sha256 = Annotated[str, Strict(), Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Undeclared(CondmixError, AttributeError):
+    """A stage reads a setting that dvc.yaml does not declare for it (condmix.pipeline.view)."""
+
+
 class Settings(BaseModel):
     """Base of every section: frozen, every key is required, an unknown one is an error, numbers are finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).model_fields:
+            raise Undeclared(f'this stage reads the setting "{name}", but dvc.yaml does not list it in its params')
+        return super().__getattr__(name)
 
 
 class Content(Settings):
