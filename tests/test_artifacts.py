@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import struct
+import zipfile
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -616,3 +617,13 @@ def test_a_checkpoint_of_another_run_is_refused(trained):
     trainer.checkpoint.save(saved(trainer)[0], [1, 2])
     with pytest.raises(CondmixError, match="is damaged"):
         trainer.resume()
+
+
+@pytest.mark.parametrize("content", [b"", b"noise"])
+def test_an_npz_entry_that_is_no_array_is_refused(tmp_path, content):
+    path = tmp_path / "a.npz"
+    np.savez(path, ids=np.arange(3))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("vectors.npy", content)
+    with pytest.raises(CondmixError, match=f'{path} is damaged .its entry "vectors" is not an array'):
+        read_arrays(path, "again")

@@ -129,8 +129,12 @@ def read_array(
 
 def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """All arrays of an .npz file."""
-    with _opened(path, remedy) as file, _parsing(path, remedy), np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    with _opened(path, remedy) as file, _parsing(path, remedy), np.load(file, allow_pickle=False) as entries:
+        arrays = dict(entries)
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy hands out the bytes of what does not begin like an array
+            raise damaged(path, f'its entry "{name}" is not an array', remedy)
+    return arrays
 
 
 # ---- tensors ----
