@@ -172,9 +172,15 @@ def generate(**options: object) -> None:
 @main.command()
 @click.argument("source", metavar="LIST.TSV", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="OUT-FOLDER", type=click.Path(path_type=Path))
-@click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Pictures at a time.")
-@click.option("--size", type=click.IntRange(32, 65_535), default=256, show_default=True, help="Pixels of the shorter side.")
-@click.option("--per-shard", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Pictures in a shard.")
+@click.option(
+    "--connections", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Pictures at a time."
+)
+@click.option(
+    "--size", type=click.IntRange(32, 65_535), default=256, show_default=True, help="Pixels of the shorter side."
+)
+@click.option(
+    "--per-shard", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Pictures in a shard."
+)
 @click.option(
     "--min-success", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs."
 )
