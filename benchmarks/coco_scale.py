@@ -24,11 +24,11 @@ import click
 import numpy as np
 from PIL import Image
 
-from condmix.captions import collect, write_captions
 from condmix.datasets._coco_format import ANNOTATIONS, FOLDERS, file_name, write_annotations
 from condmix.datasets.coco import Coco
-from condmix.prefetch import CORES
-from condmix.prepare import prepare
+from condmix.runtime.prefetch import CORES
+from condmix.stages.captions import collect, write_captions
+from condmix.stages.prepare import prepare
 
 SIZE = 64
 REAL = {"pictures": 118_287 + 5_000, "captions": 591_753 + 25_014}  # train2017 and val2017

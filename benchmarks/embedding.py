@@ -30,13 +30,13 @@ from PIL import Image
 
 from condmix.datasets._scenes import COMBINATIONS, Dice, values_of
 from condmix.datasets._wording import describe
-from condmix.embed import BATCH, Job, Source, Work, columns, encode_shard
-from condmix.encode import new_clip
 from condmix.encoders import save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
-from condmix.pictures import decode
-from condmix.prefetch import CORES
+from condmix.files.pictures import decode
+from condmix.runtime.prefetch import CORES
+from condmix.stages.embed import BATCH, Job, Source, Work, columns, encode_shard
+from condmix.stages.encode import new_clip
 
 SIZE = BATCH["cpu"]
 

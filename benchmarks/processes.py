@@ -16,9 +16,9 @@ import click
 import torch
 from accelerate import PartialState
 
-from condmix.config import Params, load
-from condmix.processes import spawn
-from condmix.train import Trainer
+from condmix.runtime.processes import spawn
+from condmix.settings.load import Params, load
+from condmix.stages.train import Trainer
 
 GROUPS = {"1 process x 1 thread": (1, 1), "1 process x 2 threads": (1, 2), "2 processes x 1 thread": (2, 1)}
 WARMUP = 3

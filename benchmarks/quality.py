@@ -17,20 +17,20 @@ import click
 import torch
 from accelerate import PartialState
 
-import condmix.train
-from condmix.captionfile import read_captions
-from condmix.config import Params, load
+import condmix.stages.train
+from condmix.data.captionfile import read_captions
+from condmix.data.packed import Packed
 from condmix.datasets import Split
-from condmix.diffusion import Schedule
-from condmix.draw import picture_seed
-from condmix.evaluate import conditions
-from condmix.measures import Measure
-from condmix.model import Architecture, ConditionalModel
-from condmix.observe import Seen
-from condmix.packed import Packed
-from condmix.processes import spawn
-from condmix.sample import Sampling, sample_batches
-from condmix.train import Trainer
+from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.diffusion.schedule import Schedule
+from condmix.evaluation.measures import Measure
+from condmix.evaluation.observers import Seen
+from condmix.evaluation.samples import picture_seed
+from condmix.runtime.processes import spawn
+from condmix.sampling.sample import Sampling, sample_batches
+from condmix.settings.load import Params, load
+from condmix.stages.evaluate import conditions
+from condmix.stages.train import Trainer
 
 # What the profile began with: DDPM's shift, larger batches, a higher learning rate, more pictures, two processes.
 FIRST = {
@@ -55,7 +55,7 @@ def independent_times(count: int, steps: int, _: object, generator: torch.Genera
 def train(params: Params, variant: str, name: str, folder: Path) -> None:
     """In each process: train over the whole budget; the first one leaves weights and seconds after every part."""
     if name == "first":
-        condmix.train.draw_times = independent_times
+        condmix.stages.train.draw_times = independent_times
     trainer = Trainer(params, variant, PartialState(cpu=True))
     trainer.network.train()
     seconds = 0.0

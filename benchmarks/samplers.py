@@ -16,18 +16,18 @@ from statistics import median
 import click
 import torch
 
-from condmix.captionfile import read_captions
-from condmix.config import load
+from condmix.data.captionfile import read_captions
+from condmix.data.packed import Packed
 from condmix.datasets import Split
-from condmix.distances import bootstrap_interval
-from condmix.draw import Drawn, Job, draw
-from condmix.evaluate import conditions
-from condmix.features import metric_name
-from condmix.frechet import Statistics, frechet_distance
-from condmix.measures import Measure, reference_features
-from condmix.observe import Seen
-from condmix.packed import Packed
-from condmix.processes import together
+from condmix.evaluation.distances import bootstrap_interval
+from condmix.evaluation.features import metric_name
+from condmix.evaluation.frechet import Statistics, frechet_distance
+from condmix.evaluation.measures import Measure, reference_features
+from condmix.evaluation.observers import Seen
+from condmix.evaluation.samples import Drawn, Job, draw
+from condmix.runtime.processes import together
+from condmix.settings.load import load
+from condmix.stages.evaluate import conditions
 
 CONTENDERS = [("ddpm", 1000), ("ddim", 50), ("ddim", 20), ("dpmpp_2m", 20), ("dpmpp_2m", 10)]
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from condmix.config import Paths
 from condmix.datasets import Dataset
+from condmix.settings.load import Paths
 from settings import section
 
 TINY = {
@@ -18,8 +18,8 @@ TINY = {
 
 def save_tiny_clip(folder, seed=0, **changes):
     """Write a random CLIP into `folder` in open_clip's format; returns the model."""
-    from condmix.encode import new_clip
     from condmix.encoders import save_clip
+    from condmix.stages.encode import new_clip
 
     torch.manual_seed(seed)
     model, model_cfg, tokenizer = new_clip(TINY | changes)

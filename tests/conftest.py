@@ -12,8 +12,8 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
-from condmix.artifacts import write_checked_json
-from condmix.config import load
+from condmix.files.artifacts import write_checked_json
+from condmix.settings.load import load
 from settings import profile
 
 CLASSES = ["round", "square", "long"]
@@ -114,7 +114,7 @@ def forgetful_accelerate():
 @pytest.fixture(params=["fp32", "bf16"])
 def arithmetic(request, monkeypatch):
     """The arithmetic that `precision: auto` stands for: a test with this fixture runs under both, on any machine."""
-    monkeypatch.setattr("condmix.precision.in_hardware", lambda: request.param == "bf16")
+    monkeypatch.setattr("condmix.runtime.precision.in_hardware", lambda: request.param == "bf16")
     return request.param
 
 

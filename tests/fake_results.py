@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from condmix.artifacts import write_checked_json
-from condmix.config import Paths
+from condmix.files.artifacts import write_checked_json
+from condmix.settings.load import Paths
 
 NAMES = ("shape", "colour")
 BASE = {

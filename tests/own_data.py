@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from condmix.config import Captions, Data, Paths
+from condmix.settings.load import Captions, Data, Paths
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from condmix import schema
-from condmix.content import content_sha256
+from condmix.settings import schema
+from condmix.settings.content import content_sha256
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {

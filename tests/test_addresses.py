@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from condmix.addresses import PrivateAddress, is_public, public_socket
+from condmix.download.addresses import PrivateAddress, is_public, public_socket
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 OTHERS = {

@@ -18,28 +18,31 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from condmix import CondmixError, embed, evidence, generate_captions, measures
-from condmix.artifacts import (
+from condmix import CondmixError
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
+from condmix.data.captionfile import read_captions, read_claims, read_generated
+from condmix.data.embeddings import cache_key, numbered, read_cache, write_cache
+from condmix.data.imported import read_embeddings
+from condmix.data.packed import Packed
+from condmix.datasets import Split
+from condmix.diffusion.model import Architecture, ConditionalModel, load_model, save_model
+from condmix.evaluation import measures
+from condmix.evaluation.details import Details
+from condmix.evaluation.judges import Judge
+from condmix.evaluation.results import read_metrics
+from condmix.experiments import findings
+from condmix.experiments.grid import Cost
+from condmix.files.artifacts import (
     read_array,
     read_arrays,
     read_checked_json,
     write_checked_json,
     write_checked_tensors,
 )
-from condmix.cache import cache_key, numbered, read_cache, write_cache
-from condmix.captionfile import read_captions, read_claims, read_generated
-from condmix.captions import write_captions
-from condmix.datasets import Split
-from condmix.details import Details
-from condmix.embeddingfile import read_embeddings
-from condmix.files import write_json
-from condmix.grid import Cost
-from condmix.judges import Judge
-from condmix.model import Architecture, ConditionalModel, load_model, save_model
-from condmix.packed import Packed
-from condmix.results import read_metrics
-from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
-from condmix.train import Trainer, run
+from condmix.files.atomic import write_json
+from condmix.stages import embed, generate_captions
+from condmix.stages.captions import write_captions
+from condmix.stages.train import Trainer, run
 from conftest import write_dataset, write_packed
 from fake_results import change_card, image_variant
 from fake_results import project as write_results
@@ -118,7 +121,7 @@ def finished(folder):
     sample = {"id": 1, "captions": ["a"], "condition_captions": ["a"], "class": None, "seed": 3}
     facts = {"condition": "captions"}
     write_json(folder / "details.json", {"metrics": facts, "card": {"seconds": 1.0}, "samples": [sample]})
-    return lambda: evidence.read_run(SimpleNamespace(experiment="a", seed=0, metrics=facts, folder=folder))
+    return lambda: findings.read_run(SimpleNamespace(experiment="a", seed=0, metrics=facts, folder=folder))
 
 
 def cost(folder):

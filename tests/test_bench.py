@@ -23,7 +23,7 @@ from condmix.bench.setting import BENCHMARKS, SIZES, Setting, Size
 from condmix.bench.timing import interleave, ratio, spread
 from condmix.bench.training import TECHNIQUES, Training, contenders
 from condmix.cli import main
-from condmix.diffusion import Schedule, loss
+from condmix.diffusion.schedule import Schedule, loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -232,7 +232,7 @@ def test_ours_is_the_step_of_the_trainer(project, monkeypatch):
     """The same weights, to the bit, and the same optimiser and layout as `condmix train` has."""
     from accelerate import PartialState
 
-    from condmix.train import Trainer
+    from condmix.stages.train import Trainer
 
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
     constant = project.train.model_copy(update={"warmup": 0.0, "decay": 0.0})
@@ -413,8 +413,8 @@ def test_two_passes_draw_what_one_pass_draws(sampler):
 
 
 def test_one_pass_is_the_sampler_of_condmix_generate(sampler):
-    from condmix.sample import Sampling as Settings
-    from condmix.sample import sample
+    from condmix.sampling.sample import Sampling as Settings
+    from condmix.sampling.sample import sample
 
     contender: Sampler = sampler("one_pass")
     settings = Settings(contender.schedule, "v", "dpmpp_2m", sampling.STEPS, sampling.SCALE)

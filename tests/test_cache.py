@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
-from condmix.cache import cache_key, read_cache, read_metadata, write_cache
+from condmix.data.embeddings import cache_key, read_cache, read_metadata, write_cache
 
 
 def key(count=6, **changes):
@@ -105,7 +105,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, vectors, monkeypatch
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("condmix.files.os.replace", fail)
+    monkeypatch.setattr("condmix.files.atomic.os.replace", fail)
     with pytest.raises(OSError):
         write_cache(tmp_path / "c", -vectors, PRESENT, key())
     assert (tmp_path / "c").read_bytes() == old and os.listdir(tmp_path) == ["c"]

@@ -12,7 +12,7 @@ from clip_helpers import Colours, save_tiny_clip
 from condmix import CondmixError
 from condmix.captioners import Captioner, TrainedCaptioner
 from condmix.captioners._coca import decode, nucleus
-from condmix.config import plugin, plugins
+from condmix.settings.load import plugin, plugins
 from settings import content
 
 SAVE = {"blip": save_tiny_blip, "coca": save_tiny_coca, "florence2": save_tiny_florence2}

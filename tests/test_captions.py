@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from condmix import CondmixError, captions
-from condmix.captionfile import read_captions
-from condmix.config import Paths
+from condmix import CondmixError
+from condmix.data.captionfile import read_captions
 from condmix.datasets import Dataset
 from condmix.datasets._cifar_format import write_cifar
 from condmix.datasets.demo import Demo
+from condmix.settings.load import Paths
+from condmix.stages import captions
 from own_data import params
 from settings import section
 

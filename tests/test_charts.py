@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from condmix.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Line, axis, line_chart, path_of
+from condmix.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Line, axis, line_chart, path_of
 
 
 def test_linear_axis_maps_ends_and_middle():

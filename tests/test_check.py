@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError
 from condmix.cli import main
-from condmix.config import load
-from condmix.content import content_sha256
-from condmix.schema import EXPERIMENT, Content, Params, Settings, _section_in
+from condmix.settings.content import content_sha256
+from condmix.settings.load import load
+from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in
 from settings import ROOT, content, profile
 
 YOURS = {  # what has no value that fits most profiles

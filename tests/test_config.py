@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from condmix import CondmixError
-from condmix.config import load, plugin, plugins
+from condmix.settings.load import load, plugin, plugins
 from settings import profile
 
 ROOT = Path(__file__).parents[1]

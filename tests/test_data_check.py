@@ -9,10 +9,10 @@ import yaml
 from click.testing import CliRunner
 
 from condmix.cli import main
-from condmix.config import Paths
-from condmix.data_check import too_long
+from condmix.data.check import too_long
 from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
+from condmix.settings.load import Paths
 from conftest import PARAMS
 from own_data import encoded, random_picture, write, write_tar
 from settings import profile

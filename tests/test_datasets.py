@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import own_data
-from condmix import CondmixError, config
+from condmix import CondmixError
 from condmix.datasets import SPLITS, Dataset, _archives, _json
 from condmix.datasets._cifar_format import ARCHIVE, FOLDER, python2_pickle, unpickle, write_cifar
 from condmix.datasets._coco_format import ANNOTATIONS, write_annotations, write_coco
@@ -25,7 +25,8 @@ from condmix.datasets.cifar10 import Cifar10
 from condmix.datasets.coco import Coco
 from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
-from condmix.pictures import decode
+from condmix.files.pictures import decode
+from condmix.settings import load
 
 CLASSES = ["cat", "dog", "ship"]
 
@@ -79,10 +80,10 @@ def archives(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", config.plugins("datasets"))
+@pytest.mark.parametrize("name", load.plugins("datasets"))
 @pytest.mark.parametrize("split", SPLITS)
 def test_contract(name, split, archives):
-    data = config.plugin("datasets", name)(archives, {})
+    data = load.plugin("datasets", name)(archives, {})
     assert isinstance(data, Dataset)
     ids = data.ids(split)
     assert len(ids) == len(set(ids)) == {"train": 12, "test": 5}[split]
@@ -110,9 +111,9 @@ def test_contract(name, split, archives):
         assert data.mentions(split).shape == (len(ids), len(captions[0]), len(data.attributes))
 
 
-@pytest.mark.parametrize("name", config.plugins("datasets"))
+@pytest.mark.parametrize("name", load.plugins("datasets"))
 def test_no_archives(name, tmp_path):
-    data = config.plugin("datasets", name)(tmp_path, {})
+    data = load.plugin("datasets", name)(tmp_path, {})
     with pytest.raises(CondmixError, match="is missing: run the stage fetch"):
         data.ids("train")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from condmix import CondmixError
-from condmix.diffusion import PREDICTION_TYPES, Schedule, loss, min_snr_weight
+from condmix.diffusion.schedule import PREDICTION_TYPES, Schedule, loss, min_snr_weight
 
 SCHEDULES = ("linear", "cosine")
 

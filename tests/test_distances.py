@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from condmix import CondmixError, distances
-from condmix.distances import (
+from condmix import CondmixError
+from condmix.evaluation import distances
+from condmix.evaluation.distances import (
     bootstrap_interval,
     diversity,
     frechet_interval,
@@ -16,7 +17,7 @@ from condmix.distances import (
     nearest,
     precision_recall,
 )
-from condmix.frechet import Statistics, frechet_distance
+from condmix.evaluation.frechet import Statistics, frechet_distance
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,12 @@ import pytest
 from PIL import Image
 
 import misbehaving
-from condmix import CondmixError, addresses, download, fetch, ledger
+from condmix import CondmixError
+from condmix.download import addresses, ledger, shards
+from condmix.stages import fetch
 from misbehaving import colour, picture
 
-QUICK = download.Limits(attempts=3, first_wait=0.01, longest_asked=2.0, bytes=1 << 20)
+QUICK = shards.Limits(attempts=3, first_wait=0.01, longest_asked=2.0, bytes=1 << 20)
 IMPATIENT = replace(QUICK, read=0.5, total=1.0)
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +58,7 @@ def get(server, tmp_path):
         source = tmp_path / "list.tsv"
         source.write_text("".join(f"caption {number}\t{url}\n" for number, url in enumerate(urls)))
         options = {"allow_private": True} | options  # the server is on loopback
-        download.main(source, tmp_path / "out", size=size, min_success=min_success, limits=limits, **options)
+        shards.main(source, tmp_path / "out", size=size, min_success=min_success, limits=limits, **options)
         return json.loads((tmp_path / "out" / "manifest.json").read_text())
 
     return run
@@ -147,10 +149,10 @@ def test_waits_double_with_jitter_and_retry_after_is_a_lower_bound(monkeypatch):
     book = SimpleNamespace(
         again=lambda key, error, due: dues.append(due), failed=lambda *failure: dues.append("failed")
     )
-    monkeypatch.setattr(download.time, "time", lambda: 0.0)
-    limits = download.Limits(attempts=4, first_wait=1.0, longest_asked=300.0)
+    monkeypatch.setattr(shards.time, "time", lambda: 0.0)
+    limits = shards.Limits(attempts=4, first_wait=1.0, longest_asked=300.0)
     for attempts, wait in [(0, None), (1, None), (2, None), (3, None), (0, 300.0), (0, 301.0)]:
-        download._record(book, ledger.Row(0, "", "", attempts), download.Failure("status 429", True, wait), limits)
+        shards._record(book, ledger.Row(0, "", "", attempts), shards.Failure("status 429", True, wait), limits)
     assert dues[3] == dues[5] == "failed" and dues[4] == 300.0
     for due, middle in zip(dues[:3], [1, 2, 4], strict=True):
         assert 0.5 * middle <= due <= 1.5 * middle
@@ -190,10 +192,10 @@ def test_a_list_that_is_none_is_refused_by_line(line, tmp_path):
     source = tmp_path / "list.tsv"
     source.write_text(f"a ring\thttp://127.0.0.1:1/0.jpg\n{line}\n")
     with pytest.raises(CondmixError, match=r"list.tsv, line 2: expected caption<TAB>http"):
-        download.main(source, tmp_path / "out", limits=QUICK)
+        shards.main(source, tmp_path / "out", limits=QUICK)
     source.write_text("a ring\thttp://127.0.0.1:1/0.jpg\n")  # mended, it takes the same folder
     with pytest.raises(CondmixError, match=r"only 0 of 1 .*connection: 1"):
-        download.main(source, tmp_path / "out", limits=QUICK, allow_private=True)
+        shards.main(source, tmp_path / "out", limits=QUICK, allow_private=True)
 
 
 def test_a_folder_belongs_to_one_list_one_size_and_one_process(get, tmp_path):
@@ -202,7 +204,7 @@ def test_a_folder_belongs_to_one_list_one_size_and_one_process(get, tmp_path):
         get(["ok/0"], size=32)
     with pytest.raises(CondmixError, match="begun with another list"):
         get(["ok/1"])
-    with download.FileLock(tmp_path / "out" / ".lock"), pytest.raises(CondmixError, match="another download"):
+    with shards.FileLock(tmp_path / "out" / ".lock"), pytest.raises(CondmixError, match="another download"):
         get(["ok/0"])
     (tmp_path / "out" / "ledger.sqlite").unlink()
     with pytest.raises(CondmixError, match="has shards, but its ledger.sqlite is gone"):
@@ -342,7 +344,7 @@ def test_a_message_hides_credentials_and_spells_escapes_out(tmp_path):
     source = tmp_path / "list.tsv"
     source.write_text("a\x1b[31m caption\tftp://user:hunter2@host/x.jpg?sig=hunter2\n")
     with pytest.raises(CondmixError) as error:
-        download.main(source, tmp_path / "out")
+        shards.main(source, tmp_path / "out")
     assert "hunter2" not in str(error.value) and "\x1b" not in str(error.value) and "host/x.jpg" in str(error.value)
 
 
@@ -427,7 +429,7 @@ def test_a_file_in_the_folder_s_place(below, get, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "list.tsv").write_text("a\thttp://127.0.0.1:1/\n")
     with pytest.raises(CondmixError, match="can't be a folder, since there is a file in its place"):
-        download.main(tmp_path / "list.tsv", tmp_path / "file" / below)
+        shards.main(tmp_path / "list.tsv", tmp_path / "file" / below)
     assert (tmp_path / "file").is_file()
 
 
@@ -496,7 +498,7 @@ def test_a_ledger_of_the_first_version_goes_on(get, server, tmp_path):
 def test_lists_that_are_none(content, said, tmp_path):
     (tmp_path / "list.tsv").write_bytes(content)
     with pytest.raises(CondmixError, match=said):
-        download.main(tmp_path / "list.tsv", tmp_path / "out")
+        shards.main(tmp_path / "list.tsv", tmp_path / "out")
 
 
 def test_a_list_that_changes_meanwhile_is_noticed_where_it_is_read_again(get, server, tmp_path, monkeypatch):
@@ -523,12 +525,12 @@ def exif_turned(width, height):
 
 
 def test_pictures_stand_upright_opaque_and_at_size():
-    limits = download.Limits()
-    turned = download.to_jpeg(exif_turned(1000, 600), 64, limits)
+    limits = shards.Limits()
+    turned = shards.to_jpeg(exif_turned(1000, 600), 64, limits)
     assert (turned.size, turned.original) == ((64, 107), (1000, 600))
     file = io.BytesIO()
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(file, "PNG")
-    white = np.asarray(Image.open(io.BytesIO(download.to_jpeg(file.getvalue(), 64, limits).jpeg)))
+    white = np.asarray(Image.open(io.BytesIO(shards.to_jpeg(file.getvalue(), 64, limits).jpeg)))
     assert white.min() >= 254
-    with pytest.raises(download.Failure, match="too many pixels"):
-        download.to_jpeg(picture(0), 64, replace(limits, pixels=80 * 60 - 1))
+    with pytest.raises(shards.Failure, match="too many pixels"):
+        shards.to_jpeg(picture(0), 64, replace(limits, pixels=80 * 60 - 1))

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from clip_helpers import Colours, colour_params, save_tiny_clip
-from condmix import CondmixError, embed
-from condmix.cache import read_cache
-from condmix.config import plugin as real_plugin
+from condmix import CondmixError
+from condmix.data.embeddings import read_cache
+from condmix.settings.load import plugin as real_plugin
+from condmix.stages import embed
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from clip_helpers import Colours, colour_params, save_tiny_clip
-from condmix import CondmixError, embed, pack
-from condmix.cache import read_cache
-from condmix.config import Import
-from condmix.config import plugin as real_plugin
+from condmix import CondmixError
+from condmix.clip.probes import zero_shot
+from condmix.data.embeddings import read_cache
+from condmix.data.imported import read_embeddings
 from condmix.datasets._cifar_format import write_cifar
-from condmix.embeddingfile import read_embeddings
-from condmix.probes import zero_shot
+from condmix.settings.load import Import
+from condmix.settings.load import plugin as real_plugin
+from condmix.stages import embed, pack
 from dvc_project import ROOT
 from t5_helpers import save_tiny_t5, t5_settings
 

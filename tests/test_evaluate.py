@@ -9,18 +9,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clip_helpers import save_tiny_clip
-from condmix import CondmixError, draw, evaluate, train
-from condmix.caption_score import CaptionScore
+from condmix import CondmixError
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
+from condmix.data.packed import Packed
 from condmix.datasets import Split
-from condmix.draw import REPEATS, Drawn, Job
-from condmix.evaluate import Written, best_guidance, conditions, read_written
-from condmix.judges import Judge
-from condmix.measures import Measure
-from condmix.observe import Observer
-from condmix.packed import Packed
-from condmix.perspectives import another
-from condmix.processes import together
-from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
+from condmix.evaluation import samples
+from condmix.evaluation.caption_score import CaptionScore
+from condmix.evaluation.judges import Judge
+from condmix.evaluation.measures import Measure
+from condmix.evaluation.observers import Observer
+from condmix.evaluation.samples import REPEATS, Drawn, Job
+from condmix.runtime.processes import together
+from condmix.settings.perspectives import another
+from condmix.stages import evaluate, train
+from condmix.stages.evaluate import Written, best_guidance, conditions, read_written
 from conftest import write_packed_card
 from settings import content, section
 
@@ -73,7 +75,7 @@ def test_each_job_is_told_what_it_says(judged):
 
     folder = judged.root / "drawn"
     folder.mkdir()
-    draw.draw(judged, "experiment", [plain, shuffled, without], folder)
+    samples.draw(judged, "experiment", [plain, shuffled, without], folder)
     drawn = {job.change: Drawn(folder, 1).pictures(job) for job in (plain, shuffled, without)}
     assert not np.array_equal(drawn[""], drawn["without class"]) and not np.array_equal(drawn[""], drawn["shuffled"])
 
@@ -85,7 +87,7 @@ def test_a_perspective_left_out_is_its_null(judged):
     jobs = [Job("captions", 2.0, 6), Job("captions", 2.0, 6, "without class")]
     folder = judged.root / "drawn"
     folder.mkdir()
-    draw.draw(judged, "experiment", jobs, folder)
+    samples.draw(judged, "experiment", jobs, folder)
     one, other = (Drawn(folder, 1).pictures(job) for job in jobs)
     same = (one == other).all(axis=(1, 2, 3))
     assert same[lacking.numpy()].all() and not same[~lacking.numpy()].all()
@@ -95,7 +97,7 @@ def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
     folder = judged.root / "drawn"
     folder.mkdir()
     wrong = Job("captions", 2.0, 6, "wrong class")
-    draw.draw(judged, "experiment", [wrong], folder)
+    samples.draw(judged, "experiment", [wrong], folder)
     found = np.array(Drawn(folder, 1).pictures(wrong))
 
     path = judged.paths.packed("experiment") / "test.safetensors"
@@ -104,7 +106,7 @@ def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
         tensors[name] = tensors[name][other].contiguous()
     save_file(tensors, path)
     write_packed_card(path.parent, json.loads((path.parent / "variant.json").read_text()))
-    draw.draw(judged, "experiment", [Job("captions", 2.0, 6)], folder)
+    samples.draw(judged, "experiment", [Job("captions", 2.0, 6)], folder)
     assert np.array_equal(found, Drawn(folder, 1).pictures(Job("captions", 2.0, 6)))
 
 
@@ -158,7 +160,7 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
     )
     packed = Packed.load(params.paths.packed("class_v1"), "test")
     job = Job("prior", 2.0, 4)
-    told = draw.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
+    told = samples.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
     assert torch.equal(told.present, packed.prompted().present)
     torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
     assert torch.equal(told.vectors["image"][4:], packed.prompt[0][4:].float())
@@ -213,7 +215,7 @@ def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
     folders = [tmp_path / str(world) for world in (1, 2)]
     for world, folder in enumerate(folders, 1):
         folder.mkdir()
-        together(world, draw.draw, judged, "experiment", jobs, folder)
+        together(world, samples.draw, judged, "experiment", jobs, folder)
     observer = Observer(judged)
     for job in jobs:
         one, two = (Drawn(folder, world) for world, folder in enumerate(folders, 1))

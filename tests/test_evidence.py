@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.evidence import Evidence, write_tables
-from condmix.evidence_page import changed_rows, machines, write_page
+from condmix.experiments.findings import Evidence, write_tables
+from condmix.reporting.grid_page import changed_rows, machines, write_page
 from test_report import Page
 
 NAMES = ("shape", "colour", "size", "position", "background")

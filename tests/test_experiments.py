@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from condmix import CondmixError
-from condmix.artifacts import write_checked_json
-from condmix.experiments import Runner
-from condmix.grid import collect, cost, done, plan, read_grid, table
+from condmix.experiments.grid import collect, cost, done, plan, read_grid, table
+from condmix.experiments.runner import Runner
+from condmix.files.artifacts import write_checked_json
 from dvc_project import Project
 from test_dvc import TINY
 
@@ -122,7 +122,7 @@ def test_names_say_what_a_run_is_with_seeds_outermost(repository):
 def test_only_what_decides_a_result_makes_a_run_stale(repository):
     before = repository.names()
     repository.append("README.md", "more\n")
-    repository.append("src/condmix/report.py", "# more\n")
+    repository.append("src/condmix/stages/report.py", "# more\n")
     repository.append("src/condmix/fusions/film.py", "# more\n")
     repository.write("metrics/experiment.json", "{}")
     assert repository.names(experiments={**GRID["experiments"], "more": GRID["experiments"]["two"]})[:2] == before[:2]
@@ -132,7 +132,7 @@ def test_only_what_decides_a_result_makes_a_run_stale(repository):
     fusion = repository.names()
     assert fusion[::2] == before[::2] and not set(fusion[1::2]) & set(before[1::2])
     assert not set(repository.names(settings={"train.images": 48})) & set(fusion)
-    repository.append("src/condmix/unet.py", "# more\n")
+    repository.append("src/condmix/diffusion/unet.py", "# more\n")
     code = repository.names()
     assert not set(code) & set(fusion)
     repository.write("dvc.lock", (repository.folder / "dvc.lock").read_text().replace("md5: clip", "md5: other"))

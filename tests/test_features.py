@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from clip_helpers import save_tiny_clip
-from condmix import CondmixError, features
-from condmix.features import ClipFeatures, Inception, JudgeFeatures, extractors, metric_name
-from condmix.judges import Judge
+from condmix import CondmixError
+from condmix.evaluation import features
+from condmix.evaluation.features import ClipFeatures, Inception, JudgeFeatures, extractors, metric_name
+from condmix.evaluation.judges import Judge
 
 
 def pictures(n: int, size: int, seed: int = 0) -> Tensor:

@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from condmix import CondmixError, fetch
-from condmix.config import File, Paths
+from condmix import CondmixError
 from condmix.datasets.demo import Demo
+from condmix.settings.load import File, Paths
+from condmix.stages import fetch
 from settings import section
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)

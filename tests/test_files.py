@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from condmix.files import exclusive, replacing, replacing_folder, scratch, write_json
+from condmix.files.atomic import exclusive, replacing, replacing_folder, scratch, write_json
 
 
 def test_the_new_content_takes_the_old_ones_place(tmp_path):
@@ -56,7 +56,7 @@ def in_another_process(code, *arguments):
 SCRATCH = """
 import sys
 from pathlib import Path
-from condmix.files import scratch
+from condmix.files.atomic import scratch
 with scratch(Path(sys.argv[1])) as folder:
     (folder / "large").write_text("half")
     print("at work", flush=True)
@@ -112,7 +112,7 @@ def test_who_needs_a_lock_says_who_has_it_and_waits(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from condmix.files import exclusive
+from condmix.files.atomic import exclusive
 with exclusive(Path(sys.argv[1]), "the stage encode"):
     print("at work", flush=True)
     sys.stdin.read()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from condmix import CondmixError
-from condmix.frechet import Statistics, frechet_distance
+from condmix.evaluation.frechet import Statistics, frechet_distance
 
 
 def features(n: int, width: int, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:

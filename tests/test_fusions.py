@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from condmix.config import plugin, plugins
+from condmix.settings.load import plugin, plugins
 
 B, P, D, T = 5, 3, 16, 24
 

@@ -11,12 +11,12 @@ from PIL import Image
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError
 from condmix.cli import main
-from condmix.diffusion import Schedule
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, save_prior
+from condmix.diffusion.model import Architecture, ConditionalModel, load_model, save_model
+from condmix.diffusion.schedule import Schedule
 from condmix.encoders.clip_text import ClipText
-from condmix.generate import _caption_slots
-from condmix.model import Architecture, ConditionalModel, load_model, save_model
-from condmix.sample import Sampling, grid, sample, sample_batches
-from condmix.shifted_diffusion import Shape, ShiftedPrior, save_prior
+from condmix.sampling.generate import _caption_slots
+from condmix.sampling.sample import Sampling, grid, sample, sample_batches
 
 WORDS = {"caption_any": 16, "caption_2": 16, "image": 16, "caption_1": 16}  # not in the order of the numbers
 PICTURE = {"image": 16, "class": 3}
@@ -185,7 +185,7 @@ def undrawn(drawing, monkeypatch):
     def refuse(*_):
         raise AssertionError("drawn before all options were checked")
 
-    monkeypatch.setattr("condmix.generate.sample_batches", refuse)
+    monkeypatch.setattr("condmix.sampling.generate.sample_batches", refuse)
     drawing.root.joinpath("folder.png").mkdir()
     return drawing
 

@@ -8,12 +8,13 @@ import pytest
 
 from captioner_helpers import COCA, settings
 from clip_helpers import Colours, colour_params, save_tiny_clip
-from condmix import CondmixError, embed, generate_captions, pack
+from condmix import CondmixError
 from condmix.captioners import Captioner
-from condmix.config import plugin
-from condmix.files import write_json
-from condmix.packed import Packed
-from condmix.tracking import project_root
+from condmix.data.packed import Packed
+from condmix.files.atomic import write_json
+from condmix.settings.load import plugin
+from condmix.stages import embed, generate_captions, pack
+from condmix.tracking.runs import project_root
 
 LONG = "it is a picture of one colour. the other half of it is black! there is nothing else in it to see"
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,18 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clip_helpers import TINY, save_tiny_clip
-from condmix import contrastive, features, judge
-from condmix.config import plugins
-from condmix.diffusion import Schedule
-from condmix.encode import new_clip
+from condmix.clip import contrastive
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior
+from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.diffusion.schedule import Schedule
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
-from condmix.features import ClipFeatures, Inception, fid_inception
-from condmix.judges import NETWORKS, Judge
-from condmix.model import Architecture, ConditionalModel
-from condmix.sample import Sampling, sample
-from condmix.shifted_diffusion import Shape, ShiftedPrior
-from condmix.train import Trainer
+from condmix.evaluation import features
+from condmix.evaluation.features import ClipFeatures, Inception, fid_inception
+from condmix.evaluation.judges import NETWORKS, Judge
+from condmix.sampling.sample import Sampling, sample
+from condmix.settings.load import plugins
+from condmix.stages import judge
+from condmix.stages.encode import new_clip
+from condmix.stages.train import Trainer
 from conftest import write_packed, write_packed_card
 from pretend_gpu import PretendGenerator, PretendGpu
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from condmix import CondmixError
-from condmix.diffusion import Schedule
-from condmix.guidance import composed, denoiser, equal_weights, guided, within
+from condmix.diffusion.guidance import composed, denoiser, equal_weights, guided, within
+from condmix.diffusion.schedule import Schedule
 
 B, P, D = 4, 3, 5
 

@@ -12,7 +12,7 @@ CODE = """
 import signal, sys, time
 import click
 from condmix.cli import main
-from condmix.files import scratch
+from condmix.files.atomic import scratch
 from pathlib import Path
 
 @main.command()
@@ -88,8 +88,8 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
 GROUP = """
 import os, sys, time
 from pathlib import Path
-from condmix.interrupts import interruptible
-from condmix.processes import spawn
+from condmix.runtime.interrupts import interruptible
+from condmix.runtime.processes import spawn
 import torch.distributed
 
 def work(folder):

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from condmix import CondmixError, judge, prepare
-from condmix.judges import CIFAR10_CLASSES, Judge, ResNet56, accuracy, load_resnet56, read_card
+from condmix import CondmixError
+from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, ResNet56, accuracy, load_resnet56, read_card
+from condmix.stages import judge, prepare
 from conftest import write_meta
 from settings import content
 

@@ -77,12 +77,12 @@ def folders(tmp_path, monkeypatch):
 def test_killed_stages_leave_what_undisturbed_ones_leave(folders):
     import torch
 
-    import condmix.encode
-    import condmix.evaluate
-    import condmix.generate_captions
-    import condmix.prior
-    import condmix.report
-    import condmix.train  # noqa: F401
+    import condmix.stages.encode
+    import condmix.stages.evaluate
+    import condmix.stages.generate_captions
+    import condmix.stages.prior
+    import condmix.stages.report
+    import condmix.stages.train  # noqa: F401
 
     torch.set_num_threads(1)  # threads of the parent would not exist in a forked child
     whole, killed = folders

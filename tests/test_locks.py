@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock, Timeout
 
-from condmix import pack, report
 from condmix.cli import main
+from condmix.stages import pack, report
 
 
 @pytest.fixture

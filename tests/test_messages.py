@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from condmix.cli import main
-from condmix.messages import reason, without_credentials
+from condmix.runtime.messages import reason, without_credentials
 
 
 @pytest.mark.parametrize(

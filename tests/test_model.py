@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from condmix import CondmixError
-from condmix.config import plugins
-from condmix.model import Architecture, ConditionalModel
+from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.settings.load import plugins
 
 SMALL = {"dim": 12, "image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
 PERSPECTIVES = {"caption_1": 12, "caption_2": 12}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError
-from condmix.npy import write_pixels
+from condmix.files.npy import write_pixels
 
 
 def test_parts_become_one_array_and_its_hash(tmp_path):

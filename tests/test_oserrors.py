@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from condmix import CondmixError, oserrors
+from condmix import CondmixError
 from condmix.cli import Cli
-from condmix.files import replacing, write_text
-from condmix.processes import spawn
+from condmix.files.atomic import replacing, write_text
+from condmix.runtime import oserrors
+from condmix.runtime.processes import spawn
 
 
 def invoke(action, *options):

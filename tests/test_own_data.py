@@ -7,13 +7,14 @@ import os
 import numpy as np
 import pytest
 
-from condmix import CondmixError, captions, fetch, prepare
-from condmix.captionfile import read_captions
-from condmix.config import Paths
+from condmix import CondmixError
+from condmix.data.captionfile import read_captions
 from condmix.datasets import Split
 from condmix.datasets.folder import ARCHIVE, Folder
 from condmix.datasets.webdataset import Webdataset
-from condmix.pictures import decode
+from condmix.files.pictures import decode
+from condmix.settings.load import Paths
+from condmix.stages import captions, fetch, prepare
 from own_data import params, random_picture, write, write_tar
 from settings import section
 

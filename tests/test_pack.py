@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from clip_helpers import colour_params
-from condmix import CondmixError, pack, pipeline
-from condmix.cache import cache_key, read_cache, write_cache
-from condmix.config import VARIANTS
-from condmix.packed import Packed
-from condmix.perspectives import another
-from condmix.variants import REFERENCES, resolve
+from condmix import CondmixError, pipeline
+from condmix.data.embeddings import cache_key, read_cache, write_cache
+from condmix.data.packed import Packed
+from condmix.settings.load import VARIANTS
+from condmix.settings.perspectives import another
+from condmix.settings.variants import REFERENCES, resolve
+from condmix.stages import pack
 
 COUNTS = {"train": 8, "test": 5}
 DIMS = {"image": 6, "class": 3, "caption_1": 6, "caption_2": 6}

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from condmix import CondmixError
-from condmix.paired import (
+from condmix.experiments.statistics import (
     asked_score,
     compare,
     crossed_bootstrap,

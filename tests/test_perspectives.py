@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from condmix.perspectives import another, known, parse
+from condmix.settings.perspectives import another, known, parse
 
 
 def test_every_known_name_is_read_and_reads_a_cache():

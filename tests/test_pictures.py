@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.pictures import BYTES, decode, read_picture
+from condmix.files.pictures import BYTES, decode, read_picture
 from own_data import encoded
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from condmix import CondmixError, pipeline
-from condmix.config import load
 from condmix.pipeline import PACKAGE, closure, code_sha256, declared, flat, key, stage_code, view
+from condmix.settings.load import load
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(pipeline.read(ROOT)["stages"])
@@ -42,7 +42,7 @@ def expanded(names, package=PACKAGE):
 def test_the_lists_in_dvc_yaml_are_those_that_the_code_gives():
     text = (ROOT / "dvc.yaml").read_text()
     assert pipeline.written(text) == text, "stale: python -m condmix.pipeline"
-    assert pipeline.written(text.replace("      - src/condmix/unet.py\n", "")) == text
+    assert pipeline.written(text.replace("      - src/condmix/diffusion/unet.py\n", "")) == text
     for stage, content in pipeline.read(ROOT)["stages"].items():
         listed = {dep.removeprefix("src/condmix/") for dep in content["deps"] if dep.startswith("src/")}
         assert {name.rstrip("/") for name in stage_code(stage)} <= listed

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from condmix import CondmixError, prepare
-from condmix.config import Paths
+from condmix import CondmixError
 from condmix.datasets import Dataset, Split
 from condmix.datasets.demo import Demo
+from condmix.settings.load import Paths
+from condmix.stages import prepare
 from settings import section
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from condmix import CondmixError, prior
-from condmix.cache import cache_key, write_cache
-from condmix.shifted_diffusion import Shape, ShiftedPrior, load_prior, scaled, unit
+from condmix import CondmixError
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, scaled, unit
+from condmix.data.embeddings import cache_key, write_cache
+from condmix.stages import prior
 from settings import section
 
 SMALL = section("prior", clusters=3, width=32, blocks=1, steps=300, batch_size=64, lr=5e-3, sample_steps=12)

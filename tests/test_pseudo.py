@@ -8,12 +8,12 @@ import torch
 from accelerate import PartialState
 
 from condmix import CondmixError
+from condmix.clip.pseudo import perturbed
+from condmix.data.packed import Packed
 from condmix.datasets import Split
-from condmix.evaluate import conditions
-from condmix.generate import _given
-from condmix.packed import Packed
-from condmix.pseudo import perturbed
-from condmix.train import Trainer
+from condmix.sampling.generate import _given
+from condmix.stages.evaluate import conditions
+from condmix.stages.train import Trainer
 from conftest import write_packed
 
 

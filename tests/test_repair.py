@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from condmix.repair import repair
+from condmix.runtime.repair import repair
 
 WHOLE = """schema: '2.0'
 stages:

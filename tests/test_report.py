@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.artifacts import write_checked_json
-from condmix.details import Details
-from condmix.report import fact_tables, main, run_facts, scenes, smoothed, thousands
-from condmix.results import read_metrics
+from condmix.evaluation.details import Details
+from condmix.evaluation.results import read_metrics
+from condmix.files.artifacts import write_checked_json
+from condmix.stages.report import fact_tables, main, run_facts, scenes, smoothed, thousands
 from fake_results import CARD, captions_variant, change_card, image_variant, project, without
 
 

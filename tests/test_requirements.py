@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from condmix import CondmixError, captions, distances, judge, judges
+from condmix import CondmixError
+from condmix.data.requirements import FEWEST, Holds, doubtful, lacking
 from condmix.datasets import SPLITS, Dataset
-from condmix.encode import measure as measure_clip
-from condmix.frechet import Statistics
-from condmix.measures import Measure
-from condmix.requirements import FEWEST, Holds, doubtful, lacking
+from condmix.evaluation import distances, judges
+from condmix.evaluation.frechet import Statistics
+from condmix.evaluation.measures import Measure
+from condmix.stages import captions, judge
+from condmix.stages.encode import measure as measure_clip
 from conftest import write_dataset
 from own_data import params, random_picture, write, write_tar
 from settings import section
@@ -120,7 +122,7 @@ def test_half_a_character_is_not_a_caption(tmp_path):
     [None, "", "a: {b", "stages: []", "stages: {}", "stages: {fetch: {}}", "stages: {fetch: {deps: 7}}"],
 )
 def test_a_dvc_yaml_that_does_not_say_what_is_watched(dvc, tmp_path):
-    from condmix import fetch
+    from condmix.stages import fetch
 
     if dvc is not None:
         write(tmp_path, {"dvc.yaml": dvc})

@@ -3,8 +3,7 @@
 import pytest
 
 from condmix import CondmixError
-from condmix.comparison import comparison, told
-from condmix.results import (
+from condmix.evaluation.results import (
     Row,
     ceilings,
     measures,
@@ -17,6 +16,7 @@ from condmix.results import (
     through_prior,
     uncertainty,
 )
+from condmix.reporting.tables import comparison, told
 from fake_results import captions_variant, image_variant, project, without
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.diffusion import Schedule
-from condmix.guidance import denoiser
+from condmix.diffusion.guidance import denoiser
+from condmix.diffusion.schedule import Schedule
 from condmix.samplers import SampleNoise, path, timesteps
 from condmix.samplers.ddim import ddim
 from condmix.samplers.ddpm import ddpm

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from condmix.report import main as report
-from condmix.summary import MLFLOW_UI, WIDTH, summary
+from condmix.reporting.summary import MLFLOW_UI, WIDTH, summary
+from condmix.stages.report import main as report
 from fake_results import captions_variant, image_variant, project, without
 
 LONG = [f"caption_{k}" for k in (1, 3, 5, 2, 4)] + ["image", "class"]

@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from condmix import CondmixError, cli, delivery, tracking
-from condmix.delivery import Journal, Store, Trouble, explain, shown, sync, waiting
-from condmix.tracking import track
+from condmix import CondmixError, cli
+from condmix.tracking import delivery, runs
+from condmix.tracking.delivery import Journal, Store, Trouble, explain, shown, sync, waiting
+from condmix.tracking.runs import track
 
 SOURCE = Path(__file__).parents[1] / "src"
 PIXELS = np.full((8, 8, 3), 200, np.uint8)
@@ -61,7 +62,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(root))
     for name in ("MLFLOW_TRACKING_URI", "CONDMIX_TRACKING"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tracking, "Delivery", NoDelivery)
+    monkeypatch.setattr(runs, "Delivery", NoDelivery)
     return root
 
 
@@ -517,9 +518,9 @@ def process(monkeypatch, code, seconds):
     popen = subprocess.Popen
 
     def start(command, **given):
-        return popen([sys.executable, "-c", code] if "condmix.delivery" in command else command, **given)
+        return popen([sys.executable, "-c", code] if "condmix.tracking.delivery" in command else command, **given)
 
-    monkeypatch.setattr(tracking.subprocess, "Popen", start)
+    monkeypatch.setattr(runs.subprocess, "Popen", start)
     monkeypatch.setenv("CONDMIX_TRACKING_SECONDS", str(seconds))
 
 
@@ -555,7 +556,7 @@ def test_a_delivery_that_crashes_is_said_once(really, monkeypatch, capsys):
 
 
 def test_a_training_with_a_dead_server_ends_with_its_model_and_one_warning(project, monkeypatch, capfd):
-    from condmix.train import run as training
+    from condmix.stages.train import run as training
 
     monkeypatch.delenv("CONDMIX_TRACKING", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
@@ -576,7 +577,7 @@ def test_a_training_with_a_dead_server_ends_with_its_model_and_one_warning(proje
 def test_a_run_and_its_delivery_end_together_with_everything_delivered(really, new_store, monkeypatch, capsys):
     monkeypatch.setenv("CONDMIX_TRACKING_SECONDS", "60")
     shutil.copy(new_store / "mlflow.db", really)
-    monkeypatch.setattr(tracking, "Delivery", NoDelivery)
+    monkeypatch.setattr(runs, "Delivery", NoDelivery)
     older = a_run()
     monkeypatch.undo()
     monkeypatch.chdir(really)
@@ -603,11 +604,11 @@ def test_the_command(store, root):
 def test_what_made_a_figure_is_in_the_card_and_the_tags(project, monkeypatch, tmp_path):
     import torch
 
-    from condmix.model import read_card
-    from condmix.train import run as training
+    from condmix.diffusion.model import read_card
+    from condmix.stages.train import run as training
 
     monkeypatch.delenv("CONDMIX_TRACKING", raising=False)
-    monkeypatch.setattr(tracking, "Delivery", NoDelivery)
+    monkeypatch.setattr(runs, "Delivery", NoDelivery)
     training(project, "experiment")
     card = read_card(project.paths.model("experiment"))
     made = card["environment"]
@@ -622,7 +623,7 @@ def test_what_made_a_figure_is_in_the_card_and_the_tags(project, monkeypatch, tm
 def test_auto_is_resolved_to_what_the_hardware_computes_in(monkeypatch):
     import torch
 
-    from condmix.precision import resolved
+    from condmix.runtime.precision import resolved
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for has, expected in ((True, "bf16"), (False, "fp32")):

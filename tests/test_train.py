@@ -14,10 +14,10 @@ from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
-from condmix.checkpoint import Checkpoint
-from condmix.config import load
-from condmix.model import load_model, read_card
-from condmix.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
+from condmix.diffusion.model import load_model, read_card
+from condmix.settings.load import load
+from condmix.stages.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
+from condmix.training.checkpoint import Checkpoint
 from conftest import write_packed_card
 from settings import section
 
@@ -27,8 +27,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 RUN = """
 import sys, time
 from pathlib import Path
-import condmix.train as train
-from condmix.config import load
+import condmix.stages.train as train
+from condmix.settings.load import load
 kill_at = int(sys.argv[1])
 advance = train.Trainer.advance
 def slow(self, step):
@@ -98,7 +98,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(project, untrack
 def test_two_processes_train_like_one(project, untracked):
     """Every random number belongs to the batch, not to a process: only the rounding of sums may differ."""
     no_dropout = project.model_copy(update={"model": project.model.model_copy(update={"dropout": 0.0})})
-    from condmix import train
+    from condmix.stages import train
 
     run(no_dropout, "experiment")
     one = load_file(project.root / "models/experiment/model.safetensors")
@@ -295,7 +295,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("condmix.files.os.fsync", full)
+        monkeypatch.setattr("condmix.files.atomic.os.fsync", full)
         with pytest.raises(CondmixError, match="No space left.*goes on from the previous"):
             checkpoint.save({"a": torch.zeros(3)}, {"step": 2})
     tensors, note = checkpoint.load()
@@ -397,7 +397,7 @@ def test_packed_rows_that_are_not_the_pictures_are_refused(project, untracked):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(project, untracked):
-    from condmix import train
+    from condmix.stages import train
 
     with pytest.raises(CondmixError, match="train.batch_size 8 does not divide into 3"):
         train.main(change(project, processes=3), "experiment")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from condmix import CondmixError
-from condmix.unet import Block, CrossAttention, Downsample, TimeEmbedding, UNet, Upsample
+from condmix.diffusion.unet import Block, CrossAttention, Downsample, TimeEmbedding, UNet, Upsample
 
 CIFAR10 = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (16,), "image_size": 32}
 SMALL = {"channels": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": (8,), "image_size": 16}

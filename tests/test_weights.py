@@ -9,12 +9,14 @@ from safetensors.torch import load_file, save_file
 
 from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence2, settings
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
-from condmix import CondmixError, check, encode, judges
+from condmix import CondmixError
 from condmix.captioners._coca_training import new_coca
-from condmix.config import plugin
+from condmix.clip.weights import VOCABULARIES, check_text_tower, refuse_code
 from condmix.encoders import CARD, CONFIG, WEIGHTS, load_clip
 from condmix.encoders.t5_text import T5Text
-from condmix.weights import VOCABULARIES, check_text_tower, refuse_code
+from condmix.evaluation import judges
+from condmix.settings.load import plugin
+from condmix.stages import check, encode
 from settings import content, section
 from t5_helpers import save_tiny_t5, t5_settings
 

@@ -3,7 +3,7 @@
 import pytest
 
 from condmix import CondmixError
-from condmix.yamlfile import parse_yaml, read_yaml
+from condmix.settings.yamlfile import parse_yaml, read_yaml
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)

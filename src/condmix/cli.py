@@ -14,9 +14,9 @@ from pathlib import Path
 import click
 
 from condmix import CondmixError, __version__, shown
-from condmix.files import exclusive
-from condmix.interrupts import interruptible
-from condmix.oserrors import sentence
+from condmix.files.atomic import exclusive
+from condmix.runtime.interrupts import interruptible
+from condmix.runtime.oserrors import sentence
 
 STAGES = {
     "fetch": "Download and verify the profile's archives, or draw the demo world.",
@@ -74,10 +74,10 @@ def main(debug: bool) -> None:
 @click.option("--fill", is_flag=True, help="First add the settings that the profile lacks.")
 def check(fill: bool) -> None:
     """Check params.yaml, the profile's settings and what they name."""
-    from condmix.check import main as run
+    from condmix.stages.check import main as run
 
     if fill:
-        from condmix.settings_fill import fill as add
+        from condmix.settings.fill import fill as add
 
         for line in add(Path(".")):
             click.echo(f"added {line}")
@@ -88,7 +88,7 @@ def check(fill: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def hash_(path: Path) -> None:
     """Print a file's or folder's sha256, by which the settings name it."""
-    from condmix.content import content_sha256
+    from condmix.settings.content import content_sha256
 
     click.echo(content_sha256(path))
 
@@ -99,7 +99,7 @@ def _add_stage(name: str, text: str) -> None:
         if os.environ.get("RANK", "0") != "0":
             return  # one process does this stage's work, however many a launcher started
         with _alone(name):
-            importlib.import_module(f"condmix.{name}").main(_view(name))
+            importlib.import_module(f"condmix.stages.{name}").main(_view(name))
 
 
 def _add_variant_stage(name: str, text: str) -> None:
@@ -110,7 +110,7 @@ def _add_variant_stage(name: str, text: str) -> None:
         if variant not in variants:
             raise CondmixError(f'variant "{variant}" is not among the variants of params.yaml: {", ".join(variants)}')
         with _alone(f"{name}@{variant}"):
-            importlib.import_module(f"condmix.{name}").main(_view(name), variant)
+            importlib.import_module(f"condmix.stages.{name}").main(_view(name), variant)
 
 
 def _alone(stage: str) -> AbstractContextManager[None]:
@@ -129,7 +129,7 @@ for _name, _text in VARIANT_STAGES.items():
 @main.command()
 def repair() -> None:
     """Mend what a killed DVC leaves: a dvc.lock, or a list of running processes, that it can't read any more."""
-    from condmix.repair import repair as mend
+    from condmix.runtime.repair import repair as mend
 
     for line in mend(Path.cwd()):
         click.echo(f"condmix: {line}", err=True)
@@ -138,7 +138,7 @@ def repair() -> None:
 @main.command()
 def summary() -> None:
     """Print the variants' metrics, and where the report and the runs are."""
-    from condmix.summary import summary as table
+    from condmix.reporting.summary import summary as table
 
     click.echo(table(_params()))
 
@@ -163,7 +163,7 @@ def summary() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("grid.png"), show_default=True)
 def generate(**options: object) -> None:
     """Make pictures from any subset of a trained model's perspectives."""
-    from condmix.generate import main as run
+    from condmix.sampling.generate import main as run
 
     run(_params(), **options)
     click.echo(f"{options['n']} pictures in {options['out']}")
@@ -188,7 +188,7 @@ def generate(**options: object) -> None:
 @click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
 def download(source: Path, folder: Path, **options: object) -> None:
     """Fetch a list of caption<TAB>URL lines (CC3M's format) into webdataset shards; killed, it goes on."""
-    from condmix.download import main as run
+    from condmix.download.shards import main as run
 
     click.echo(run(source, folder, **options))
 
@@ -223,7 +223,7 @@ def tracking() -> None:
 @tracking.command("sync")
 def tracking_sync() -> None:
     """Deliver to MLflow what it could not take while runs went on (.checkpoints/tracking)."""
-    from condmix.delivery import sync
+    from condmix.tracking.delivery import sync
 
     click.echo(sync())
 
@@ -237,8 +237,8 @@ def data() -> None:
 @click.option("--profile", help="Which conf/<profile>.yaml.  [default: that of params.yaml]")
 def data_check(profile: str | None) -> None:
     """Read every picture and caption, and say what is wrong with which; fails if the pipeline would."""
-    from condmix.config import load
-    from condmix.data_check import check_data
+    from condmix.data.check import check_data
+    from condmix.settings.load import load
 
     params = load(profile=profile)
     table, findings = check_data(params)
@@ -259,7 +259,7 @@ _grid = click.option("--grid", "name", default="demo", show_default=True, help="
 @_grid
 def plan(name: str) -> None:
     """List the grid's runs, which are done, and what the others will cost."""
-    from condmix.grid import read_grid, table
+    from condmix.experiments.grid import read_grid, table
 
     root = Path.cwd()
     click.echo(table(root, read_grid(root, name)))
@@ -270,8 +270,8 @@ def plan(name: str) -> None:
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 def run(name: str, jobs: int) -> None:
     """Run what is missing; interrupted, the same command goes on where it was."""
-    from condmix.experiments import Runner
-    from condmix.grid import read_grid
+    from condmix.experiments.grid import read_grid
+    from condmix.experiments.runner import Runner
 
     root = Path.cwd()
     Runner(root, read_grid(root, name), jobs).run()
@@ -281,15 +281,15 @@ def run(name: str, jobs: int) -> None:
 @_grid
 def experiments_report(name: str) -> None:
     """Write metrics/experiments/<grid>/ from the finished runs."""
-    from condmix.experiments import report
-    from condmix.grid import read_grid
+    from condmix.experiments.grid import read_grid
+    from condmix.experiments.runner import report
 
     root = Path.cwd()
     click.echo(report(root, read_grid(root, name)) / "index.html")
 
 
 def _params():  # noqa: ANN202
-    from condmix.config import load
+    from condmix.settings.load import load
 
     return load()
 

@@ -4,7 +4,7 @@ Everything that must notice a change goes through here: the lists of source file
 condmix.pipeline` writes them, `--check` fails where they are stale), the keys of checkpoints, of embedding caches and
 of reference features, and the view of the settings that a stage gets.
 
-A stage is the module of its name. Its code is its import closure, found in the syntax trees: what it imports
+A stage is the module of its name in stages/. Its code is its import closure, found in the syntax trees: what it imports
 directly or not, inside functions too; the plug-ins that it asks for, `plugin("samplers", ...)`; and the templates
 that it names. A plug-in whose name is not written there is any of its kind.
 """
@@ -26,34 +26,34 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from condmix import CondmixError
-from condmix.yamlfile import read_yaml
+from condmix.settings.yamlfile import read_yaml
 
 PACKAGE = Path(__file__).parent
 FILE = "dvc.yaml"
-TEMPLATES = "templates"
+TEMPLATES = "reporting/templates"
 
 # Modules that cannot change a number, and why not. What they alone import does not count either.
 CHECKED = "reads or checks the settings; their values count one by one, as each stage declares them"
 SETTINGS = {
-    "config.py": CHECKED,
-    "content.py": "compares a content with the checksum in the settings, which counts",
-    "paths.py": "where the files of a profile lie",
-    "plugins.py": "finds plug-ins, whose own code counts",
-    "schema.py": CHECKED,
-    "settings_check.py": CHECKED,
-    "yamlfile.py": CHECKED,
+    "settings/load.py": CHECKED,
+    "settings/content.py": "compares a content with the checksum in the settings, which counts",
+    "settings/paths.py": "where the files of a profile lie",
+    "settings/plugins.py": "finds plug-ins, whose own code counts",
+    "settings/schema.py": CHECKED,
+    "settings/consistency.py": CHECKED,
+    "settings/yamlfile.py": CHECKED,
 }
 NEUTRAL = SETTINGS | {
     "__init__.py": "the version, and the base class of errors",
-    "artifacts.py": "decides which files are refused, not what is read from the others",
-    "files.py": "decides how bytes reach the disk, not which bytes",
-    "interrupts.py": "ends a process early, and changes nothing that it has written",
-    "messages.py": "takes credentials out of texts that people read",
-    "oserrors.py": "puts errors into words, and decides nothing else",
+    "files/artifacts.py": "decides which files are refused, not what is read from the others",
+    "files/atomic.py": "decides how bytes reach the disk, not which bytes",
+    "runtime/interrupts.py": "ends a process early, and changes nothing that it has written",
+    "runtime/messages.py": "takes credentials out of texts that people read",
+    "runtime/oserrors.py": "puts errors into words, and decides nothing else",
     "pipeline.py": "computes the keys themselves",
-    "requirements.py": "stops the pipeline or lets it go on; what it reads is part of no output",
-    "tracking.py": "records a run; what it records decides nothing",
-    "weights.py": "refuses a model or lets it through as it is",
+    "data/requirements.py": "stops the pipeline or lets it go on; what it reads is part of no output",
+    "tracking/runs.py": "records a run; what it records decides nothing",
+    "clip/weights.py": "refuses a model or lets it through as it is",
 }
 # The same for one stage (patterns of fnmatch).
 READERS = "what a reader reads is an input: the prepared data set, or the hash of archives, ids and decoded pictures"
@@ -63,7 +63,12 @@ NEUTRAL_IN = {
     "encode": {"datasets/[!_]*.py": READERS, "datasets/_[!_]*.py": READERS},
     "generate_captions": {"datasets/[!_]*.py": READERS, "datasets/_[!_]*.py": READERS},
     "embed": {"datasets/[!_]*.py": READERS, "datasets/_[!_]*.py": READERS},
-    "train": {"fusions/*": FUSIONS, "guidance.py": PREVIEWS, "sample.py": PREVIEWS, "samplers/*": PREVIEWS},
+    "train": {
+        "fusions/*": FUSIONS,
+        "diffusion/guidance.py": PREVIEWS,
+        "sampling/sample.py": PREVIEWS,
+        "samplers/*": PREVIEWS,
+    },
     "evaluate": {"fusions/*": FUSIONS},
 }
 # Settings that a stage may read beside those that it declares, and why they need not be declared.
@@ -110,7 +115,7 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 def stage_code(stage: str, package: Path = PACKAGE) -> list[str]:
     """The closure of a stage, less what cannot change its result."""
     neutral = NEUTRAL if stage != "check" else NEUTRAL.keys() - SETTINGS.keys()
-    return closure(f"{stage}.py", [*neutral, *NEUTRAL_IN.get(stage, ())], package)
+    return closure(f"stages/{stage}.py", [*neutral, *NEUTRAL_IN.get(stage, ())], package)
 
 
 def code_sha256(files: Iterable[str], package: Path = PACKAGE) -> str:
@@ -121,7 +126,7 @@ def code_sha256(files: Iterable[str], package: Path = PACKAGE) -> str:
 @functools.cache
 def _imports(path: Path, modified: int, package: Path) -> list[str]:
     """What one file asks for; `modified` is part of the cache's key."""
-    if path.parent.name == TEMPLATES:
+    if path.parent == package / TEMPLATES:
         return _templates(path.read_text(encoding="utf-8"), package) - {f"{TEMPLATES}/{path.name}"}
     here = ["condmix", *path.relative_to(package).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -138,8 +143,9 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
             found |= _plugins(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100:
             found |= _templates(node.value, package)
-    modules = (_module(name, package) for name in names if name.split(".")[0] == "condmix")
-    return sorted((found | {name for name in modules if name}) - {path.relative_to(package).as_posix()})
+    for name in names:
+        found |= _modules(name, package)
+    return sorted(found - {path.relative_to(package).as_posix()})
 
 
 def _plugins(call: ast.Call) -> set[str]:
@@ -156,13 +162,24 @@ def _templates(text: str, package: Path) -> set[str]:
     return {f"{TEMPLATES}/{name}" for name in files if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text)}
 
 
-def _module(name: str, package: Path) -> str | None:
-    """The file of condmix.<name>; None where that is an attribute of a module."""
-    path = package.joinpath(*name.split(".")[1:])
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if file.is_file():
-            return file.relative_to(package).as_posix()
-    return None
+def _modules(name: str, package: Path) -> set[str]:
+    """The files that `import condmix.<...>` runs: the module's, and those of the packages that it lies in.
+
+    A package whose __init__.py holds a docstring alone runs nothing.
+    """
+    top, *parts = name.split(".")
+    found = set()
+    for end in range(len(parts) + 1) if top == "condmix" else ():
+        path = package.joinpath(*parts[:end])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file() and not (file.name == "__init__.py" and _only_docstring(file)):
+                found.add(file.relative_to(package).as_posix())
+    return found
+
+
+def _only_docstring(path: Path) -> bool:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return ast.get_docstring(ast.Module(body, [])) is not None and len(body) == 1
 
 
 # ---- settings ----
@@ -211,7 +228,7 @@ def _narrowed(section: Section, names: Iterable[str]) -> Section:
 
 
 def _sections() -> list[str]:
-    from condmix.config import Params
+    from condmix.settings.load import Params
 
     return [name for name in Params.model_fields if name not in ALWAYS]
 

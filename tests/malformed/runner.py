@@ -40,7 +40,14 @@ VOLATILE = {
 }  # fmt: skip
 PASSED_OVER = {".git", ".dvc", ".checkpoints", "partial", "mlflow.db", "mlartifacts", "mlruns", "params.ok"}
 
-LIGHT = ("condmix.captions", "condmix.check", "condmix.cli", "condmix.data_check", "condmix.fetch", "condmix.prepare")
+LIGHT = (
+    "condmix.stages.captions",
+    "condmix.stages.check",
+    "condmix.cli",
+    "condmix.data.check",
+    "condmix.stages.fetch",
+    "condmix.stages.prepare",
+)
 LIBRARIES = (
     "accelerate", "aiohttp", "dvc.utils.serialize", "open_clip", "pycocotools.coco", "sklearn.cluster", "torch",
     "torch._dynamo", "torchvision", "transformers.models.auto.modeling_auto",

@@ -67,7 +67,7 @@ def profile(**changes: Any) -> dict[str, Any]:
 
 def content(path: Path, root: Path) -> dict[str, str]:
     """A file or folder as the settings name it."""
-    from condmix.content import content_sha256
+    from condmix.settings.content import content_sha256
 
     return {"path": path.relative_to(root).as_posix(), "sha256": content_sha256(path)}
 
@@ -149,7 +149,7 @@ def save_scorer(folder: Path) -> None:
 
 def stop_training() -> None:
     """The second checkpoint is the last."""
-    from condmix.checkpoint import Checkpoint
+    from condmix.training.checkpoint import Checkpoint
 
     save, saved = Checkpoint.save, []
 
@@ -164,7 +164,7 @@ def stop_training() -> None:
 
 def stop_embedding() -> None:
     """Every shard is written, and no cache."""
-    from condmix import embed
+    from condmix.stages import embed
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from condmix.bench import pictures
 from condmix.bench.pictures import STEPS
 from condmix.bench.recipe import Contender
 from condmix.bench.setting import Setting
-from condmix.diffusion import Schedule, loss
+from condmix.diffusion.schedule import Schedule, loss
 
 HELD_OUT = 128  # pictures
 

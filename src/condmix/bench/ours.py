@@ -8,8 +8,8 @@ from torch import Tensor
 
 from condmix.bench.recipe import Learner, Recipe
 from condmix.bench.setting import Size
-from condmix.model import Architecture, ConditionalModel
-from condmix.unet import Upsample
+from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.diffusion.unet import Upsample
 
 
 class NearestThenConvolution(Upsample):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from condmix.bench.pictures import STEPS, Batch
-from condmix.diffusion import Schedule, loss
+from condmix.diffusion.schedule import Schedule, loss
 
 Call = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

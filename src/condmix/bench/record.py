@@ -16,7 +16,7 @@ import torch
 from condmix.bench import gemm
 from condmix.bench.setting import BENCHMARKS, Setting
 from condmix.bench.timing import ratio, spread
-from condmix.tracking import cpu_name, environment
+from condmix.tracking.runs import cpu_name, environment
 
 PACKAGES = ("accelerate", "diffusers", "denoising-diffusion-pytorch", "ema-pytorch", "numpy")
 

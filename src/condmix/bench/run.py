@@ -17,7 +17,7 @@ from condmix.bench.loss import held_out_loss, train_on
 from condmix.bench.probe import measure
 from condmix.bench.setting import BENCHMARKS, SIZES, Setting, setting_here
 from condmix.bench.timing import interleave
-from condmix.files import write_json
+from condmix.files.atomic import write_json
 
 WARMUP = {"cpu": 1, "cuda": 3}  # rounds: a GPU's first ones compile and choose kernels
 

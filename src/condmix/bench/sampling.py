@@ -15,8 +15,8 @@ from condmix.bench import ours
 from condmix.bench.pictures import STEPS as SCHEDULE_STEPS
 from condmix.bench.recipe import parameter_count
 from condmix.bench.setting import Setting, chosen
-from condmix.diffusion import Schedule
-from condmix.guidance import Model, Predict, denoiser, guided
+from condmix.diffusion.guidance import Model, Predict, denoiser, guided
+from condmix.diffusion.schedule import Schedule
 from condmix.samplers import SampleNoise
 from condmix.samplers.dpmpp_2m import dpmpp_2m
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from condmix import CondmixError
-from condmix.config import unknown
+from condmix.settings.load import unknown
 
 BENCHMARKS = {
     "train": "one optimiser step",
@@ -83,7 +83,7 @@ def setting_here(what: str, size: str, batch_size: int, compile: bool | None = N
 
     `compile` None is yes on a GPU and no on a CPU, as the profiles in conf/ have it.
     """
-    from condmix.precision import bf16
+    from condmix.runtime.precision import bf16
 
     gpu = torch.cuda.is_available()
     return Setting(

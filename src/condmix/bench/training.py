@@ -15,7 +15,7 @@ from condmix.bench import ours, peers, pictures
 from condmix.bench.pictures import Batch
 from condmix.bench.recipe import Contender, Learner, Recipe, parameter_count
 from condmix.bench.setting import Setting, Size, chosen
-from condmix.unet import _group_norm
+from condmix.diffusion.unet import _group_norm
 
 BASELINE = "ours"
 EXTRA = "pip install 'condmix[bench]'"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normaliser
+from condmix.clip.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normaliser
+from condmix.clip.weights import check_text_tower
 from condmix.encoders import save_clip
-from condmix.losses import Losses
-from condmix.weights import check_text_tower
+from condmix.training.losses import Losses
 
 CAPTIONING, CONTRAST = 2.0, 1.0  # weights of the two losses; Yu et al., section 4.1
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from condmix import CondmixError
-from condmix.artifacts import read_json
 from condmix.captioners import TrainedCaptioner
 from condmix.captioners._coca import CocaCaptioner, load_coca, weights_sha256
 from condmix.captioners._coca_training import new_coca, train_and_save
+from condmix.files.artifacts import read_json
 
 VOCABULARY = "vocabulary.json"
 

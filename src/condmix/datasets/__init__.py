@@ -15,7 +15,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import damaged, read_array, read_json
+from condmix.files.artifacts import damaged, read_array, read_json
 
 SPLITS = ("train", "test")
 REMEDY = "dvc repro prepare"

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from condmix import CondmixError
-from condmix.pictures import BYTES, check_size
+from condmix.files.pictures import BYTES, check_size
 
 AGAIN = "delete it and run the stage fetch again, or mend what it is fetched from"
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")  # other colons are ordinary letters of a name: "10:20:30.png"

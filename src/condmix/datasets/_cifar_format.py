@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from condmix import CondmixError
-from condmix.files import replacing
+from condmix.files.atomic import replacing
 
 from ._archives import read_tar
 

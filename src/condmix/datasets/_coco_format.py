@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.files import replacing
-from condmix.pictures import decode
+from condmix.files.atomic import replacing
+from condmix.files.pictures import decode
 
 from ._archives import damaged, open_zip, read_member
 from ._json import array_items, parse

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from condmix import CondmixError
-from condmix.pictures import is_picture
+from condmix.files.pictures import is_picture
 
 
 def walk(folder: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.files import write_text
+from condmix.files.atomic import write_text
 
 from . import SPLITS, Dataset
 from ._cifar_format import CifarArchive, write_cifar

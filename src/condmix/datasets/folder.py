@@ -24,8 +24,8 @@ import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError, shown
-from condmix.files import replacing
-from condmix.pictures import SUFFIXES, decode, is_picture, read_file
+from condmix.files.atomic import replacing
+from condmix.files.pictures import SUFFIXES, decode, is_picture, read_file
 
 from . import SPLITS, Dataset
 from ._archives import open_zip, read_member

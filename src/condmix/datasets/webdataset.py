@@ -27,8 +27,8 @@ import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError, shown
-from condmix.files import replacing
-from condmix.pictures import check_size, decode, is_picture
+from condmix.files.atomic import replacing
+from condmix.files.pictures import check_size, decode, is_picture
 
 from . import SPLITS, Dataset
 from ._archives import AGAIN, check_member, damaged, missing

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.artifacts import read_json
-from condmix.files import replacing_folder, write_json
-from condmix.messages import reason
+from condmix.clip.weights import check_finite, check_open_clip
+from condmix.files.artifacts import read_json
+from condmix.files.atomic import replacing_folder, write_json
 from condmix.pipeline import tree_sha256
-from condmix.weights import check_finite, check_open_clip
+from condmix.runtime.messages import reason
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"

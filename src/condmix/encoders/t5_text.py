@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.clip.weights import check_finite
 from condmix.encoders import Encoder
 from condmix.encoders._huggingface import explained, folder_sha256, locate
-from condmix.weights import check_finite
 
 
 class T5Text(Encoder):

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from condmix import CondmixError
-from condmix.content import content_sha256
+from condmix.settings.content import content_sha256
 from malformed import damage as d
 from malformed.runner import Case
 from malformed.tables import CAPTION, DRAW, EVALUATE, PACK, PRIOR, TRAIN, Command

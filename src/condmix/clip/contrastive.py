@@ -1,0 +1,157 @@
+"""Images and their captions -> a trained CLIP: the contrastive loss of Radford et al. 2021, with open_clip's parts.
+
+An image has several captions and a caption names only part of it, so within a batch a caption often fits other
+images than its own. The loss's optimum, the log of p(image, text) / p(image) p(text), is the same nonetheless;
+such pairs only add noise. Texts that join several captions of one image single it out, which lowers the noise
+and shows the image tower everything at once; single captions are what will be embedded later. Both are drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.runtime.processes import averaging
+from condmix.training.losses import Losses
+
+MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training unstable
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast; `joined` is the share of texts that join several captions, `flip` mirrors images."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int
+    weight_decay: float
+    joined: float
+    flip: bool
+
+
+def train_clip(
+    group: PartialState,
+    model: nn.Module,
+    tokenizer: Callable[[Sequence[str]], Tensor],
+    pixels: np.ndarray,
+    captions: Sequence[Sequence[str]],
+    recipe: Recipe,
+    seed: int,
+) -> float:
+    """Train in place on pixels (N, 3, S, S) uint8 and captions[i] of image i, none of them empty.
+
+    Each process encodes its share of a batch and compares it with the whole batch. Same seed, machine, number of
+    processes and threads: same weights. (Batch normalisation sees a process's share only, so another number of
+    processes gives another CLIP.) Returns the loss averaged over the last tenth.
+    """
+    from open_clip.loss import ClipLoss
+
+    rank, world = group.process_index, group.num_processes
+    rng = np.random.default_rng(seed)
+    model.to(group.device)
+    optimizers = make_optimizers(model, recipe)
+    # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
+    criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+    towers = averaging(model, group)
+    share = min(recipe.batch_size, len(pixels)) // world
+    if share < 2:  # one picture is told from no other, and batch normalisation needs two
+        raise CondmixError(
+            f"{len(pixels)} captioned pictures, in batches of {recipe.batch_size}, for a CLIP trained by {world} "
+            "processes, each of which needs 2 in a batch: lower clip.processes, or raise clip.batch_size"
+        )
+    model.train()
+    losses, normalise = Losses("the CLIP", "clip.lr", recipe.lr), normaliser(model, group.device)
+    progress = tqdm(
+        total=recipe.steps * share * world, desc="train CLIP", unit="img", unit_scale=True, disable=rank > 0
+    )
+    for step, index in zip(range(recipe.steps), batches(len(pixels), share * world, rng), strict=False):
+        # every process draws for the whole batch, so that their generators stay together
+        texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
+        mirrored = rng.random(len(index)) < 0.5
+        mine = slice(rank * share, (rank + 1) * share)
+        images = normalise(torch.from_numpy(pixels[index[mine]]))
+        if recipe.flip:
+            flips = torch.from_numpy(mirrored[mine]).to(group.device, non_blocking=True)
+            images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        tokens = tokenizer(texts[mine]).to(group.device, non_blocking=True)
+        image_features, text_features, scale = towers(images, tokens)
+        loss = criterion(image_features, text_features, scale)
+        if losses.add(reduce(loss.detach(), "mean")):
+            progress.set_postfix(loss=f"{losses.values[-1]:.3f}")
+        model.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse], 1.0)
+        for optimizer in optimizers:
+            for settings in optimizer.param_groups:
+                settings["lr"] = recipe.lr * learning_rate(step, recipe)
+            optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        progress.update(len(index))
+    progress.close()
+    losses.read()
+    model.eval()
+    return float(np.mean(losses.values[-max(1, recipe.steps // 10) :]))
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW, in which weights of matrices decay; and Adam for the rows of CLIP's token table that a batch uses.
+
+    The table has a row for each of 49,408 tokens, nine tenths of a small CLIP. Updating and exchanging all of it would
+    take a third of a step; and decay would shrink the tokens that never occur to zero.
+    """
+    options = {"lr": recipe.lr, "betas": (0.9, 0.98), "eps": 1e-6}
+    optimizers, table = [], None
+    if hasattr(model, "token_embedding"):
+        model.token_embedding.sparse = True
+        table = model.token_embedding.weight
+        optimizers.append(torch.optim.SparseAdam([table], **options))
+    decay = [p for p in model.parameters() if p.ndim >= 2 and p is not table]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [*optimizers, torch.optim.AdamW(groups, **options, fused=True)]
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Share of the full learning rate: linear warm-up, then half a cosine to zero."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)))
+
+
+def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless batches of `size` distinct rows (all rows where there are fewer), epoch after epoch."""
+    size = min(size, count)
+    while True:
+        order = rng.permutation(count)
+        for start in range(0, count - size + 1, size):
+            yield order[start : start + size]
+
+
+def draw_text(captions: Sequence[str], joined: float, rng: np.random.Generator) -> str:
+    """One caption at random, or (with probability `joined`) two or more of them, joined in random order."""
+    if len(captions) > 1 and rng.random() < joined:
+        chosen = rng.permutation(len(captions))[: rng.integers(2, len(captions) + 1)]
+        return ". ".join(captions[i].rstrip(". ") for i in chosen)
+    return captions[rng.integers(len(captions))]
+
+
+def normaliser(model: nn.Module, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A function of uint8 (B, 3, S, S) at the model's size: its input on `device`, as its own preprocessing ends."""
+    asked = model.visual.preprocess_cfg
+    mean, std = (torch.tensor(asked[key], device=device)[:, None, None] for key in ("mean", "std"))
+
+    def normalise(pixels: Tensor) -> Tensor:
+        return (pixels.to(device, non_blocking=True).float() / 255 - mean) / std
+
+    return normalise

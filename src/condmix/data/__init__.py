@@ -1,0 +1,1 @@
+"""The files that stages hand one another: captions, embeddings, packed perspectives; and their checks."""

@@ -1,0 +1,147 @@
+"""Vectors (N, D) of one perspective <-> one safetensors file that knows what it was made from.
+
+Vectors are stored as fp16 with unit norm. The metadata hold the key (perspective, split, encoder, preprocessing,
+data, count, code), the mean and sd of the norms before normalisation and the sha256 of all this; a reader refuses
+a file whose key is not the one it expects. Where the perspective's name does not say it, they hold `of`: what the
+vectors were made from, "image", "caption" or "class".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from condmix import CondmixError
+from condmix.files.artifacts import damaged, read_tensors, read_tensors_metadata, require
+from condmix.files.atomic import replacing
+
+KEY = ("perspective", "split", "encoder", "preprocessing", "data", "count", "code")
+REMEDY = "dvc repro embed"
+NUMBER = re.compile(r"[1-9]\d*")
+
+
+def cache_key(
+    perspective: str, split: str, encoder: str, preprocessing: str, data: str, count: int, code: str = ""
+) -> dict[str, str]:
+    """The key of a cache: `encoder` and `preprocessing` as the Encoder names them, hashes of what it read and ran."""
+    values = (perspective, split, encoder, preprocessing, data, str(count), code)
+    return dict(zip(KEY, values, strict=True))
+
+
+def write_cache(
+    path: Path,
+    vectors: np.ndarray | Tensor,
+    present: np.ndarray | Tensor,
+    key: Mapping[str, str],
+    of: str | None = None,
+) -> None:
+    """Check, normalise and write vectors (N, D), of which row i counts only where present (N,) is True.
+
+    Absent rows are stored as zeros. CondmixError names the first row that is not finite or has no direction,
+    or the shape or count that is wrong; the file appears whole or not at all.
+    """
+    vectors, present = torch.as_tensor(vectors).float(), torch.as_tensor(present)
+    _check(vectors, present, key)
+    norms = vectors[present].norm(dim=-1)
+    unit = torch.zeros_like(vectors)
+    unit[present] = vectors[present] / norms[:, None]
+    tensors = {"vectors": unit.half(), "present": present}
+    metadata = {
+        **key,
+        **({} if of is None else {"of": of}),
+        "dim": str(vectors.shape[1]),
+        "norm_mean": f"{norms.mean() if len(norms) else 0:.6g}",
+        "norm_sd": f"{norms.std(correction=0) if len(norms) else 0:.6g}",
+    }
+    metadata["sha256"] = _digest(tensors, metadata)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata)
+        _sort_header(part)
+
+
+def read_cache(path: Path, key: Mapping[str, str] | None) -> tuple[Tensor, Tensor, dict[str, str]]:
+    """Vectors (N, D) fp16, present (N,) bool and the metadata; CondmixError where the file is damaged.
+
+    With a key, or a part of one, a file made from anything else is refused, naming both values.
+    """
+    metadata = read_metadata(path)
+    for field, expected in (key or {}).items():
+        if metadata[field] != expected:
+            raise CondmixError(
+                f"{path} was made with {field} {_short(metadata[field])}, but {_short(expected)} is needed: "
+                "make it again (dvc repro embed)"
+            )
+    tensors, _ = read_tensors(path, REMEDY)
+    vectors = require(tensors, "vectors", torch.float16, (None, None), path, REMEDY)
+    present = require(tensors, "present", torch.bool, vectors.shape[:1], path, REMEDY)
+    if _digest(tensors, metadata) != metadata["sha256"]:
+        raise damaged(path, "its content does not match its checksum", REMEDY)
+    return vectors, present, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a cache, without its vectors."""
+    metadata = read_tensors_metadata(path, REMEDY)
+    missing = [field for field in (*KEY, "dim", "sha256") if field not in metadata]
+    if missing:
+        raise damaged(path, f"it is not an embedding cache: its metadata lack {', '.join(missing)}", REMEDY)
+    if not metadata["dim"].isdecimal():
+        raise damaged(path, f"its dim is {metadata['dim']!r}", REMEDY)
+    return metadata
+
+
+def numbered(folder: Path, kind: str) -> list[str]:
+    """The perspectives <kind>_1, <kind>_2, ... that have caches in a folder, by number."""
+    names = [path.stem for path in folder.glob(f"{kind}_*.safetensors")]
+    numbers = [name.removeprefix(f"{kind}_") for name in names]
+    return [f"{kind}_{number}" for number in sorted(int(text) for text in numbers if NUMBER.fullmatch(text))]
+
+
+def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:
+    what = f"embeddings of {key['perspective']} ({key['split']})"
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise CondmixError(f"{what} must have the shape (N, D), not {tuple(vectors.shape)}")
+    if present.dtype != torch.bool or present.shape != vectors.shape[:1]:
+        raise CondmixError(
+            f"{what}: present must be {len(vectors)} booleans, "
+            f"not {tuple(present.shape)} of {str(present.dtype).removeprefix('torch.')}"
+        )
+    if str(len(vectors)) != key["count"]:
+        raise CondmixError(f"{what} have {len(vectors)} rows, but there are {key['count']} images")
+    for problem, bad in (
+        ("a NaN or infinite value", ~vectors.isfinite().all(dim=-1)),
+        ("only zeros, so no direction", (vectors == 0).all(dim=-1)),
+    ):
+        rows = (bad & present).nonzero()[:, 0]
+        if len(rows):
+            raise CondmixError(f"{what} hold {problem} in {len(rows)} rows, first in row {int(rows[0])}")
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of the content and of what is said of it."""
+    facts = {name: value for name, value in metadata.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in ("vectors", "present"):
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sort_header(path: Path) -> None:
+    """Put a safetensors file's JSON header in order: the library writes metadata in another order every time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(length)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        file.seek(8)
+        file.write(header.encode().ljust(length))
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 80 else f"{value[:60]}…{value[-16:]}"

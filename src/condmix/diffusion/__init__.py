@@ -1,0 +1,1 @@
+"""The mathematics: noise schedules, the U-Net, guidance, the conditional model. Imports torch only."""

@@ -1,0 +1,1 @@
+"""Files from elsewhere: archives that are resumed and verified, and lists of captions and URLs."""

@@ -1,0 +1,1 @@
+"""What pictures are worth: samples for held-out conditions, judges, features, distances, and the results."""

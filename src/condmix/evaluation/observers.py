@@ -1,0 +1,102 @@
+"""Pictures -> what the judge and the feature networks see in them, which is all that most measures need.
+
+Drawn pictures are looked at batch by batch as they are drawn, by the process that draws them.
+"""
+# n pictures, B of a batch, S image size, F features, A attributes
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from condmix.evaluation.features import extractors
+from condmix.evaluation.judges import Judge
+from condmix.files.artifacts import read_tensors
+from condmix.settings.load import Params
+
+VALUES = "values"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen in n pictures, on the CPU.
+
+    `features` (n, F) float32 of each feature network; `values` (n, A), which value of each attribute the judge sees
+    (one column, the class, where no attributes are known; None without a judge).
+    """
+
+    features: dict[str, Tensor]
+    values: Tensor | None
+
+    def first(self, n: int) -> Seen:
+        """Of the first n pictures."""
+        return Seen._of({name: tensor[:n] for name, tensor in self._tensors().items()})
+
+    def save(self, path: Path) -> None:
+        save_file(self._tensors(), path)
+
+    @staticmethod
+    def load(path: Path) -> Seen:
+        return Seen._of(read_tensors(path, "the evaluation again")[0])
+
+    @staticmethod
+    def join(parts: Sequence[Seen]) -> Seen:
+        """One set after the other."""
+        tensors = [part._tensors() for part in parts]
+        return Seen._of({name: torch.cat([one[name] for one in tensors]) for name in tensors[0]})
+
+    @staticmethod
+    def interleave(parts: Sequence[Seen]) -> Seen:
+        """Picture i of the result is that of parts[i % len(parts)]."""
+        tensors = [part._tensors() for part in parts]
+
+        def whole(of_each: list[Tensor]) -> Tensor:
+            merged = of_each[0].new_empty((sum(map(len, of_each)), *of_each[0].shape[1:]))
+            for rank, tensor in enumerate(of_each):
+                merged[rank :: len(of_each)] = tensor
+            return merged
+
+        return Seen._of({name: whole([one[name] for one in tensors]) for name in tensors[0]})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        features = {f"features.{name}": tensor for name, tensor in self.features.items()}
+        return features if self.values is None else features | {VALUES: self.values}
+
+    @staticmethod
+    def _of(tensors: dict[str, Tensor]) -> Seen:
+        features = {name.removeprefix("features."): one for name, one in tensors.items() if name != VALUES}
+        return Seen(features, tensors.get(VALUES))
+
+
+class Observer:
+    """A profile's judge (None if it has none) and feature networks."""
+
+    def __init__(self, params: Params, device: str | torch.device | None = None):
+        """Without a device: the GPU if there is one. CondmixError for networks that can't be had."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.judge = Judge.load(params.paths.judge, device)
+        settings = params.evaluate
+        inception = settings.inception_weights and settings.inception_weights.verified("evaluate.inception_weights")
+        self.networks = extractors(settings.features, self.judge, params.paths.clip, inception, device)
+        self._batch_size = params.evaluate.batch_size
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Seen:
+        """Of one batch (B, S, S, 3) uint8."""
+        values = None
+        if self.judge is not None:
+            logits = self.judge(pictures)
+            values = torch.stack([logits[name].argmax(1) for name in self.judge.heads], dim=1).cpu()
+        return Seen({network.name: network(pictures).float().cpu() for network in self.networks}, values)
+
+    def all(self, pictures: np.ndarray) -> Seen:
+        """Of pictures (n, S, S, 3) uint8, n >= 1, in batches."""
+        starts = range(0, len(pictures), self._batch_size)
+        batches = (torch.from_numpy(np.array(pictures[i : i + self._batch_size])) for i in starts)
+        return Seen.join([self(batch) for batch in batches])

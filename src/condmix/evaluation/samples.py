@@ -1,0 +1,168 @@
+"""Pictures for the held-out conditions, drawn by any number of processes and looked at as they are drawn.
+
+What one process draws of a job it leaves in a folder: the pictures, and what the judge and the feature networks see
+in them. Neither while drawing nor afterwards are all pictures in memory.
+Axes: n pictures of a job, S image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from condmix.clip.shifted_diffusion import Trained, load_prior
+from condmix.data.packed import Packed
+from condmix.diffusion.model import load_model
+from condmix.diffusion.schedule import Schedule
+from condmix.evaluation.observers import Observer, Seen
+from condmix.files.artifacts import read_array
+from condmix.files.npy import write_pixels
+from condmix.runtime.processes import join_group
+from condmix.runtime.seeds import derive
+from condmix.sampling.sample import Sampling, sample_batches
+from condmix.settings.load import Params
+from condmix.settings.perspectives import another
+
+REPEATS = 4  # pictures of one condition, for the diversity
+ROWS = 1000  # pictures in memory when those of several processes become one file
+
+
+@dataclass(frozen=True)
+class Job:
+    """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
+
+    `change` is "" or one thing that is done to them: "without <perspective>", "wrong <perspective>" (another
+    picture's, beside what is right), "shuffled" (all are another picture's), "repeated" (n / REPEATS conditions,
+    REPEATS pictures of each).
+    """
+
+    condition: str
+    guidance: float
+    n: int
+    change: str = ""
+
+    @property
+    def file(self) -> str:
+        """Name of the files that hold what was drawn, without the process's number."""
+        return f"{self.condition}-{self.guidance}-{self.change}"
+
+    def rows(self, count: int) -> np.ndarray:
+        """Which of `count` test pictures each of the n pictures is told of (n,)."""
+        if self.change == "repeated":
+            return np.arange(self.n) // REPEATS
+        return another(count)[: self.n] if self.change == "shuffled" else np.arange(self.n)
+
+    def seeds(self, seed: int) -> list[int]:
+        """One seed per picture; but for repeated conditions those of `picture_seed`."""
+        if self.change == "repeated":
+            return [derive(seed, "repeated", i) for i in range(self.n)]
+        return [picture_seed(seed, i) for i in range(self.n)]
+
+
+def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
+    """In each process: draw every job's share of pictures, look at them, and leave both in `folder`."""
+    state = join_group()
+    rank, world, device = state.process_index, state.num_processes, state.device
+    model, card = load_model(params.paths.model(variant))
+    model.to(device)
+    with state.local_main_process_first():  # it may have to download weights; all have met when this ends
+        observer = Observer(params, device)
+    packed = Packed.load(params.paths.packed(variant), "test")
+    through_prior = any(job.condition == "prior" for job in jobs)
+    prior = load_prior(params.paths.prior, packed.variant["encoder"]) if through_prior else None
+    settings = params.evaluate
+    sampling = Sampling(
+        Schedule(card["diffusion.schedule"], card["diffusion.steps"]),
+        card["diffusion.prediction"],
+        settings.sampler,
+        settings.steps,
+        params.guidance,
+        composed=settings.composed,
+        interval=settings.interval,
+    )
+    size = model.architecture.image_size
+    bar = tqdm(total=sum(job.n for job in jobs), desc=f"draw {variant}", unit="img", disable=rank > 0)
+    for job in jobs:
+        told = placed(packed, prior, job, params.seed)
+        rows = torch.from_numpy(job.rows(len(told))[rank::world])
+        if not len(rows):
+            continue
+        vectors, mask = told.batch(rows)
+        change, _, perspective = job.change.partition(" ")
+        if change == "without":
+            mask[:, list(packed.vectors).index(perspective)] = False
+        elif change == "wrong":
+            slot = list(packed.vectors).index(perspective)
+            others, present = told.batch(torch.from_numpy(another(len(told)))[rows])
+            vectors[perspective], mask[:, slot] = others[perspective], present[:, slot]
+        at = replace(sampling, guidance=job.guidance)
+        seeds = job.seeds(params.seed)[rank::world]
+        seen: list[Seen] = []
+
+        def looked_at(batches: Iterator[Tensor], seen: list[Seen] = seen) -> Iterator[np.ndarray]:
+            for batch in batches:
+                seen.append(observer(batch))
+                bar.update(len(batch) * world)
+                yield batch.cpu().numpy()
+
+        batches = sample_batches(model, at, vectors, mask, seeds, settings.batch_size)
+        write_pixels(folder / f"{job.file}.{rank}.npy", (len(rows), size, size, 3), looked_at(batches))
+        Seen.join(seen).save(folder / f"{job.file}.{rank}.safetensors")
+    bar.close()
+
+
+class Drawn:
+    """What `world` processes left in a folder. A job finds what was drawn for one of the same name and a larger n."""
+
+    def __init__(self, folder: Path, world: int):
+        self._folder, self._world = folder, world
+
+    def pictures(self, job: Job) -> np.ndarray:
+        """(n, S, S, 3) uint8, a read-only mapping of a file in the folder."""
+        parts = [_read(path) for path in self._parts(job, "npy")]
+        if len(parts) == 1:
+            return parts[0][: job.n]
+        path = self._folder / f"{job.file}.npy"
+        if not path.exists():
+            count = sum(map(len, parts))
+            blocks = (_interleaved(parts, first, min(first + ROWS, count)) for first in range(0, count, ROWS))
+            write_pixels(path, (count, *parts[0].shape[1:]), blocks)
+        return _read(path)[: job.n]
+
+    def seen(self, job: Job) -> Seen:
+        """What was seen in them."""
+        return Seen.interleave([Seen.load(path) for path in self._parts(job, "safetensors")]).first(job.n)
+
+    def _parts(self, job: Job, kind: str) -> list[Path]:
+        """The files of the processes that had anything to draw."""
+        paths = (self._folder / f"{job.file}.{rank}.{kind}" for rank in range(self._world))
+        return [path for path in paths if path.exists()]
+
+
+def _read(path: Path) -> np.ndarray:
+    return read_array(path, np.uint8, (None, None, None, 3), "the evaluation again")
+
+
+def _interleaved(parts: list[np.ndarray], first: int, end: int) -> np.ndarray:
+    """Pictures first to end - 1, where picture i is the next of parts[i % len(parts)]."""
+    return np.stack([parts[i % len(parts)][i // len(parts)] for i in range(first, end)])
+
+
+def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed:
+    """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
+    if job.condition != "prior":
+        return packed.prompted() if job.condition == "prompt" else packed
+    words = packed.prompt[0].float().clone()
+    words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
+    return packed.prompted(words)
+
+
+def picture_seed(seed: int, row: int) -> int:
+    """Seed of test picture number `row`: the same for every variant, so that they can be compared in pairs."""
+    return derive(seed, "picture", row)

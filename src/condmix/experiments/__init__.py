@@ -1,0 +1,1 @@
+"""A grid of experiments: its runs, their statistics, what they show."""

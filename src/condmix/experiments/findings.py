@@ -1,0 +1,404 @@
+"""A grid of experiments and its finished runs -> what they show: comparisons, and the tables for programs.
+
+All experiments were asked for the same held-out pictures under the same seeds, so they are compared in pairs
+(condmix.experiments.statistics). Of each are asked, as far as the data can answer: how much of the scene do its pictures show (where
+only a class is known, is it right); how much of what the first caption says; and how well do they fit captions that no
+experiment was told. The last two are the same examination for all, so being told more can't help by itself.
+
+An experiment that was conditioned on the held-out picture itself is an oracle: it stands apart and is never ranked.
+The page for people is condmix.reporting.grid_page.
+"""
+# S seeds, n conditions (held-out pictures), A attributes
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from condmix import CondmixError
+from condmix.evaluation.details import Content, read_pictures
+from condmix.evaluation.results import agreed
+from condmix.experiments import statistics
+from condmix.files.artifacts import damaged, read_arrays, read_json, require
+from condmix.files.atomic import write_json, write_text
+from condmix.runtime.seeds import derive
+from condmix.stages.report import flat
+
+QUESTIONS = {  # the first that is answered ranks the experiments
+    "scene": "the scene",
+    "class": "the class",
+    "first_caption": "what the first caption says",
+    "held_out": "captions that no experiment was told",
+}
+REMEDY = "condmix experiments run"
+DISTANCES = ("fid", "fd_", "kid_", "precision_", "recall_", "mmd_", "diversity", "nearest_training.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run. `scores`: question -> (n,), without a question that the data does not answer."""
+
+    experiment: str
+    seed: int
+    metrics: Mapping[str, Any]
+    card: Mapping[str, Any]
+    samples: Sequence[Mapping[str, Any]]
+    folder: Path
+    ids: np.ndarray
+    scores: dict[str, np.ndarray]
+    ranks: np.ndarray | None = None  # (n, K) of the picture's captions, CaptionScore.ranks
+    told: np.ndarray | None = None  # (n, K): which of them it was told
+    changed: Mapping[str, np.ndarray] = field(default_factory=dict)  # "without x", ... -> (m,): the first score then
+
+    @property
+    def condition(self) -> str:
+        """What stood in the views of its headline pictures: "captions", "prompt" or "oracle"."""
+        return self.metrics["condition"]
+
+    def drawn(self, condition: str) -> np.ndarray:
+        """(N, S, S, 3) uint8: the pictures of its samples under a condition, or the "real" ones."""
+        return read_pictures(self.folder / f"{condition}.npy", len(self.samples), _remedy(self.folder))
+
+
+@dataclass(frozen=True)
+class Test:
+    """One comparison of two experiments in one question, judged among all comparisons of the page."""
+
+    experiment: str
+    against: str
+    question: str
+    result: statistics.Comparison
+    adjusted_p: float
+
+    @property
+    def verdict(self) -> str:
+        return statistics.verdict(self.result.difference, self.adjusted_p)
+
+
+class Evidence:
+    """A grid's runs in the grid's order, and every comparison between them.
+
+    grid: `condmix.experiments.grid.Grid`; finished: `condmix.experiments.grid.Finished`, some of the grid's runs or all.
+    CondmixError where there are none, or where they were not asked for the same pictures.
+    """
+
+    def __init__(self, grid: Any, finished: Sequence[Any]):
+        self.grid = grid
+        planned = list(itertools.product(grid.experiments, grid.seeds))
+        self.by_place = {(run.experiment, run.seed): run for run in map(read_run, finished)}
+        check(grid, planned, finished, list(self.by_place.values()))
+        self.runs = [self.by_place[place] for place in planned if place in self.by_place]
+        self.missing = [place for place in planned if place not in self.by_place]
+        self.names = list(dict.fromkeys(run.experiment for run in self.runs))
+        score_held_out(self.runs)
+        self.questions = [question for question in QUESTIONS if any(question in run.scores for run in self.runs)]
+        self.tests = self.compare()
+        self.intervals = {
+            (name, question): statistics.interval(scores, derive(grid.name, name, question))
+            for name, question in itertools.product(self.names, self.questions)
+            if (scores := self.scores(self.of(name), question)) is not None
+        }
+
+    def of(self, experiment: str) -> list[Run]:
+        """An experiment's runs, in the order of the seeds."""
+        return [run for run in self.runs if run.experiment == experiment]
+
+    def pairs(self, first: str, second: str) -> list[tuple[Run, Run]]:
+        """The runs of two experiments under the seeds that both have."""
+        return [(run, self.by_place[second, run.seed]) for run in self.of(first) if (second, run.seed) in self.by_place]
+
+    def oracle(self, experiment: str) -> bool:
+        """Was the held-out picture itself the condition of its headline pictures?"""
+        return any(run.condition == "oracle" for run in self.of(experiment))
+
+    def control(self, experiment: str) -> str | None:
+        return self.grid.experiments[experiment].control
+
+    def against(self, experiment: str) -> str | None:
+        """What the experiment is compared with; None for the baseline itself."""
+        other = self.grid.experiments[experiment].against or self.grid.baseline
+        return other if other != experiment else None
+
+    def says(self, experiment: str) -> str:
+        """As in "two captions (concat)"."""
+        made = self.grid.experiments[experiment]
+        return f"{made.says} ({made.fusion})"
+
+    def scores(self, runs: Sequence[Run], question: str) -> np.ndarray | None:
+        """(S, n), None where the data does not answer the question."""
+        found = [run.scores[question] for run in runs if question in run.scores]
+        return np.stack(found) if found and len(found[0]) > 1 else None
+
+    def compare(self) -> list[Test]:
+        """Each experiment against its own `against`, in every question; all p-values are adjusted together."""
+        results = {}
+        for experiment, question in itertools.product(self.names, self.questions):
+            other = self.against(experiment)
+            pairs = self.pairs(experiment, other) if other else []
+            if not pairs or self.oracle(experiment) or self.oracle(other):
+                continue
+            first, second = (self.scores(runs, question) for runs in zip(*pairs, strict=True))
+            if first is not None and second is not None:
+                seed = derive(self.grid.name, experiment, other, question)
+                results[experiment, other, question] = statistics.compare(first, second, seed)
+        adjusted = statistics.holm([result.p for result in results.values()])
+        return [Test(*place, result, p) for (place, result), p in zip(results.items(), adjusted, strict=True)]
+
+    def change(self, experiment: str, change: str) -> statistics.Comparison | None:
+        """An experiment's models, under a change of what they are told, against themselves without it."""
+        runs = [run for run in self.of(experiment) if change in run.changed]
+        return compare_some(
+            [run.changed[change] for run in runs], [run.scores[self.questions[0]] for run in runs],
+            derive(self.grid.name, experiment, change),
+        )  # fmt: skip
+
+    def changed_alike(self, experiment: str, change: str) -> statistics.Comparison | None:
+        """An experiment's models against those that it is compared with, both under the same change."""
+        other = self.against(experiment)
+        pairs = [
+            (first.changed[change], second.changed[change])
+            for first, second in (self.pairs(experiment, other) if other else ())
+            if change in first.changed and change in second.changed
+        ]
+        first, second = zip(*pairs, strict=True) if pairs else ((), ())
+        return compare_some(first, second, derive(self.grid.name, experiment, other, change))
+
+    def test(self, experiment: str, question: str) -> Test | None:
+        return next((t for t in self.tests if (t.experiment, t.question) == (experiment, question)), None)
+
+    def share(self, experiment: str, question: str) -> float | None:
+        """Mean score over seeds and conditions."""
+        scores = self.scores(self.of(experiment), question)
+        return None if scores is None else float(scores.mean())
+
+    def spread(self, runs: Sequence[Mapping[str, Any]], key: str | None) -> statistics.Spread | None:
+        """A number of the runs' metrics, by its dotted key, over the seeds that have it."""
+        values = [value for facts in runs if key and isinstance(value := at(facts, key), int | float)]
+        return statistics.over_seeds(values) if values else None
+
+    def ranked(self) -> list[tuple[int, str]]:
+        """(rank, experiment) by the first question, best first, equal ones alike; no oracles, no controls."""
+        names = [name for name in self.names if not self.oracle(name) and not self.control(name)]
+        shares = {name: share for name in names if (share := self.share(name, self.questions[0])) is not None}
+        names = list(shares)
+        order = sorted(names, key=lambda name: -shares[name])
+        return [(1 + sum(other > shares[name] for other in shares.values()), name) for name in order]
+
+    def distances(self) -> list[str]:
+        """Dotted keys of all measured distances between sets of pictures, the most telling first."""
+        numbers = (key for run in self.runs for key, value in flat(run.metrics) if isinstance(value, int | float))
+        return sorted((key for key in dict.fromkeys(numbers) if key.startswith(DISTANCES)), key=_place)
+
+    @property
+    def distance(self) -> str | None:
+        """The distance that tables show where there is room for one."""
+        return next(iter(self.distances()), None)
+
+
+def compare_some(first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int) -> statistics.Comparison | None:
+    """Scores of several seeds, each (n,), over the first pictures that all of them have; None for fewer than two."""
+    n = min(map(len, (*first, *second)), default=0)
+    if n < 2:
+        return None
+    return statistics.compare(*(np.stack([scores[:n] for scores in side]) for side in (first, second)), seed)
+
+
+# ---- reading ----
+
+
+def read_run(finished: Any) -> Run:
+    """A finished run's files, with the scores of its pictures."""
+    path, remedy = finished.folder / "pictures.npz", _remedy(finished.folder)
+    details = read_json(finished.folder / "details.json", Content, remedy)
+    arrays = read_arrays(path, remedy)
+    ids = require(arrays, "ids", np.int64, (None,), path, remedy)
+    right = require(arrays, "right", bool, (len(ids), None), path, remedy)
+    mentions = require(arrays, "mentions", bool, (len(ids), None, None), path, remedy)
+    if "attribute_names" not in arrays or arrays["attribute_names"].shape != (right.shape[1],):
+        raise damaged(path, "its attribute_names are not one for each column of right", remedy)
+    attributes = arrays["attribute_names"].tolist()
+    ranks, told = None, None
+    if "caption_ranks" in arrays:
+        ranks = require(arrays, "caption_ranks", arrays["caption_ranks"].dtype, (len(ids), None), path, remedy)
+        told = require(arrays, "told", bool, ranks.shape, path, remedy)
+    changed = {
+        name.removeprefix("right "): statistics.scene_score(
+            require(arrays, name, bool, (None, right.shape[1]), path, remedy)
+        )
+        for name in arrays if name.startswith("right ")
+    }  # fmt: skip
+    if not right.size and ranks is None:
+        raise CondmixError(
+            f"nothing in {path} tells one experiment from another picture by picture: the data set has neither "
+            "attributes nor classes, so name a CLIP that conditions nothing as evaluate.scorer, and run the grid again"
+        )
+    scores = {}
+    if right.size:
+        scores["class" if attributes == ["class"] else "scene"] = statistics.scene_score(right)
+    if right.size and mentions.shape[1]:
+        scores["first_caption"] = statistics.asked_score(right, mentions[:, 0])
+    return Run(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
+               finished.folder, ids, scores, ranks, told, changed)  # fmt: skip
+
+
+def _remedy(folder: Path) -> str:
+    """How a run's files are fetched again from DVC's cache."""
+    return f"condmix experiments report, after deleting the folder {folder}"
+
+
+def score_held_out(runs: Sequence[Run]) -> None:
+    """Add the scores of "held_out": the mean rank of the captions that were told to none of the runs.
+
+    A run that was told every caption can't be examined so; it has no score, and takes no caption from the others.
+    """
+    examined = [run for run in runs if run.ranks is not None and not run.told[~np.isnan(run.ranks)].all()]
+    if not examined:
+        return
+    unused = ~np.any([run.told for run in examined], axis=0) & ~np.isnan(examined[0].ranks)
+    some = unused.any(axis=1)
+    for run in examined:
+        run.scores["held_out"] = np.nanmean(np.where(unused, run.ranks, np.nan)[some], axis=1)
+
+
+def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], runs: list[Run]) -> None:
+    """CondmixError unless the runs are of this grid, each once, and were all asked for the same pictures."""
+    if not runs:
+        raise CondmixError(f'no run of the grid "{grid.name}" is finished: run {REMEDY}')
+    places = [(run.experiment, run.seed) for run in finished]
+    for name, seed in places:
+        if (name, seed) not in planned:
+            raise CondmixError(f'the run "{name}" with seed {seed} does not belong to the grid "{grid.name}"')
+        if places.count((name, seed)) > 1:
+            raise CondmixError(f'the run "{name}" with seed {seed} was given twice')
+    for run in runs:
+        if not np.array_equal(run.ids, runs[0].ids):
+            raise CondmixError(
+                f'the runs "{runs[0].experiment}" (seed {runs[0].seed}) and "{run.experiment}" (seed {run.seed}) were '
+                f"asked for different pictures, so they can't be compared in pairs: run {REMEDY}"
+            )
+
+
+def at(facts: Mapping[str, Any], key: str) -> Any:
+    """The value under a dotted key, None where it was not measured."""
+    for part in key.split("."):
+        facts = facts.get(part) if isinstance(facts, Mapping) else None
+    return facts
+
+
+def _place(key: str) -> int:
+    return next(place for place, start in enumerate(DISTANCES) if key.startswith(start))
+
+
+# ---- files for programs ----
+
+
+def write_tables(evidence: Evidence, folder: Path) -> None:
+    """Write results.json, results.csv, summary.csv and guidance.csv into `folder`."""
+    summary, guidance = list(summary_rows(evidence)), list(guidance_rows(evidence))
+    write_json(folder / "results.json", results(evidence, summary, guidance))
+    write_csv(folder / "results.csv", [run_row(run) for run in evidence.runs])
+    write_csv(folder / "summary.csv", summary)
+    write_csv(folder / "guidance.csv", guidance)
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """One run as a flat row; the sweep is in guidance.csv."""
+    facts = {key: value for key, value in run.metrics.items() if key not in ("sweep", "variant", "seed")}
+    own = {f"{question}_score": float(scores.mean()) for question, scores in run.scores.items()}
+    return {"experiment": run.experiment, "seed": run.seed, "parameters": run.card.get("parameters"), **own,
+            **{key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in flat(facts)},
+            }  # fmt: skip
+
+
+def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """One flat row per experiment: means and standard deviations over seeds, and its comparisons."""
+    ranks = {name: rank for rank, name in evidence.ranked()}
+    for name in evidence.names:
+        runs, made = evidence.of(name), evidence.grid.experiments[name]
+        row = {
+            "experiment": name, "says": made.says, "fusion": made.fusion, "perspectives": " ".join(made.perspectives),
+            "rank": ranks.get(name), "oracle": evidence.oracle(name), "control": made.control,
+            "against": evidence.against(name), "seeds": len(runs), "n": len(runs[0].ids),
+            "parameters": runs[0].card.get("parameters"),
+        }  # fmt: skip
+        for question in evidence.questions:
+            scores = evidence.scores(runs, question)
+            if scores is not None:
+                spread = statistics.over_seeds(scores.mean(axis=1))
+                low, high = evidence.intervals[name, question]
+                row |= {question: spread.mean, f"{question}_sd": spread.sd, f"{question}_low": low,
+                        f"{question}_high": high}  # fmt: skip
+            if test := evidence.test(name, question):
+                found = test.result
+                row |= {
+                    f"{question}_difference": found.difference, f"{question}_difference_low": found.low,
+                    f"{question}_difference_high": found.high, f"{question}_p": found.p,
+                    f"{question}_adjusted_p": test.adjusted_p, f"{question}_effect": found.effect,
+                    f"{question}_compared_seeds": found.seeds, f"{question}_verdict": test.verdict,
+                }  # fmt: skip
+        for key in evidence.distances():
+            if spread := evidence.spread([run.metrics for run in runs], key):
+                row |= {key: spread.mean, f"{key}_sd": spread.sd}
+            if between := distance_difference(evidence, name, key):
+                row |= {f"{key}_difference{end}": v for end, v in zip(("", "_low", "_high"), between, strict=True)}
+        yield row
+
+
+def distance_difference(evidence: Evidence, name: str, key: str) -> tuple[float, float, float] | None:
+    """(difference to what the experiment is compared with, low, high) over seeds; None where there is no interval."""
+    other = evidence.against(name)
+    if other is None or evidence.oracle(name) != evidence.oracle(other):
+        return None
+    values = [(at(a.metrics, key), at(b.metrics, key)) for a, b in evidence.pairs(name, other)]
+    values = [pair for pair in values if None not in pair]
+    return statistics.seed_interval(*zip(*values, strict=True)) if values else None
+
+
+def guidance_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """One flat row per experiment and guidance scale: the sweep's measures, averaged over seeds."""
+    for name in evidence.names:
+        points = [point for run in evidence.of(name) for point in run.metrics.get("sweep", [])]
+        for scale in sorted({point["guidance"] for point in points}):
+            there = [point for point in points if point["guidance"] == scale]
+            keys = dict.fromkeys(k for point in there for k, v in point.items() if isinstance(v, int | float))
+            means = {key: evidence.spread(there, key).mean for key in keys if key not in ("guidance", "n")}
+            yield {"experiment": name, "guidance": scale, "n": agreed(there, "n"), "seeds": len(there), **means}
+
+
+def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that was measured and concluded."""
+    grid = evidence.grid
+    return {
+        "grid": {"name": grid.name, "profile": grid.profile, "seeds": list(grid.seeds), "baseline": grid.baseline},
+        "missing": [{"experiment": name, "seed": seed} for name, seed in evidence.missing],
+        "comparisons": [
+            {"experiment": test.experiment, "against": test.against, "question": test.question, "verdict": test.verdict,
+             "adjusted_p": test.adjusted_p, **asdict(test.result)}
+            for test in evidence.tests
+        ],
+        "correction": f"Holm, over {len(evidence.tests)} comparisons",
+        "summary": summary,
+        "guidance": guidance,
+        "runs": [
+            {"experiment": run.experiment, "seed": run.seed, "metrics": run.metrics,
+             "environment": run.card.get("environment")}
+            for run in evidence.runs
+        ],
+    }  # fmt: skip
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a CSV file; a row's cell is empty where it has no such value."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

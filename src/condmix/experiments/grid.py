@@ -1,0 +1,461 @@
+"""A grid of experiments, conf/experiments/<grid>.yaml -> its runs, which of them are done, and what the rest will cost.
+
+A run is one (experiment, seed). Its name holds a hash of everything that decides its result, so that a change of
+code or settings makes it missing again, and nothing else does. Finished runs are DVC experiments in the repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
+
+from condmix import CondmixError
+from condmix.evaluation.results import Metrics
+from condmix.files.artifacts import CONTENT_SHA256, parse_json, read_checked_json
+from condmix.files.atomic import scratch
+from condmix.settings.load import Settings, load, unknown
+from condmix.settings.schema import Guidance, Name, Seed, Text, sentence
+from condmix.settings.yamlfile import parse_yaml, read_yaml
+
+TARGET = "evaluate@experiment"
+DETAILS = "metrics/details/experiment"
+METRICS = "metrics/experiment.json"
+LOSSES = "metrics/losses/experiment.csv"
+PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
+FUSIONS = "src/condmix/fusions"
+SHARED = ("models/", "data/${profile}/archives", "data/${profile}/generated")  # made once for all runs
+MESSAGE = "condmix experiments: {seconds:.0f} s, {jobs} at a time"
+MESSAGE_RE = re.compile(r"condmix experiments: (\d+) s, (\d+) at a time")
+
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # it becomes part of a git reference
+
+
+class Experiment(Settings):
+    """One line of the comparison: what the model is told, how it is merged, and what that is compared with."""
+
+    says: Name
+    perspectives: Annotated[tuple[Text, ...], Field(min_length=1)]
+    fusion: Text
+    # What a line leaves out is no value of a setting, but that it changes nothing there.
+    guidance: Guidance | None = None  # null: params.yaml's
+    settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, over the grid's
+    against: Text | None = None  # null: the grid's baseline
+    control: Text | None = None  # what this control would rule out
+
+
+class Grid(Settings):
+    """A checked conf/experiments/<name>.yaml."""
+
+    name: Identifier
+    profile: Name
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    baseline: Text
+    settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, for all runs
+    experiments: Annotated[dict[Identifier, Experiment], Field(min_length=1)]
+
+
+Output = str | Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class Stage(BaseModel):
+    """What is read of a stage of dvc.yaml."""
+
+    model_config = ConfigDict(extra="allow")
+    cmd: str | list[str]
+    deps: list[str] = []
+    params: list[str | dict[str, list[str] | None]] = []
+    outs: list[Output] = []
+    metrics: list[Output] = []
+
+
+class Pipeline(BaseModel):
+    """dvc.yaml."""
+
+    stages: dict[str, Stage]
+
+
+class LockedFile(BaseModel):
+    """A file or folder of dvc.lock."""
+
+    path: str
+    md5: str | None = None
+
+
+class LockedStage(BaseModel):
+    """A stage of dvc.lock."""
+
+    deps: list[LockedFile] = []
+    outs: list[LockedFile] = []
+
+
+class Lock(BaseModel):
+    """dvc.lock."""
+
+    stages: dict[str, LockedStage]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid; `params` are changes of params.yaml, `settings` of conf/<profile>.yaml (dotted keys)."""
+
+    name: str  # <grid>-<experiment>-<seed>-<8 hex digits of everything that decides the result>
+    experiment: str
+    seed: int
+    profile: str
+    params: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: metrics/experiment.json, and a local folder with the files of metrics/details/experiment."""
+
+    experiment: str
+    seed: int
+    metrics: dict[str, Any]
+    folder: Path
+
+
+def read_grid(root: Path, name: str) -> Grid:
+    """The grid `name` of the project in `root`; CondmixError names the first thing that is wrong with it."""
+    folder = root / "conf" / "experiments"
+    grids = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in grids:
+        raise CondmixError(unknown("grid", name, grids, where="conf/experiments"))
+    where = f"conf/experiments/{name}.yaml"
+    content = read_yaml(root / where, where)
+    if "name" in content:
+        raise CondmixError(f"{where}: a grid is named by its file; leave out name")
+    try:
+        grid = Grid.model_validate({"name": name, **content})
+    except ValidationError as error:
+        raise CondmixError(sentence(error.errors()[0], Grid, where)) from None
+    names = list(grid.experiments)
+    for key, given in [
+        ("baseline", grid.baseline),
+        *((f"experiments.{one}.against", e.against) for one, e in grid.experiments.items() if e.against),
+    ]:
+        if given not in names:
+            raise CondmixError(unknown("experiment", given, names, f"{where}: {key}"))
+    if len(set(grid.seeds)) < len(grid.seeds):
+        raise CondmixError(f"{where}: seeds names one twice: {', '.join(map(str, grid.seeds))}")
+    for settings in (grid.settings, *(experiment.settings for experiment in grid.experiments.values())):
+        for key in ("train.processes", "evaluate.processes"):
+            if key in settings:
+                raise CondmixError(f"{where}: leave out {key}; `condmix experiments run -j` decides it")
+    return grid
+
+
+def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[Run]:
+    """All runs of a grid at a commit, seeds outermost, so that a partial grid has whole seeds.
+
+    CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline.
+    """
+    files = {path: _yaml_at(root, commit, path) for path in ("params.yaml", f"conf/{grid.profile}.yaml")}
+    for path, kind in {"dvc.yaml": Pipeline, "dvc.lock": Lock}.items():
+        try:
+            files[path] = kind.model_validate(_yaml_at(root, commit, path)).model_dump()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise CondmixError(
+                f"{path} at {commit} is not what DVC writes ({key}: {problem['msg']}); restore it and commit"
+            ) from None
+    for name, experiment in grid.experiments.items():
+        _check(grid, name, _changes(grid, experiment, grid.seeds[0]), files)
+    runs = []
+    for seed in grid.seeds:
+        for name, experiment in grid.experiments.items():
+            params, settings = _changes(grid, experiment, seed)
+            decides = json.dumps(_recipe(root, commit, grid.profile, params, settings, files), sort_keys=True)
+            digest = hashlib.sha256(decides.encode()).hexdigest()[:8]
+            runs.append(Run(f"{grid.name}-{name}-{seed}-{digest}", name, seed, grid.profile, params, settings))
+    return runs
+
+
+def done(root: Path) -> dict[str, str]:
+    """Names of all DVC experiments -> their git references, whichever commit they hang on."""
+    references = git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    # refs/exps/<2 digits>/<38 digits of the baseline>/<name>; what has fewer parts is DVC's own
+    return {reference.split("/")[4]: reference for reference in references if reference.count("/") == 4}
+
+
+def collect(root: Path, grid: Grid) -> list[Finished]:
+    """The grid's finished runs, in the plan's order; their files are fetched from DVC's cache once."""
+    references = done(root)
+    found = []
+    for run in plan(root, grid):
+        if run.name in references:
+            revision = git(root, "rev-parse", references[run.name]).strip()
+            shown = git(root, "show", f"{revision}:{METRICS}")
+            metrics = parse_json(shown, Metrics, f"{METRICS} of {run.name}", f"dvc exp remove {run.name} and the grid")
+            metrics.pop(CONTENT_SHA256, None)  # git has its own, and runs of earlier versions have none
+            found.append(Finished(run.experiment, run.seed, metrics, _details(root, run.name, revision)))
+    return found
+
+
+def table(root: Path, grid: Grid) -> str:
+    """The runs with their states, and what the missing ones will cost."""
+    runs, references = plan(root, grid), done(root)
+    width = max(len(run.experiment) for run in runs)
+    lines = [
+        f"{run.experiment:<{width}}  {run.seed:>4}  {'done' if run.name in references else 'missing'}" for run in runs
+    ]
+    missing = sum(run.name not in references for run in runs)
+    seconds, source = cost(root, grid, runs, references)
+    left = f"{missing} of {len(runs)} runs are missing"
+    if seconds is None:
+        left += f"; what they will cost is not known: {source}"
+    elif missing:
+        left += f": about {duration(missing * seconds)} of this machine, {duration(seconds)} each, {source}"
+    return "\n".join([f"{'experiment':<{width}}  seed  state", *lines, "", left])
+
+
+class Cost(TypedDict):
+    """What a model's card and an evaluation's metrics say of the time that they took."""
+
+    profile: NotRequired[str]
+    seconds: NotRequired[float]
+    images_seen: NotRequired[Annotated[int, Field(ge=0)]]
+    n: NotRequired[Annotated[int, Field(ge=1)]]
+
+
+def cost(
+    root: Path, grid: Grid, runs: Sequence[Run], references: Mapping[str, str]
+) -> tuple[float, str] | tuple[None, str]:
+    """Seconds that a run takes of the whole machine, and from what they were predicted.
+
+    A run that shared the machine with others counts its share. Before any run of the grid is finished, the
+    reproduced variants' models and metrics tell, scaled by train.images and evaluate.n.
+    """
+    shares = []
+    for run in runs:
+        if run.name in references:
+            said = MESSAGE_RE.search(git(root, "log", "-1", "--format=%B", references[run.name]))
+            if said:
+                shares.append(int(said[1]) / int(said[2]))
+    if shares:
+        return statistics.median(shares), f"by the median of {len(shares)} finished runs"
+
+    settings = _yaml_at(root, "HEAD", f"conf/{grid.profile}.yaml")
+    images = runs[0].settings.get("train.images", _value(settings, "train.images"))
+    pictures = runs[0].settings.get("evaluate.n", _value(settings, "evaluate.n"))
+    training, evaluation, used = [], [], []
+    for path in sorted(root.glob("models/*/model.json")):
+        card = read_checked_json(path, Cost, f"dvc repro train@{path.parent.name}")
+        if card.get("profile") != grid.profile or not card.get("images_seen") or "seconds" not in card:
+            continue
+        used.append(path.parent.name)
+        training.append(card["seconds"] / card["images_seen"] * images)
+        metrics = root / "metrics" / f"{path.parent.name}.json"
+        found = read_checked_json(metrics, Cost, f"dvc repro evaluate@{path.parent.name}") if metrics.exists() else {}
+        if "seconds" in found and "n" in found:
+            evaluation.append(found["seconds"] / found["n"] * pictures)
+    if not training:
+        return None, f"no run is finished, and no model of profile {grid.profile} lies in models/"
+    source = f"scaled from {', '.join(used)}"
+    if not evaluation:
+        return statistics.median(training), f"{source}, training alone: no metrics say how long judging took"
+    return statistics.median(training) + statistics.median(evaluation), source
+
+
+def _changes(grid: Grid, experiment: Experiment, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run changes in params.yaml, and, under dotted keys, in conf/<profile>.yaml."""
+    params = {
+        "profile": grid.profile,
+        "fusion": experiment.fusion,
+        "perspectives": list(experiment.perspectives),
+        "seed": seed,
+    }
+    if experiment.guidance is not None:
+        params["guidance"] = experiment.guidance
+    return params, {**grid.settings, **experiment.settings}
+
+
+def _check(grid: Grid, name: str, changes: tuple[dict[str, Any], dict[str, Any]], files: Mapping[str, Any]) -> None:
+    """The changed settings must be what `condmix check` accepts; else its sentence, and which experiment it is of."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for path in ("params.yaml", f"conf/{grid.profile}.yaml"):
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(yaml.safe_dump(files[path]))
+        try:
+            write_changes(folder, grid.profile, *changes)
+            load(folder)
+        except CondmixError as error:
+            raise CondmixError(f"conf/experiments/{grid.name}.yaml: {name}: {error}") from None
+
+
+def write_changes(folder: Path, profile: str, params: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Set values in params.yaml and conf/<profile>.yaml, as `dvc exp run -S` does: comments stay."""
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(folder / "params.yaml") as content:
+        content.update(params)
+    with modify_yaml(folder / "conf" / f"{profile}.yaml") as content:
+        for key, value in settings.items():
+            *sections, last = key.split(".")
+            section = content
+            for part in sections:
+                section = section.setdefault(part, {})
+                if not isinstance(section, dict):
+                    raise CondmixError(f"{key} is no setting: {part} is not a section")
+            section[last] = value
+
+
+def _recipe(
+    root: Path,
+    commit: str,
+    profile: str,
+    params: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    files: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that decides a run's result, stage by stage, as DVC sees it: commands, code, settings, shared inputs.
+
+    So a commit that changes the report, the documents or another fusion leaves a finished run finished.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, conf = Path(temporary), f"conf/{profile}.yaml"
+        (folder / "conf").mkdir()
+        for path in ("params.yaml", conf):
+            (folder / path).write_text(yaml.safe_dump(files[path]))
+        write_changes(folder, profile, params, settings)
+        values = {path: yaml.safe_load((folder / path).read_text()) for path in ("params.yaml", conf)}
+    for stage in ("train", "evaluate"):  # for the runner to decide; they change results by rounding alone
+        values[conf].get(stage, {}).pop("processes", None)
+
+    def expand(text: str) -> str:
+        return text.replace("${profile}", profile).replace("${item.variant}", "experiment")
+
+    stages = {name: files["dvc.yaml"]["stages"][name] for name in _stages_behind(files["dvc.yaml"], TARGET)}
+    code = {dep for stage in stages.values() for dep in stage["deps"] if dep.startswith("src/")}
+    if FUSIONS in code:  # each run has one, and a model knows its fusion's code by its hash
+        code = code - {FUSIONS} | {f"{FUSIONS}/__init__.py", f"{FUSIONS}/{params['fusion']}.py"}
+    chosen: dict[str, Any] = {}
+    for stage in stages.values():
+        for entry in stage.get("params", []):
+            for path, keys in {"params.yaml": [entry]}.items() if isinstance(entry, str) else entry.items():
+                chosen |= {f"{expand(path)}:{key}": _value(values[expand(path)], key) for key in keys}
+    return {
+        "commands": {name: stage["cmd"] for name, stage in stages.items()},
+        "code": git(root, "ls-tree", commit, "--", *sorted(code)),
+        "settings": chosen,
+        "shared": _shared(profile, stages, files["dvc.lock"]),
+    }
+
+
+def _stages_behind(pipeline: Mapping[str, Any], target: str) -> list[str]:
+    """The stages of dvc.yaml on which a target's result depends, itself among them."""
+    made = {}
+    for name, stage in pipeline["stages"].items():
+        for output in [*stage.get("outs", []), *stage.get("metrics", [])]:
+            made[output if isinstance(output, str) else next(iter(output))] = name
+    found: list[str] = []
+    pending = [target.split("@")[0]]
+    while pending:
+        name = pending.pop()
+        if name not in pipeline["stages"]:
+            raise CondmixError(f"dvc.yaml has no stage {name}, which the runs of a grid need")
+        if name not in found:
+            found.append(name)
+            pending += [made[dep] for dep in pipeline["stages"][name]["deps"] if dep in made and dep != PARAMS_OK]
+    return sorted(found)
+
+
+def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, str]:
+    """MD5 of what all runs share and code and settings do not determine to the bit.
+
+    That is the archives (a folder of one's own may change), what a captioner wrote, and the trained networks.
+    """
+    found = {}
+    for name, stage in stages.items():
+        outputs = [output if isinstance(output, str) else next(iter(output)) for output in stage.get("outs", [])]
+        kept = [output.replace("${profile}", profile) for output in outputs if output.startswith(SHARED)]
+        if "matrix" in stage or not kept:
+            continue
+        entry = lock.get("stages", {}).get(name, {})
+        made = {output["path"]: output["md5"] for output in entry.get("outs", [])}
+        inputs = [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("data/")]
+        if not set(kept) <= made.keys() or not all(path.startswith((f"data/{profile}/", PARAMS_OK)) for path in inputs):
+            raise CondmixError(
+                f"dvc.lock at HEAD holds no {kept[0]} of profile {profile}, which all runs share: "
+                "set the profile in params.yaml, run dvc repro embed judge prior, and commit"
+            )
+        found |= {path: made[path] for path in kept}
+    return found
+
+
+def _details(root: Path, name: str, revision: str) -> Path:
+    """The run's details, out of DVC's cache, in .checkpoints/experiments/<name>/: there as a whole or not at all."""
+    folder = root / ".checkpoints" / "experiments" / name
+    if folder.exists():
+        return folder
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    with scratch(folder.with_name(f".{name}")) as part:
+        try:
+            DVCFileSystem(str(root), rev=revision).get(DETAILS, str(part), recursive=True)
+        except (DvcException, FileNotFoundError) as error:
+            raise CondmixError(
+                f"the files of {name} are not in DVC's cache any more ({error}): "
+                f"dvc exp remove {name}, and run the grid again"
+            ) from None
+        os.replace(part / Path(DETAILS).name, folder)
+    return folder
+
+
+def _yaml_at(root: Path, commit: str, path: str) -> dict[str, Any]:
+    try:
+        content = git(root, "show", f"{commit}:{path}")
+    except CondmixError:
+        raise CondmixError(f"{path} is not committed, and runs start from the commit") from None
+    return parse_yaml(content, f"{path} at {commit}")
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git prints in `root`; CondmixError as `call`."""
+    return call(root, "git", *arguments)
+
+
+def call(folder: Path, *command: str) -> str:
+    """What a command prints; CondmixError with what it complains about if it fails."""
+    found = subprocess.run(on_path(list(command)), cwd=folder, capture_output=True, text=True, errors="replace")
+    if found.returncode:
+        raise CondmixError(f"{' '.join(command[:3])} failed in {folder}: {' '.join(found.stderr.split())}")
+    return found.stdout
+
+
+def on_path(command: list[str]) -> list[str]:
+    """The command, with DVC as this Python's own: no activated environment is needed."""
+    return [sys.executable, "-m", *command] if command[0] == "dvc" else command
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people, as in "17 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    """The value under a dotted key, None where there is none."""
+    found: Any = settings
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,258 @@
+"""The missing runs of a grid (condmix.experiments.grid) -> one DVC experiment per (experiment, seed), and their page.
+
+Each run takes place in a clone of its own, made at the commit that was HEAD when the grid started: `dvc repro`
+of the stage evaluate@experiment, `dvc exp save`, and a fetch of the experiment's reference into the repository, as
+the last step: a run is either there as a whole or not at all. `dvc exp show --all-commits` lists the runs like any
+other experiment. The clones share the repository's DVC cache, checkpoints and MLflow store, so an interrupted run goes
+on where it was: finished stages come from DVC's run cache, a training from its checkpoint.
+
+Why not `dvc exp run --temp`: it stashes what is uncommitted, detaches HEAD, and resets the tree for a moment. Over
+hours of runs that would lose somebody's edit, and a kill in that moment leaves the repository so. Its stash has one
+entry for all: runs that start together can take each other's, and what a killed one leaves there runs next, under
+the old name. `dvc queue` goes through the same stash when it queues.
+
+Results depend on how many processes a run has up to rounding; that is the cores divided by the runs at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.experiments.grid import (
+    LOSSES,
+    MESSAGE,
+    METRICS,
+    TARGET,
+    Grid,
+    Run,
+    call,
+    collect,
+    cost,
+    done,
+    duration,
+    git,
+    on_path,
+    plan,
+    write_changes,
+)
+
+GRACE = 10  # seconds that an interrupted run has for ending by itself
+
+
+def report(root: Path, grid: Grid) -> Path:
+    """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
+    from condmix.experiments.findings import Evidence, write_tables
+    from condmix.reporting.grid_page import write_page
+
+    finished = collect(root, grid)
+    if not finished:
+        raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
+    folder = root / "metrics" / "experiments" / grid.name
+    evidence = Evidence(grid, finished)
+    write_tables(evidence, folder)
+    write_page(evidence, folder)
+    return folder
+
+
+class Runner:
+    """Runs what is missing, `jobs` at a time; a kill at any moment loses nothing that is finished."""
+
+    def __init__(self, root: Path, grid: Grid, jobs: int):
+        self.root, self.grid, self.jobs = root.resolve(), grid, jobs
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
+        self.processes = max(1, cores // jobs)
+        self.work = self.root / ".dvc" / "tmp" / "grid"  # ignored by git and DVC
+        self.logs = self.root / ".checkpoints" / "logs"
+        self._children: set[subprocess.Popen] = set()
+        self._stopped = threading.Event()
+        self._guard = threading.Lock()  # of the children, and of the repository's references
+
+    def run(self) -> None:
+        """All missing runs; CondmixError at the end if some failed, or where the commit is not what would run."""
+        self.commit = git(self.root, "rev-parse", "HEAD").strip()
+        _refuse_uncommitted(self.root)
+        runs, references = plan(self.root, self.grid, self.commit), done(self.root)
+        missing = [run for run in runs if run.name not in references]
+        for folder in (self.work, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.cache = Path(call(self.root, "dvc", "cache", "dir").strip())
+        self._remove_left_clones()
+        predicted = cost(self.root, self.grid, runs, references)[0]
+        failed = self._run_all(missing, predicted)
+        if failed:
+            raise CondmixError(f"{len(failed)} of {len(missing)} runs failed: {', '.join(run.name for run in failed)}")
+
+    def _run_all(self, missing: list[Run], predicted: float | None) -> list[Run]:
+        """The runs that failed."""
+        failed, shares = [], [] if predicted is None else [predicted]
+        pool = ThreadPoolExecutor(self.jobs)
+        with tqdm(total=len(missing), unit="run", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} runs{postfix}") as bar:
+            _say_left(bar, shares)
+            try:
+                futures = {pool.submit(self._one, run): run for run in missing}
+                for future in as_completed(futures):
+                    run, error = futures[future], future.exception()
+                    if error is None:
+                        shares.append(future.result() / self.jobs)
+                        tqdm.write(f"{run.name}: done in {duration(future.result())}", file=sys.stderr)
+                    elif isinstance(error, CondmixError):
+                        failed.append(run)
+                        tqdm.write(f"\n{run.name} failed\n{error}\n", file=sys.stderr)
+                    else:
+                        raise error
+                    bar.update()
+                    _say_left(bar, shares)
+            finally:
+                self._stopped.set()
+                self._end_children()
+                pool.shutdown(cancel_futures=True)
+        return failed
+
+    def _one(self, run: Run) -> float:
+        """One run in a clone of its own; returns the seconds it took, CondmixError with its last lines if it fails."""
+        log = self.logs / f"{run.name}.log"
+        with self._alone(run) as lock, open(log, "wb") as output:
+            started = time.monotonic()
+            if run.name in done(self.root):  # finished by somebody else while this one waited
+                return 0.0
+            clone = self.work / run.name
+            shutil.rmtree(clone, ignore_errors=True)
+            try:
+                self._clone(run, clone)
+                environment = self._environment(run)
+                # `dvc repro` alone would fetch and embed again: it does not look for persistent outputs in the cache.
+                checkout = ["dvc", "checkout", "-q", "--force", "--allow-missing", "--with-deps", TARGET]
+                for command in (checkout, ["dvc", "repro", TARGET]):
+                    self._child(command, clone, environment, output, lock)
+                message = MESSAGE.format(seconds=time.monotonic() - started, jobs=self.jobs)
+                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", METRICS, "-I", LOSSES, TARGET]
+                self._child(save, clone, environment, output, lock)
+                with self._guard:
+                    reference = done(clone)[run.name]
+                    fetch = ("fetch", "-q", "--no-write-fetch-head", "--no-tags", str(clone))
+                    git(self.root, *fetch, f"{reference}:{reference}")
+            finally:
+                shutil.rmtree(clone, ignore_errors=True)
+            return time.monotonic() - started
+
+    def _clone(self, run: Run, clone: Path) -> None:
+        """The repository at the grid's commit, with the run's params, on the same cache."""
+        git(self.root, "clone", "-q", "--shared", "--no-checkout", str(self.root), str(clone))
+        git(clone, "checkout", "-q", "--detach", self.commit)
+        for key in ("user.name", "user.email"):  # `dvc exp save` fails without; a clone has not the repository's own
+            git(clone, "config", key, git(self.root, "config", "--default", "condmix", "--get", key).strip())
+        local = self.root / ".dvc" / "config.local"
+        if local.exists():
+            shutil.copy(local, clone / ".dvc" / "config.local")
+        call(clone, "dvc", "config", "--local", "cache.dir", str(self.cache))
+        processes = {"train.processes": self.processes, "evaluate.processes": self.processes}
+        write_changes(clone, run.profile, run.params, {**run.settings, **processes})
+
+    def _environment(self, run: Run) -> dict[str, str]:
+        return {
+            **os.environ,
+            "OMP_NUM_THREADS": str(self.processes),  # a stage that starts several processes shares these out
+            "DVC_ROOT": str(self.root),  # checkpoints and MLflow's runs go where they outlive the clone
+            "DVC_EXP_NAME": run.name,
+            "DVC_EXP_BASELINE_REV": self.commit,
+        }
+
+    def _child(self, command: list[str], folder: Path, environment: dict[str, str], log: Any, lock: int) -> None:
+        """Run a command in a process group of its own; CondmixError with its last lines if it fails."""
+        with self._guard:
+            if self._stopped.is_set():
+                raise CondmixError("stopped before it began")
+            # The child inherits the lock, so that a run which outlives a killed runner is still known to go on.
+            child = subprocess.Popen(
+                on_path(command),
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+            self._children.add(child)
+        code = child.wait()
+        self._children.discard(child)
+        if code:
+            last = Path(log.name).read_text(errors="replace").strip().splitlines()[-15:]
+            quoted = "\n".join(f"  {line}" for line in last)
+            raise CondmixError(
+                f"{' '.join(command[:3])} ended with status {code}; its last lines (all: {log.name}):\n{quoted}"
+            )
+
+    def _end_children(self) -> None:
+        """Interrupt what still runs, with time to record it as stopped, then end it."""
+        with self._guard:
+            children = list(self._children)
+        for end in (signal.SIGINT, signal.SIGKILL):
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, end)
+            for child in children:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE)
+
+    @contextlib.contextmanager
+    def _alone(self, run: Run) -> Iterator[int]:
+        """The descriptor of the run's lock; waits for a process that a killed runner left at the same run."""
+        with open(self.work / f"{run.name}.lock", "w") as file:
+            said = False
+            while not _try_lock(file.fileno()):
+                if not said:
+                    tqdm.write(f"{run.name}: waits for a process of another runner to end", file=sys.stderr)
+                    said = True
+                if self._stopped.wait(1):
+                    raise CondmixError("stopped before it began")
+            yield file.fileno()
+
+    def _remove_left_clones(self) -> None:
+        """Delete the clones of killed runs, which may never be started again, but none that is in use."""
+        for clone in (path for path in self.work.iterdir() if path.is_dir()):
+            with open(self.work / f"{clone.name}.lock", "w") as file:
+                if _try_lock(file.fileno()):
+                    shutil.rmtree(clone, ignore_errors=True)
+
+
+def _refuse_uncommitted(root: Path) -> None:
+    """CondmixError where code or settings differ from HEAD, from which the runs start."""
+    where = ("src", "conf", ":!conf/experiments", "params.yaml", "dvc.yaml", "dvc.lock")
+    changed = [line[3:] for line in git(root, "status", "--porcelain", "--", *where).splitlines()]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise CondmixError(
+            f"{', '.join(changed[:3])}{more} are not committed, and runs start from the commit: commit first"
+        )
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _say_left(bar: tqdm, shares: Sequence[float]) -> None:
+    left = bar.total - bar.n
+    if shares and left:
+        bar.set_postfix_str(f"about {duration(statistics.median(shares) * left)} left")

@@ -1,0 +1,180 @@
+"""Scores of the same held-out conditions under the same seeds -> is one experiment better than another?
+
+Two experiments are asked for the same n conditions (held-out pictures) under the same S training seeds, so their scores
+are compared in pairs. A condition that is hard for one is mostly hard for the other, and pairing takes that out.
+"""
+# S seeds, n conditions, A attributes, R resamples
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from condmix import CondmixError
+from condmix.runtime.seeds import derive
+
+LEVEL = 0.05  # of a verdict, after the correction for many comparisons
+CHUNK = 1000  # resamples at a time: (CHUNK, n) weights stay small
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What pairs of scores say about first minus second; `low`..`high` holds it with 95% confidence.
+
+    `p` is of no difference, two-sided. `effect` is Cohen's d_z over conditions, None where all conditions differ
+    alike. With one seed the interval knows the luck of the conditions only, not that of the training.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    effect: float | None
+    by_seed: tuple[float, ...]
+    n: int
+
+    @property
+    def seeds(self) -> int:
+        return len(self.by_seed)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number per seed: their mean and standard deviation (None for one seed)."""
+
+    mean: float
+    sd: float | None
+    seeds: int
+
+
+def scene_score(right: np.ndarray) -> np.ndarray:
+    """(n, A) bool, is the attribute right -> (n,) share of a picture's attributes that are, named or not."""
+    return right.mean(axis=1)
+
+
+def asked_score(right: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """(n, A) bool twice -> share of the asked attributes that are right, of the pictures of which any is asked.
+
+    Asked of two experiments, `asked` has to be the same: else the one that is told more is also examined in more.
+    """
+    some = asked.any(axis=1)
+    return (right & asked)[some].sum(axis=1) / asked[some].sum(axis=1)
+
+
+def crossed_bootstrap(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """(S, n) -> (R,) means of resampled values: seeds and conditions are drawn with replacement, independently.
+
+    The pigeonhole bootstrap of Owen (2007), "The pigeonhole bootstrap", Annals of Applied Statistics 1(2). It is
+    conservative: the part of the variance that a single (seed, condition) adds is counted up to three times. Of what
+    S seeds add any bootstrap counts only (S - 1) / S, half of it for two; so the seeds' deviations from their mean
+    are first stretched by sqrt(S / (S - 1)). Few seeds stay few: an interval of three knows no rare fourth one.
+    With S = 1 only the conditions are resampled.
+    """
+    seeds, n = values.shape
+    if seeds > 1:
+        mean, of_seeds = values.mean(), values.mean(axis=1, keepdims=True)
+        values = values + (of_seeds - mean) * (np.sqrt(seeds / (seeds - 1)) - 1)
+    random = np.random.default_rng(derive(seed, "crossed bootstrap"))
+    means = []
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
+        of_seeds, of_conditions = drawn_counts(random, seeds, size), drawn_counts(random, n, size)
+        means.append(((of_seeds @ values) * of_conditions).sum(axis=1) / (seeds * n))
+    return np.concatenate(means)
+
+
+def drawn_counts(random: np.random.Generator, n: int, size: int) -> np.ndarray:
+    """(size, n): how often each of n things comes up in n draws with replacement, `size` times over."""
+    drawn = random.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+
+
+def interval(values: np.ndarray, seed: int, resamples: int = 10_000) -> tuple[float, float]:
+    """The 95% percentile interval of the mean of scores (S, n), by `crossed_bootstrap`."""
+    low, high = np.quantile(crossed_bootstrap(checked(values), seed, resamples), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 10_000) -> Comparison:
+    """Scores (S, n) of two experiments, row by row the same seed and column by column the same condition.
+
+    The interval is the percentile interval of `crossed_bootstrap` on the differences, and p = 2 min(P(d* <= 0),
+    P(d* >= 0)) over the resampled mean differences d*, at least 1 / resamples (Efron & Tibshirani, 1993, chapter 15).
+    The effect size is d_z = mean difference / standard deviation over conditions of the seed-averaged differences.
+    """
+    first, second = checked(first), checked(second)
+    if first.shape != second.shape:
+        raise CondmixError(
+            f"scores of {first.shape[0]} seeds x {first.shape[1]} conditions can't be paired with scores of "
+            f"{second.shape[0]} x {second.shape[1]}; give both experiments the same seeds and the same pictures"
+        )
+    differences = first - second
+    difference = float(differences.mean())
+    drawn = crossed_bootstrap(differences, seed, resamples)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    p = 2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0))
+    of_conditions = differences.mean(axis=0)
+    spread = float(of_conditions.std(ddof=1))
+    return Comparison(
+        difference=difference,
+        low=float(low),
+        high=float(high),
+        p=float(np.clip(p, 1 / resamples, 1)),
+        effect=difference / spread if spread > 1e-12 else None,  # equal differences leave a spread of rounding
+        by_seed=tuple(differences.mean(axis=1).tolist()),
+        n=differences.shape[1],
+    )
+
+
+def checked(scores: np.ndarray) -> np.ndarray:
+    """Scores (S, n) as float64; CondmixError unless S >= 1, n >= 2 and all of them are numbers."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
+        raise CondmixError(f"scores of shape {scores.shape} were given; at least 1 seed x 2 conditions are needed")
+    if not np.isfinite(scores).all():
+        raise CondmixError("some scores are NaN or infinite; evaluate the run again")
+    return scores
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values of m tests, each adjusted so that P(any false discovery) stays below its level.
+
+    Holm (1979), "A simple sequentially rejective multiple test procedure": the k-th smallest times m - k + 1, never
+    less than a smaller one's, at most 1. No independence of the tests is needed.
+    """
+    adjusted = [0.0] * len(p)
+    least = 0.0
+    for place, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - place) * p[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def verdict(difference: float, adjusted_p: float) -> str:
+    """ "better" or "worse" where the adjusted p is below 0.05, else "no difference found"; that proves no equality."""
+    if adjusted_p >= LEVEL:
+        return "no difference found"
+    return "better" if difference > 0 else "worse"
+
+
+def over_seeds(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation (divided by S - 1) of one number per seed, S >= 1."""
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+
+
+def seed_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float] | None:
+    """(mean difference, low, high): the paired t interval, 95%, of numbers that exist once per seed, as distances do.
+
+    None below 2 seeds. It supposes normal differences and knows nothing of the conditions.
+    """
+    if len(first) != len(second):
+        raise CondmixError(f"{len(first)} and {len(second)} values can't be paired; give both the same seeds")
+    if len(first) < 2:
+        return None
+    differences = np.subtract(first, second)
+    mean = float(differences.mean())
+    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
+    return mean, float(mean - half), float(mean + half)

@@ -1,0 +1,419 @@
+"""The page of a grid of experiments: its answer in sentences, its tables, its charts, its pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from condmix.evaluation.details import said
+from condmix.evaluation.results import agreed, short_perspectives, significant
+from condmix.experiments import statistics
+from condmix.experiments.findings import QUESTIONS, Evidence, Test, distance_difference, guidance_rows
+from condmix.files.atomic import replacing, write_text
+from condmix.reporting.charts import STYLES, Line, line_chart
+from condmix.reporting.tables import NONE
+from condmix.stages.report import data_uri, fact, rendered
+
+MEASURED = {"scene": "scene_accuracy", "class": "class_accuracy"}  # the same share as the evaluation gives it
+MACHINE = {  # of a card's environment
+    "cpu": "processor",
+    "gpus": "GPUs",
+    "precision": "arithmetic",
+    "processes": "processes",
+    "threads": "threads of each process",
+    "torch": "PyTorch",
+}
+SCENES = 8  # shown on the page
+SCALE = 4  # of the pictures in pictures.png
+
+
+def write_page(evidence: Evidence, folder: Path) -> None:
+    """Write index.html, which needs no other file, and its pictures as pictures.png into `folder`."""
+    scenes = list(scene_pictures(evidence))
+    with replacing(folder / "pictures.png") as part:
+        contact_sheet(scenes).save(part, "PNG", optimize=True)
+    write_text(folder / "index.html", rendered("evidence.html", contents(evidence, scenes)))
+
+
+def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that the template names."""
+    grid, metrics = evidence.grid, [run.metrics for run in evidence.runs]
+    return {
+        "grid": grid,
+        "label": label,
+        "says": evidence.says,
+        "baseline": evidence.says(grid.baseline),
+        "scenes": [page_scene(scene) for scene in scenes],
+        "side": scenes[0]["real"].shape[0],
+        "missing": [(name, [s for n, s in evidence.missing if n == name]) for name in
+                    dict.fromkeys(n for n, _ in evidence.missing)],
+        "planned": len(grid.experiments) * len(grid.seeds),
+        "finished": len(evidence.runs),
+        "answer": answer(evidence),
+        "ranking": list(ranking(evidence)),
+        "oracles": list(oracle_rows(evidence)),
+        "controls": [
+            (name, evidence.control(name), [sentence(evidence, t) for t in evidence.tests if t.experiment == name])
+            for name in evidence.names if evidence.control(name)
+        ],
+        "tests": len(evidence.tests),
+        "matrix": matrix(evidence),
+        "charts": guidance_charts(evidence),
+        "chosen": len(selected(evidence)) < len(evidence.names),
+        "best_guidance": best_guidance(evidence),
+        "changed": list(changed_rows(evidence)),
+        "distances": distance_table(evidence),
+        "sizes": [size_row(evidence, name) for name in evidence.names],
+        "conditions": conditions(evidence, metrics),
+        "seeds": len({run.seed for run in evidence.runs}),
+        "n": len(evidence.runs[0].ids),
+        "questions": evidence.questions,
+        "main": QUESTIONS[evidence.questions[0]],
+        "distance": evidence.distance or "distance",
+    }  # fmt: skip
+
+
+def selected(evidence: Evidence) -> list[str]:
+    """As many experiments as a chart tells apart: the baseline and the best ranked, in the grid's order."""
+    baseline = evidence.grid.baseline
+    best = [name for _, name in evidence.ranked() if name != baseline]
+    chosen = {baseline, *best[: STYLES - 1]}
+    return [name for name in evidence.names if name in chosen]
+
+
+def label(name: str) -> str:
+    """An experiment's name for people."""
+    return name.replace("_", " ")
+
+
+def points(share: float, sign: bool = False) -> str:
+    """A difference of two shares in percentage points, with a real minus sign."""
+    return f"{100 * share:{'+' if sign else ''}z.1f}".replace("-", "−")
+
+
+def sentence(evidence: Evidence, test: Test) -> str:
+    """A comparison in words, with everything that it rests on."""
+    found, what = test.result, QUESTIONS[test.question]
+    first, second = evidence.says(test.experiment), evidence.says(test.against)
+    basis = (
+        f"95% interval {points(found.low)} to {points(found.high)}; {found.seeds} seed{'s' * (found.seeds > 1)} × "
+        f"{found.n} conditions; adjusted p {significant(test.adjusted_p, 2)}"
+    )
+    if test.verdict == "no difference found":
+        return (
+            f"Between {first} and {second} no difference was found in how much of {what} the pictures show: "
+            f"{points(found.difference, sign=True)} points ({basis})."
+        )
+    more = "more" if test.verdict == "better" else "less"
+    return (
+        f"With {first}, the pictures show {points(abs(found.difference))} points {more} of {what} than with {second} "
+        f"({points(found.difference, sign=True)}, {basis})."
+    )
+
+
+def answer(evidence: Evidence) -> list[str]:
+    """A few sentences: what the best experiment brings over the baseline, and how the others stand to it."""
+    said = []
+    others = [name for _, name in evidence.ranked() if evidence.test(name, evidence.questions[0])]
+    if not others:
+        return ["Nothing can be compared yet: no two experiments of a comparison have finished under the same seed."]
+    for question in evidence.questions:
+        if test := evidence.test(others[0], question):
+            said.append(sentence(evidence, test))
+    for question in evidence.questions:
+        what = QUESTIONS[question]
+        verdicts = [test.verdict for name in others if (test := evidence.test(name, question))]
+        if len(verdicts) > 1:
+            said.append(
+                f"Of {len(verdicts)} experiments, {verdicts.count('better')} show more of {what} than what they are "
+                f"compared with, {verdicts.count('worse')} less, and for {verdicts.count('no difference found')} no "
+                "difference was found."
+            )
+    return said
+
+
+def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Rows of the main table: the ranked experiments, then the controls, which have no rank."""
+    ranked = evidence.ranked()
+    controls = [name for name in evidence.names if evidence.control(name) and not evidence.oracle(name)]
+    for rank, name in [*ranked, *((None, name) for name in controls)]:
+        runs, other = evidence.of(name), evidence.against(name)
+        yield {
+            "rank": rank, "name": name, "seeds": len(runs), "baseline": name == evidence.grid.baseline,
+            "against": other if other != evidence.grid.baseline else None,
+            "told": short_perspectives(evidence.grid.experiments[name].perspectives),
+            "questions": [question_cell(evidence, name, question) for question in evidence.questions],
+            "distance": spread_text(evidence.spread([run.metrics for run in runs], evidence.distance)),
+        }  # fmt: skip
+
+
+def question_cell(evidence: Evidence, name: str, question: str) -> dict[str, Any]:
+    """An experiment's share with its interval, and its comparison."""
+    scores, test = evidence.scores(evidence.of(name), question), evidence.test(name, question)
+    cell = {"share": NONE, "value": None, "below": "", "difference": NONE, "interval": "", "p": "", "verdict": ""}
+    if scores is not None:
+        low, high = evidence.intervals[name, question]
+        share = float(scores.mean())
+        cell |= {"share": f"{share:.1%}", "value": share, "below": f"{100 * low:.1f} to {100 * high:.1f}"}
+    if test:
+        found = test.result
+        cell |= {
+            "difference": points(found.difference, sign=True),
+            "interval": f"{points(found.low)} to {points(found.high)}",
+            "by_seed": ", ".join(points(difference, sign=True) for difference in found.by_seed),
+            "p": f"p {significant(test.adjusted_p, 2)}", "verdict": test.verdict,
+            "effect": NONE if found.effect is None else f"{found.effect:z.2f}".replace("-", "−"),
+        }  # fmt: skip
+    return cell
+
+
+def oracle_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """What was drawn with the held-out picture's own embedding, in the grid's order, without a rank."""
+    for name in evidence.names:
+        rows = [run.metrics if run.condition == "oracle" else run.metrics.get("oracle") for run in evidence.of(name)]
+        rows = [row for row in rows if row]
+        if rows:
+            keys = (MEASURED.get(evidence.questions[0]), "attribute_accuracy_mean")
+            yield {
+                "name": name, "seeds": len(rows),
+                "shares": [share_text(evidence.spread(rows, key)) for key in keys],
+                "distance": spread_text(evidence.spread(rows, evidence.distance)),
+            }  # fmt: skip
+
+
+def spread_text(spread: statistics.Spread | None) -> tuple[str, str]:
+    """(mean, "± standard deviation over seeds")."""
+    if spread is None:
+        return NONE, ""
+    return significant(spread.mean), "" if spread.sd is None else f"± {significant(spread.sd, 2)}"
+
+
+def share_text(spread: statistics.Spread | None) -> tuple[str, str]:
+    """As `spread_text`, in per cent."""
+    if spread is None:
+        return NONE, ""
+    return f"{spread.mean:.1%}", "" if spread.sd is None else f"± {100 * spread.sd:.1f}"
+
+
+def matrix(evidence: Evidence) -> dict[str, Any]:
+    """Accuracy of each attribute (columns), by which of the captions named it (rows), averaged over seeds."""
+    split = "attribute_accuracy_by_caption"
+    chosen = selected(evidence)
+    metrics = {name: [run.metrics for run in evidence.of(name)] for name in chosen}
+    tables = [table for runs in metrics.values() for facts in runs for table in [facts.get(split, {})]]
+    groups = list(dict.fromkeys(group for table in tables for group in table))
+    attributes = list(dict.fromkeys(name for table in tables for group in table.values() for name in group))
+
+    def cell(name: str, group: str, attribute: str) -> float | None:
+        values = [run.get(split, {}).get(group, {}).get(attribute) for run in metrics[name]]
+        values = [value for value in values if value is not None]
+        return float(np.mean(values)) if values else None
+
+    having = [name for name in chosen if any(facts.get(split) for facts in metrics[name])]
+    rows = [(group, [(name, [cell(name, group, a) for a in attributes]) for name in having]) for group in groups]
+    return {"attributes": attributes, "rows": rows}
+
+
+def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
+    """One chart per measure of the sweep, a line per selected experiment, averaged over seeds."""
+    titles = {
+        "scene_accuracy": ("Share of the scene that is right", "higher is better"),
+        "attribute_accuracy_mean": ("Accuracy of the named attributes", "higher is better"),
+        evidence.distance: (evidence.distance, "lower is better"),
+    }
+    if "class" in evidence.questions:  # else it is one of the scene's attributes
+        titles = {"class_accuracy": ("Share of the classes that are right", "higher is better")} | titles
+    rows, chosen = list(guidance_rows(evidence)), selected(evidence)
+    scales = list({run.metrics["guidance"] for run in evidence.runs if "guidance" in run.metrics})
+    charts = []
+    for key, (title, better) in titles.items():
+        lines = []
+        for style, name in enumerate(chosen):
+            found = [(row["guidance"], row[key]) for row in rows if row["experiment"] == name and key in row]
+            if found:
+                lines.append(Line(label(name), found, style))
+        if lines:
+            svg = line_chart(
+                f"{title} against guidance scale, a line per experiment", "guidance scale s", title, lines,
+                format_y=(lambda v: f"{100 * v:.4g}%") if "accuracy" in key else "{:.4g}".format,
+                mark_x=scales[0] if len(scales) == 1 else None,
+            )  # fmt: skip
+            charts.append({"title": title, "better": better, "svg": Markup(svg)})
+    return charts
+
+
+def best_guidance(evidence: Evidence) -> dict[str, Any]:
+    """The scale that was best by each measure, every one that a seed had."""
+    measures = list(dict.fromkeys(key for run in evidence.runs for key in run.metrics.get("best_guidance", {})))
+    rows = []
+    for name in evidence.names:
+        found = [run.metrics["best_guidance"] for run in evidence.of(name) if "best_guidance" in run.metrics]
+        if found:
+            rows.append((name, [agreed(found, measure, "{:g}") or NONE for measure in measures]))
+    return {"measures": measures, "rows": rows}
+
+
+def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Per experiment and perspective: what is lost when the same model is not told it, or told another picture's.
+
+    Last, when all that it is told is another picture's.
+    """
+    shown = MEASURED.get(evidence.questions[0])
+    for name in evidence.names:
+        runs = [run.metrics for run in evidence.of(name)]
+        asked = []
+        for change, words in (("without", "without {}"), ("wrong", "another picture's {}")):
+            perspectives = dict.fromkeys(key for facts in runs for key in facts.get(change, {}))
+            asked += [
+                (words.format(key), f"{change} {key}", [facts.get(change, {}).get(key) for facts in runs])
+                for key in perspectives
+            ]
+        asked.append(("another picture's everything", "shuffled", [facts.get("shuffled") for facts in runs]))
+        for what, change, found in asked:
+            pairs = [(same_pictures(facts, other), other) for facts, other in zip(runs, found, strict=True) if other]
+            if pairs:
+                distances = mean_change(pairs, evidence.distance)
+                yield {
+                    "name": name, "what": what, "seeds": len(pairs),
+                    "share": share_text(evidence.spread([other for _, other in pairs], shown))[0],
+                    "points": difference_text(evidence.change(name, change)),
+                    "beside": difference_text(evidence.changed_alike(name, change)),
+                    "distance": NONE if distances is None
+                    else ("+" if distances > 0 else "−") + significant(abs(distances)),
+                }  # fmt: skip
+
+
+def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
+    """A difference of shares in points, and its interval."""
+    if found is None:
+        return NONE, ""
+    return points(found.difference, sign=True), f"{points(found.low, sign=True)} to {points(found.high, sign=True)}"
+
+
+def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of the unchanged conditions for as many pictures as `changed` has; {} where there are none.
+
+    Fewer than all were measured in the guidance sweep. A distance of another number of pictures would not compare.
+    """
+    rows = [facts, *facts.get("sweep", [])]
+    alike = [row for row in rows if (row.get("n"), row["guidance"]) == (changed.get("n"), changed["guidance"])]
+    return alike[0] if alike else {}
+
+
+def mean_change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str | None) -> float | None:
+    """Mean over seeds of the second's value minus the first's."""
+    values = [(first.get(key), second.get(key)) for first, second in pairs]
+    values = [second - first for first, second in values if first is not None and second is not None]
+    return float(np.mean(values)) if values else None
+
+
+def distance_table(evidence: Evidence) -> dict[str, Any]:
+    """Every distance with its standard deviation over seeds, and the difference to what is compared with."""
+    keys = evidence.distances()
+    rows = []
+    for name in [name for name in evidence.names if not evidence.oracle(name)]:
+        cells = []
+        for key in keys:
+            text, sd = spread_text(evidence.spread([run.metrics for run in evidence.of(name)], key))
+            between = distance_difference(evidence, name, key)
+            below = ""
+            if between:
+                below = "Δ {} ({} to {})".format(*(significant(value, 2).replace("-", "−") for value in between))
+            cells.append((text, sd, below))
+        rows.append((name, cells))
+    return {"keys": keys, "rows": rows}
+
+
+def size_row(evidence: Evidence, name: str) -> dict[str, str]:
+    """What an experiment's model is, and what its training took."""
+    cards = [run.card for run in evidence.of(name)]
+    seconds = [card["seconds"] for card in cards if "seconds" in card]
+    return {
+        "name": name,
+        "fusion": evidence.grid.experiments[name].fusion,
+        "told": short_perspectives(evidence.grid.experiments[name].perspectives),
+        "parameters": agreed(cards, "parameters", "{:,}") or NONE,
+        "images": agreed(cards, "images_seen", "{:,}") or NONE,
+        "seconds": significant(float(np.median(seconds))) if seconds else NONE,
+    }
+
+
+def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What every number of the page depends on; several values where the runs differ."""
+    references = [facts["reference"] for facts in metrics if "reference" in facts]
+    features = dict.fromkeys(" ".join(facts["features"]) for facts in metrics if "features" in facts)
+    against = dict.fromkeys(f"{r['n']:,} real pictures of {r['split']}" for r in references)
+    found = [
+        ("profile", evidence.grid.profile),
+        ("seeds", ", ".join(map(str, sorted({run.seed for run in evidence.runs})))),
+        ("held-out pictures per run, n", f"{len(evidence.runs[0].ids):,}"),
+        ("split", agreed(metrics, "split")),
+        ("guidance", agreed(metrics, "guidance", "{:g}")),
+        ("sampler", agreed(metrics, "sampler")),
+        ("sampler steps", agreed(metrics, "steps")),
+        ("features", " / ".join(features)),
+        ("distances against", " / ".join(against)),
+        ("asked by", agreed(metrics, "condition")),
+        ("moving average of the weights", agreed(metrics, "ema")),
+        ("code, commit", agreed(metrics, "commit")),
+    ]
+    return [*((what, value or NONE) for what, value in found), *machines(evidence)]
+
+
+def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """On what the runs were trained, and, where they differ, which runs were trained on what.
+
+    Figures of other processors, arithmetic, versions or numbers of threads differ by rounding at least.
+    """
+    for key, what in MACHINE.items():
+        groups: dict[str, list[str]] = {}
+        for run in evidence.runs:
+            value = run.card.get("environment", {}).get(key)
+            groups.setdefault(fact(value) if value not in (None, []) else NONE, []).append(
+                f"{label(run.experiment)} (seed {run.seed})"
+            )
+        *fewer, most = sorted(groups, key=lambda value: len(groups[value]))
+        differing = [f"{value} in {', '.join(groups[value])}" for value in fewer]
+        yield f"{what}, training", "; ".join([*differing, f"{most} in the others" if fewer else most])
+
+
+def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """The first held-out scenes with every experiment's picture, all under the seed that most experiments have."""
+    seeds = [run.seed for run in evidence.runs]
+    seed = max(evidence.grid.seeds, key=lambda seed: (seeds.count(seed), -evidence.grid.seeds.index(seed)))
+    runs = [run for run in evidence.runs if run.seed == seed]
+    first = runs[0]
+    real = first.drawn("real")
+    drawn = [(run, run.drawn(run.condition)) for run in runs]
+    oracle = [(run, run.drawn("oracle")) for run in runs if run.condition != "oracle" and run.metrics.get("oracle")]
+    for place, sample in enumerate(first.samples[:SCENES]):
+        yield {
+            "id": sample["id"],
+            "class": sample.get("class"),
+            "seed": seed,
+            **said([run.samples[place] for run in runs]),
+            "real": real[place],
+            "pictures": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition != "oracle"],
+            "oracles": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition == "oracle"]
+            + [(run.experiment, pictures[place]) for run, pictures in oracle],
+        }
+
+
+def page_scene(scene: Mapping[str, Any]) -> dict[str, Any]:
+    """A scene with its pictures as data URIs."""
+    uris = {kind: [(name, data_uri(pixels)) for name, pixels in scene[kind]] for kind in ("pictures", "oracles")}
+    return {**scene, "real": data_uri(scene["real"]), **uris}
+
+
+def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """A row per scene: the real picture, then every experiment's in the grid's order, oracles last; enlarged."""
+    rows = [[scene["real"], *(pixels for _, pixels in [*scene["pictures"], *scene["oracles"]])] for scene in scenes]
+    border = [(1, 1), (1, 1), (0, 0)]
+    padded = [[np.pad(pixels, border, constant_values=255) for pixels in row] for row in rows]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in padded])
+    return Image.fromarray(sheet.repeat(SCALE, axis=0).repeat(SCALE, axis=1))

@@ -1,0 +1,1 @@
+"""Processes, arithmetic, seeds, signals, messages."""

@@ -1,0 +1,1 @@
+"""params.yaml and conf/<profile>.yaml -> one checked, frozen `Params`, and the plug-ins and names in it."""

@@ -1,0 +1,159 @@
+"""What settings must be to each other, so that no stage stops at them later: names that exist, numbers that fit.
+
+Each check is a generator of sentences. Nothing is opened here and no network is built; see the stage `check` for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from condmix import CondmixError
+from condmix.settings.perspectives import ALONE, parse
+from condmix.settings.perspectives import known as known_perspectives
+from condmix.settings.plugins import plugins, unknown
+from condmix.settings.schema import Params
+from condmix.settings.variants import resolve
+
+PRIOR_TIMES = 1000  # of the prior's own schedule
+
+
+def check_settings(params: Params) -> None:
+    """CondmixError with the first thing that is wrong."""
+    profile = f"conf/{params.profile}.yaml"
+    for check, where in CHECKS:
+        for problem in check(params):
+            raise CondmixError(f"{where or profile}: {problem}")
+
+
+def _plugin_names(params: Params) -> Iterator[str]:
+    """Those of the profile; the fusion's stands in params.yaml."""
+    captioners = [params.generated.captioner] if params.generated else []
+    for kind, names in {
+        "datasets": [params.data.dataset],
+        "samplers": [params.evaluate.sampler],
+        "captioners": captioners,
+        "encoders": params.embed.encoders,
+    }.items():
+        for name in names:
+            if name not in plugins(kind):
+                yield unknown(kind.removesuffix("s"), name, plugins(kind))
+
+
+def _fusion(params: Params) -> Iterator[str]:
+    if params.fusion not in plugins("fusions"):
+        yield unknown("fusion", params.fusion, plugins("fusions"))
+
+
+def _repeats(params: Params) -> Iterator[str]:
+    for key in ("embed.encoders", "evaluate.features"):
+        section, field = key.split(".")
+        yield from _twice(key, getattr(getattr(params, section), field))
+
+
+def _perspectives(params: Params) -> Iterator[str]:
+    for field in ("perspectives", "variants"):
+        yield from _twice(field, getattr(params, field))
+    imported = dict.fromkeys(one.perspective for one in params.embed.imports)
+    generated = params.generated.captions if params.generated else 0
+    known = known_perspectives(params.embed.captions, "t5_text" in params.embed.encoders, list(imported), generated)
+    for name in params.perspectives:
+        if name not in known:
+            yield unknown("perspective", name, known)
+    for perspective in map(parse, params.perspectives):
+        missing = [name for name in perspective.drawn_before if name not in params.perspectives]
+        if missing:
+            yield (
+                f"{perspective.name} is drawn from the captions that {' and '.join(missing)} left over, so "
+                f"perspectives must list {'it' if len(missing) == 1 else 'them'} too"
+            )
+
+
+def _imports(params: Params) -> Iterator[str]:
+    """Imported perspectives have names of their own, and one file per split."""
+    ours = {*ALONE, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
+    seen = set()
+    for one in params.embed.imports:
+        name, parsed = one.perspective, parse(one.perspective)
+        if parsed is None or parsed.source != name:
+            yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
+        elif parsed.kind in ours:
+            yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
+        if (name, one.split) in seen:
+            yield f"embed.imports: {name} has two files for the split {one.split}; leave one of them"
+        seen.add((name, one.split))
+
+
+def _encoders(params: Params) -> Iterator[str]:
+    """Every variant's card names CLIP's image tower; what else is read depends on the perspectives."""
+    encoders = params.embed.encoders
+    if "t5_text" in encoders and params.embed.t5 is None:
+        yield "embed.encoders has t5_text, but embed.t5 does not say which model that is"
+    needed = {"clip_image": "all variants", **({"clip_text": "the prior"} if params.prior else {})}
+    by_kind = {"class": "class_label", "caption": "clip_text", "pseudo": "clip_text", "t5": "t5_text"}
+    for variant in params.variants:
+        for perspective in map(parse, resolve(variant, params.fusion, params.perspectives).perspectives):
+            if perspective.kind in by_kind:
+                needed.setdefault(by_kind[perspective.kind], f"{perspective.name} of the variant {variant}")
+    for encoder, of in needed.items():
+        if encoder not in encoders:
+            yield f"embed.encoders lacks {encoder}, which {of} need{'' if of == 'all variants' else 's'}; add it"
+
+
+def _clip(params: Params) -> Iterator[str]:
+    clip = params.clip
+    if not clip.model and not clip.weights:
+        yield "clip.model is empty; give open_clip's name of a model or an architecture, or clip.weights: a folder"
+    if clip.pretrained and not isinstance(clip.model, str):
+        yield f"clip.pretrained {clip.pretrained} is of a model that open_clip knows; give its name as clip.model"
+
+
+def _processes(params: Params) -> Iterator[str]:
+    """Each process has a share of the batch."""
+    clip, train = params.clip, params.train
+    share = clip.batch_size // clip.processes
+    if share < 2 and not clip.pretrained and not clip.weights:
+        yield (
+            f"clip.batch_size {clip.batch_size} leaves each of {clip.processes} clip.processes {share} pictures, but "
+            "batch normalisation needs 2; lower clip.processes"
+        )
+    if train.batch_size % train.processes:
+        yield (
+            f"train.batch_size {train.batch_size} does not divide into {train.processes} equal shares, one for each of "
+            "train.processes"
+        )
+
+
+def _network(params: Params) -> Iterator[str]:
+    size, levels = params.data.image_size, len(params.model.multipliers)
+    if size % 2 ** (levels - 1):
+        yield (f"data.image_size {size} cannot be halved {levels - 1} times, as the {levels} model.multipliers ask")
+    sizes = [size >> level for level in range(levels)]
+    for at in params.model.attention:
+        if at not in sizes:
+            yield f"model.attention is at size {at}, which does not occur; the levels have {', '.join(map(str, sizes))}"
+
+
+def _sampling(params: Params) -> Iterator[str]:
+    if params.evaluate.steps > params.diffusion.steps:
+        yield f"evaluate.steps {params.evaluate.steps} is more than the {params.diffusion.steps} of diffusion.steps"
+    if params.prior and params.prior.sample_steps > PRIOR_TIMES:
+        yield f"prior.sample_steps {params.prior.sample_steps} is more than the {PRIOR_TIMES} times of the prior"
+
+
+def _twice(key: str, names: Sequence[str]) -> Iterator[str]:
+    if len(set(names)) < len(names):
+        yield f"{key} names one twice: {', '.join(names)}"
+
+
+CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
+    (_fusion, "params.yaml"),
+    (_plugin_names, ""),
+    (_repeats, ""),
+    (_imports, ""),
+    (_perspectives, "params.yaml"),
+    (_encoders, ""),
+    (_clip, ""),
+    (_processes, ""),
+    (_network, ""),
+    (_sampling, ""),
+)

@@ -1,0 +1,102 @@
+"""The names of perspectives, and what each puts into one slot of a picture's views.
+
+    class           its class
+    image           the picture itself
+    pseudo          noise around the picture's vector in training, a caption when it is evaluated (condmix.clip.pseudo)
+    caption_k       its k-th caption
+    caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
+    caption_any_j   another of them, so that caption_any ... caption_any_j are a random set of j different captions
+                    at every training step; its j-th one when it is evaluated
+    generated_k     the k-th of the captions that a captioner wrote of it (docs/captions.md)
+    mixed_any       like caption_any, but of its captions and generated captions; mixed_any_j like caption_any_j
+    t5_k            its k-th caption, through a text encoder other than CLIP's
+    <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
+
+Controls show that what helps is being told more, and not having a second slot:
+
+    caption_k_again         the k-th caption, as a slot beside another that holds it already
+    caption_k_of_another    the k-th caption of some other picture, always the same one
+
+All names with a number have both controls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NAME = re.compile(
+    r"(?P<kind>[a-z][a-z0-9]*)"
+    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?))?"
+)
+ALONE = ("class", "image", "pseudo")  # what a picture has one of, so that no number follows
+
+
+@dataclass(frozen=True)
+class Perspective:
+    """A name, taken apart. `number` is k of the k-th caption, None where it is not one in particular."""
+
+    name: str
+    kind: str  # "class", "image", "caption", ...: perspectives of one kind lie in the same space
+    number: int | None = None
+    place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
+    mixed: bool = False  # drawn from generated captions as well
+    of_another: bool = False
+
+    @property
+    def source(self) -> str:
+        """The embedding cache that it reads: in evaluation where it is drawn in training, in training if `pseudo`."""
+        if self.kind == "pseudo":
+            return "image"
+        return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
+
+    @property
+    def caption(self) -> int | None:
+        """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number."""
+        number = 1 if self.kind == "pseudo" else self.place or self.number
+        return None if number is None else number - 1
+
+    @property
+    def drawn_before(self) -> list[str]:
+        """The perspectives of its random set that are drawn before it."""
+        first = "mixed_any" if self.mixed else "caption_any"
+        return [first if j == 1 else f"{first}_{j}" for j in range(1, self.place or 1)]
+
+
+def parse(name: str) -> Perspective | None:
+    """The perspective of this name, None where no perspective can have it."""
+    found = NAME.fullmatch(name)
+    if found is None or (found["kind"] in ALONE) != (found["number"] is None and found["any"] is None):
+        return None
+    if found["any"] and found["kind"] not in ("caption", "mixed") or found["number"] and found["kind"] == "mixed":
+        return None
+    mixed = found["kind"] == "mixed"
+    number = int(found["number"]) if found["number"] else None
+    place = int(found["place"] or 1) if found["any"] else None
+    return Perspective(
+        name, "caption" if mixed else found["kind"], number, place, mixed, found["control"] == "of_another"
+    )
+
+
+def known(captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0) -> list[str]:
+    """Every name that a profile with so many captions, and generated captions, per picture has."""
+    numbers = range(1, captions + 1)
+    words = [f"caption_{k}" for k in numbers]
+    written = [f"generated_{k}" for k in range(1, generated + 1)]
+    others = [*written, *(f"t5_{k}" for k in numbers if t5), *imported]
+    controls = [f"{name}_{control}" for control in ("again", "of_another") for name in (*words, *others)]
+    families = ["caption_any", *(["mixed_any"] if generated else [])]
+    drawn = [*families, *(f"{family}_{j}" for family in families for j in range(2, captions + 1))]
+    return [*ALONE, *words, *drawn, *others, *controls]
+
+
+def another(count: int) -> Any:
+    """For each of `count` pictures the number of another one (count,), each picture being another's exactly once."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(count)
+    other = np.empty(count, np.int64)
+    other[order] = np.roll(order, 1)
+    return other

@@ -1,0 +1,93 @@
+"""Stage check: everything that can be known before the first stage works, so that none stops at it later.
+
+The settings themselves are checked wherever they are read (condmix.settings.load.load). Here what they name is opened: files
+and folders by their checksums, open_clip's names, the networks that judge. data/params.ok says that all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from condmix import CondmixError
+from condmix.clip.weights import refuse_code
+from condmix.files.atomic import write_text
+from condmix.settings.load import Params, plugin
+from condmix.settings.schema import Content, Settings
+
+
+def main(params: Params) -> None:
+    """Write data/params.ok, or raise CondmixError with the first thing that is wrong."""
+    conf = f"conf/{params.profile}.yaml"
+    try:
+        plugin("datasets", params.data.dataset).check_settings(params.data.world)
+        for setting, content in contents(params):
+            path = content.verified(setting)
+            if path.is_dir():
+                refuse_code(path)
+        if params.generated:
+            plugin("captioners", params.generated.captioner).check(params.generated)
+        check_clip(params)
+        check_judges(params)
+        check_text_encoder(params)
+    except CondmixError as error:
+        raise CondmixError(f"{conf}: {error}") from None
+    # Constant, so that a change of params.yaml does not make everything behind this stage run again.
+    write_text(params.paths.params_ok, "params.yaml and conf/ name things that exist\n")
+
+
+def contents(section: Settings, key: str = "") -> Iterator[tuple[str, Content]]:
+    """Every file and folder that the settings name by checksum, with its key."""
+    for name, value in section:
+        here = f"{key}.{name}" if key else name
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Content):
+                yield here, one
+            elif isinstance(one, Settings):
+                yield from contents(one, here)
+
+
+def check_clip(params: Params) -> None:
+    """A name and tag that open_clip knows, a folder that says itself what it holds, or an architecture to build."""
+    clip = params.clip
+    if clip.weights and Path(clip.weights.path).is_dir():
+        if clip.model or clip.pretrained:
+            raise CondmixError(
+                f"clip.weights: {clip.weights.path} is a folder, which says itself what model it holds: write "
+                "`model: null` and `pretrained: null`, or give the weights' file"
+            )
+        return
+    from condmix.clip.openclip import check_architecture, check_name, check_tag
+
+    if isinstance(clip.model, str):
+        check_name(clip.model)
+    if clip.pretrained:
+        check_tag(clip.model, clip.pretrained)
+    if not clip.pretrained and not clip.weights:
+        check_architecture(clip.model)
+
+
+def check_text_encoder(params: Params) -> None:
+    """The folder of the text encoder, which is opened only after CLIP was trained."""
+    t5 = params.embed.t5
+    if t5 and isinstance(t5.model, Content):
+        from condmix.encoders._huggingface import require_safetensors
+
+        require_safetensors(Path(t5.model.path))
+
+
+def check_judges(params: Params) -> None:
+    """The networks that evaluation opens last of all."""
+    evaluate = params.evaluate
+    if params.judge.weights:
+        from condmix.evaluation.judges import load_resnet56
+
+        load_resnet56(Path(params.judge.weights.path))
+    if evaluate.inception_weights and "inception" in evaluate.features:
+        from condmix.evaluation.features import check_inception
+
+        check_inception(Path(evaluate.inception_weights.path), evaluate.inception_weights.sha256)
+    if evaluate.scorer:
+        from condmix.encoders import load_clip
+
+        load_clip(Path(evaluate.scorer.path))

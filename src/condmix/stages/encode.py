@@ -1,0 +1,297 @@
+"""Stage: the CLIP whose towers embed, trained on the training split or loaded, and what its vectors carry.
+
+Whatever it comes from, it ends in models/clip in open_clip's folder format, and everything after reads that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from itertools import compress, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.clip.contrastive import Recipe, train_clip
+from condmix.clip.openclip import check_name, check_tag, new_clip
+from condmix.clip.probes import linear_probe, recall_at_1, zero_shot
+from condmix.clip.weights import check_finite, check_text_tower
+from condmix.data.captionfile import read_captions, tidy
+from condmix.encoders import load_clip, open_tokenizer, read_config, save_clip
+from condmix.encoders.clip_image import ClipImage
+from condmix.encoders.clip_text import ClipText
+from condmix.files.artifacts import write_checked_json
+from condmix.files.atomic import scratch
+from condmix.files.npy import write_pixels
+from condmix.runtime.messages import reason
+from condmix.runtime.processes import join_group, spawn, threads
+from condmix.settings.load import plugin
+from condmix.tracking.runs import environment
+
+MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
+BATCH = 250
+PIXELS, CAPTIONS, TRAINED, LOSS = "pixels.npy", "captions.json", "trained.safetensors", "loss.json"  # while it trains
+PROMPT = "a photo of a {}."  # Radford et al.; where the profile has class templates, these are averaged instead
+
+
+def main(params: Any) -> None:
+    """Write models/clip and metrics/encode.json."""
+    paths, settings = params.paths, params.clip
+    dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights = settings.weights.verified("clip.weights") if settings.weights else None
+    if weights and weights.is_dir():
+        model, model_cfg, tokenizer = load_folder(weights)
+        conditions = {"source": str(weights)}
+    elif settings.pretrained or weights:
+        model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, weights)
+        conditions = {"source": settings.pretrained or str(weights)}
+    else:
+        model, model_cfg, tokenizer = new_clip(settings.model)
+        conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model)
+    save_clip(paths.clip, model, model_cfg, tokenizer)
+    clip = load_clip(paths.clip)
+    sentence = ["A small red ring in the upper left, on grey."]
+    if not torch.equal(clip.tokenizer(sentence), tokenizer(sentence)):
+        raise CondmixError(f"open_clip's folder format does not keep the tokenizer of {settings.model}: use another")
+
+    towers = (kind.open(paths.clip, dataset.class_names, device) for kind in (ClipImage, ClipText))
+    metrics = measure(dataset, *towers, params.captions.templates)
+    name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
+    metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
+    trained_by = 1 if settings.pretrained or weights else settings.processes  # CLIP is trained in fp32
+    metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
+    write_checked_json(paths.metrics / "encode.json", metrics)
+    print(json.dumps(metrics, indent=2))
+
+
+# Where a CLIP comes from
+
+
+def load_pretrained(name: Any, tag: str | None, weights: Path | None) -> tuple[nn.Module, dict[str, Any], Any]:
+    """A model that open_clip knows by name, with the weights of a tag (downloaded) or of a local file.
+
+    With both, the file's weights are used as the tag's: its preprocessing and activation (OpenAI's weights were
+    trained with QuickGELU, which "ViT-B-32" alone does not say). A file without a tag is preprocessed as all tags of
+    the model agree, such as SigLIP's squashing. Returns model, its configuration, tokenizer.
+    """
+    import open_clip
+
+    check_name(name)
+    if tag is not None:
+        check_tag(name, tag)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    model_cfg = open_clip.get_model_config(name)
+    check_text_tower(model_cfg, f"clip.model {name}")
+    tag_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    if tag_cfg.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    try:
+        model = open_clip.create_model(
+            name,
+            str(weights) if weights else tag,
+            force_quick_gelu=model_cfg.get("quick_gelu", False),
+            force_preprocess_cfg=preprocessing(name, [tag] if tag else tags),
+            require_pretrained=True,
+            weights_only=True,
+        )
+    except Exception as error:  # urllib, huggingface_hub, pickle, safetensors and torch each raise their own
+        if weights is not None:
+            raise CondmixError(
+                f"clip.weights: {weights} does not hold the weights of {name} as safetensors or as a plain "
+                f"PyTorch state dict ({reason(error)}); a TorchScript archive such as OpenAI's .pt must be "
+                "converted first"
+            ) from error
+        raise CondmixError(
+            f"the weights {name}/{tag} could not be downloaded ({reason(error)}): without network, give "
+            "clip.weights: {path: <file>, sha256: ...}, the model's open_clip_model.safetensors fetched elsewhere"
+        ) from error
+    check_finite(model, weights or f"{name}/{tag}")
+    try:
+        return model, model_cfg, open_tokenizer(name, model_cfg)
+    except (ImportError, OSError, ValueError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
+        raise CondmixError(
+            f"the tokenizer of {name} could not be had ({reason(error)}): it needs "
+            'pip install "condmix[t5]" and a network, or give clip.weights: {path: <folder>, sha256: ...} in place '
+            "of clip.model, with the files of the model's repository on the Hugging Face hub"
+        ) from error
+
+
+def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+    """Like `load_pretrained`, from a folder in open_clip's format, as its models lie on the Hugging Face hub.
+
+    It holds open_clip_config.json (architecture and preprocessing), open_clip_model.safetensors and, where that is not
+    CLIP's own, the tokenizer's files.
+    """
+    clip = load_clip(folder)
+    return clip.model, read_config(folder), clip.tokenizer
+
+
+def preprocessing(name: str, tags: Sequence[str]) -> dict[str, Any]:
+    """The parts of a model's preprocessing (mean, std, resize mode, ...) in which all these tags agree."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    settings = [
+        {field.name: open_clip.get_pretrained_cfg(name, tag).get(field.name) for field in fields(PreprocessCfg)}
+        for tag in tags
+    ]
+    first = settings[0] if settings else {}
+    return {
+        key: value
+        for key, value in first.items()
+        if value is not None and all(other[key] == value for other in settings)
+    }
+
+
+# Training
+
+
+def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
+    """Give `model` the weights that training on the training split's captioned pictures ends with.
+
+    Returns the conditions. The processes that train build the same model for themselves.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = params.clip
+    recipe = Recipe(
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        warmup=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        joined=settings.joined,
+        flip=params.data.flip,
+    )
+    captions = [[text for text in texts if text] for texts in read_captions(params.paths.captions, "train")]
+    captioned = [bool(texts) for texts in captions]
+    if not any(captioned):
+        raise CondmixError(f"profile {params.profile} has no captions to train a CLIP on: give clip.pretrained")
+    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    with scratch(params.paths.models / ".clip_training") as folder:
+        images = compress(dataset.images("train"), captioned)
+        shrink(images, sum(captioned), preprocess, model, folder / PIXELS)
+        (folder / CAPTIONS).write_text(json.dumps(list(compress(captions, captioned))))
+        start = time.monotonic()
+        processes = 1 if torch.cuda.is_available() else settings.processes
+        if processes == 1:
+            train_member(folder, settings.model, recipe, params.clip.seed)
+        else:
+            spawn(processes, train_member, folder, settings.model, recipe, params.clip.seed)
+        seconds = time.monotonic() - start
+        model.load_state_dict(load_file(folder / TRAINED))
+        loss = json.loads((folder / LOSS).read_text())
+    return {
+        "train_images": sum(captioned),
+        **asdict(recipe),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(seconds, 1),
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "loss": round(loss, 4),
+    }
+
+
+def train_member(folder: Path, model_settings: str | dict[str, Any], recipe: Recipe, seed: int) -> None:
+    """In each process: train on what lies in `folder`, and leave the weights and the loss there."""
+    torch.manual_seed(seed)  # a model's first weights come from the global generator
+    model, _, tokenizer = new_clip(model_settings)
+    group = join_group()
+    pixels = np.load(folder / PIXELS, mmap_mode="r")
+    captions = json.loads((folder / CAPTIONS).read_text())
+    loss = train_clip(group, model, tokenizer, pixels, captions, recipe, seed)
+    if group.is_main_process:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, folder / TRAINED)
+        (folder / LOSS).write_text(json.dumps(loss))
+
+
+def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> None:
+    """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in an .npy file."""
+    mean, std = (torch.tensor(model.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
+
+    def small(image: np.ndarray) -> np.ndarray:
+        # Undoes the last step of preprocessing; after the resize the picture consists of bytes, so this is exact.
+        return ((preprocess(Image.fromarray(image)) * std + mean) * 255).round().to(torch.uint8).numpy()
+
+    size = model.visual.preprocess_cfg["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    progress = tqdm(images, "resize for CLIP", total=count, unit="img", mininterval=0.5)
+    write_pixels(path, (count, 3, height, width), map(small, progress))
+
+
+# Measuring
+
+
+def measure(dataset: Any, clip_image: Any, clip_text: Any, templates: Sequence[str]) -> dict[str, Any]:
+    """What held-out vectors tell: attributes where they are known, classes, retrieval among human captions."""
+    test = list(islice(dataset.images("test"), MEASURED))
+    images = encode_all(clip_image, test)
+    metrics: dict[str, Any] = {"n": len(images)}
+    labels = dataset.labels("test")
+    if dataset.attributes:
+        metrics |= measure_attributes(dataset, clip_image, clip_text, images)
+    elif labels is not None and (known := torch.from_numpy(labels[: len(images)] >= 0)).any():
+        truth = torch.from_numpy(labels[: len(images)])[known]
+        prompts = class_prompts(clip_text, dataset.class_names, templates or [PROMPT])
+        metrics["zero_shot_accuracy"] = {"class": zero_shot(images[known], prompts, truth)}
+    captions = dataset.captions("test")
+    if captions is not None and not dataset.attributes:  # attributes: many pictures fit a caption equally well
+        first = {row: texts[0] for row, texts in enumerate(map(tidy, captions[: len(images)])) if texts}
+        if first:
+            texts, seen = encode_all(clip_text, list(first.values())), images[list(first)]
+            metrics["recall_at_1"] = {
+                "text_to_image": recall_at_1(texts, seen),
+                "image_to_text": recall_at_1(seen, texts),
+                "candidates": len(first),
+            }
+    return metrics
+
+
+def measure_attributes(dataset: Any, clip_image: Any, clip_text: Any, test_images: Tensor) -> dict[str, Any]:
+    """Per attribute: zero-shot accuracy against a prompt per value, and linear probes of both towers.
+
+    The probe of the text tower asks for what a caption names. It is fitted on training captions.
+    """
+    train_images = encode_all(clip_image, list(islice(dataset.images("train"), MEASURED)))
+    values = {split: torch.from_numpy(dataset.attribute_values(split)[:MEASURED]) for split in ("train", "test")}
+    # One row per caption: its vector, whether it names each attribute, and the picture's values.
+    texts, named, meant = {}, {}, {}
+    for split in ("train", "test"):
+        captions = dataset.captions(split)[:MEASURED]
+        texts[split] = encode_all(clip_text, [text for row in captions for text in row])
+        named[split] = torch.tensor(dataset.mentions(split)[:MEASURED]).flatten(0, 1)
+        meant[split] = values[split].repeat_interleave(len(captions[0]), dim=0)
+    accuracy: dict[str, dict[str, float]] = {"zero_shot_accuracy": {}, "probe_image": {}, "probe_text": {}}
+    for column, (name, words) in enumerate(dataset.attributes.items()):
+        prompts = encode_all(clip_text, words)
+        truth = values["test"][:, column]
+        rows = {split: named[split][:, column] for split in ("train", "test")}
+        spoken = {split: meant[split][rows[split], column] for split in ("train", "test")}
+        accuracy["zero_shot_accuracy"][name] = zero_shot(test_images, prompts, truth)
+        accuracy["probe_image"][name] = linear_probe(train_images, values["train"][:, column], test_images, truth)
+        accuracy["probe_text"][name] = linear_probe(
+            texts["train"][rows["train"]], spoken["train"], texts["test"][rows["test"]], spoken["test"]
+        )
+    return accuracy
+
+
+def class_prompts(clip_text: Any, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One vector per class (C, D): the mean over the templates, as CLIP's authors ensemble prompts."""
+    prompts = [[template.replace("{}", name) for template in templates] for name in class_names]
+    return torch.stack([encode_all(clip_text, several).mean(dim=0) for several in prompts])
+
+
+def encode_all(encoder: Any, items: Sequence[Any]) -> Tensor:
+    """Unit vectors (N, D) on the CPU, N >= 1."""
+    return torch.cat([encoder.encode(items[i : i + BATCH]).cpu() for i in range(0, len(items), BATCH)])

@@ -1,0 +1,176 @@
+"""Stage judge: the training split's real pictures -> models/judge, a network that tells what a picture shows.
+
+It judges the data set's attributes where these are known, else its classes, else nothing. metrics/judge.json holds
+its accuracy on the test split's real pictures: no judgement of generated pictures is better than that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from condmix import CondmixError
+from condmix.datasets import Split
+from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
+from condmix.files.artifacts import write_checked_json
+from condmix.training.losses import Losses
+
+FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
+
+
+def main(params: Any) -> None:
+    """Train or take over the judge, measure it on the test split, write models/judge and metrics/judge.json."""
+    started = time.monotonic()
+    train, test = (Split.load(params.paths.dataset, name) for name in ("train", "test"))
+    heads, targets = heads_of(train), targets_of(train)
+    usable, settings = (targets >= 0).any(dim=1), params.judge
+    reason = None
+    if not heads:
+        reason = f"the data of profile {params.profile} has neither attributes nor classes to judge by"
+    elif usable.sum() < FEWEST and not settings.weights:
+        reason = f"the data of profile {params.profile} has a single training picture that a judge could learn from"
+    if reason:
+        print(reason)
+        save_no_judge(params.paths.judge, reason)
+        write_checked_json(params.paths.metrics / "judge.json", {"accuracy": {}, "reason": reason})
+        return
+
+    if settings.weights:
+        judge = pretrained(settings.weights.verified("judge.weights"), heads, size_of(train)).to(device())
+    else:
+        torch.manual_seed(params.judge.seed)  # the new network's weights; the data's order has its own generator
+        judge = Judge("small_cnn", heads, size_of(train)).to(device())
+        generator = torch.Generator().manual_seed(params.judge.seed)
+        augment = None if train.attribute_names else partial(moved, flip=params.data.flip, generator=generator)
+        order = shuffled(usable, settings.batch_size, generator)
+        fit(judge, train.images, targets, order, settings.steps, settings.lr, augment)
+
+    facts = {
+        "accuracy": accuracy(judge, batches(test.images, targets_of(test))),
+        "n": len(test.images),
+        "split": "test",
+        "seed": params.judge.seed,
+        "network": judge.network_name,
+        "steps": 0 if settings.weights else settings.steps,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    judge.save(params.paths.judge, facts)
+    write_checked_json(params.paths.metrics / "judge.json", facts)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in facts["accuracy"].items())
+    print(f"the judge's accuracy on real test pictures: {shares}")
+
+
+def heads_of(train: Split) -> dict[str, list[str]]:
+    """What a judge trained on this split can judge: name -> values; empty where it shows nothing known."""
+    if train.attribute_names:
+        return train.attribute_names
+    known = train.labels is not None and (train.labels >= 0).any()
+    return {"class": train.class_names} if known else {}
+
+
+def targets_of(split: Split) -> Tensor:
+    """The right answers (N, heads) int64, -1 where unknown."""
+    if split.attributes is not None:
+        return torch.from_numpy(np.array(split.attributes))
+    if split.labels is not None:
+        return torch.from_numpy(np.array(split.labels))[:, None]
+    return torch.full((len(split.images), 1), -1)
+
+
+def size_of(split: Split) -> int:
+    """Height and width of the split's pictures."""
+    return split.images.shape[1]
+
+
+def pretrained(weights: Path, heads: dict[str, list[str]], size: int) -> Judge:
+    """The CIFAR-10 ResNet-56 in a checkpoint, refused where it can't judge this data."""
+    if heads != {"class": CIFAR10_CLASSES} or size != 32:
+        raise CondmixError(
+            f"judge.weights {weights} judges CIFAR-10's classes at 32x32 pixels, but this data has {size}x{size} "
+            f"pixels and {', '.join(heads)}; write `weights: null` to train a judge"
+        )
+    return load_resnet56(weights)
+
+
+def fit(
+    judge: Judge,
+    images: np.ndarray,
+    targets: Tensor,
+    order: Iterator[Tensor],
+    steps: int,
+    lr: float,
+    augment: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Train the judge on images (N, S, S, 3) uint8 and targets (N, heads) by the heads' summed cross-entropy.
+
+    `order` yields the rows of each step. AdamW; lr rises over the first tenth of the steps, then falls to 0.
+    """
+    judge.train()
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rise_and_fall, steps=steps))
+    losses = Losses("the judge", "judge.lr", lr)
+    for _ in tqdm(range(steps), desc="judge", unit="step", mininterval=0.5):
+        rows = next(order)
+        batch = torch.from_numpy(images[rows.numpy()])
+        answers = judge(augment(batch) if augment else batch)
+        wanted = targets[rows].to(device(), non_blocking=True).unbind(dim=1)
+        pairs = zip(answers.values(), wanted, strict=True)
+        loss = sum(functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+        losses.add(loss)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    losses.read()
+
+
+def rise_and_fall(step: int, steps: int) -> float:
+    """Share of the learning rate at step 0..steps-1."""
+    rise = max(1, steps // 10)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / (steps - rise))
+
+
+def shuffled(usable: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless batches of the rows where `usable` (N,), reshuffled every epoch, whose short rest is left out."""
+    rows = usable.nonzero()[:, 0]
+    size = min(batch_size, len(rows))
+    while True:
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        yield from order[: len(order) // size * size].split(size)
+
+
+def moved(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """Each picture (B, S, S, 3) moved by up to an eighth of its size, edges repeated; half mirrored if `flip`.
+
+    For classes only: positions would not survive it.
+    """
+    count, size = images.shape[:2]
+    down, right = torch.randint(-(size // 8), size // 8 + 1, (2, count, 1), generator=generator)
+    rows, columns = ((torch.arange(size) + shift).clamp(0, size - 1) for shift in (down, right))
+    if flip:
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def batches(images: np.ndarray, targets: Tensor, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split in order, as pairs of images and targets."""
+    for start in range(0, len(images), size):
+        yield torch.from_numpy(np.array(images[start : start + size])), targets[start : start + size]
+
+
+def device() -> torch.device:
+    """Where this stage computes."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

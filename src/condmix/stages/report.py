@@ -1,0 +1,284 @@
+"""Stage report: metrics, sample pictures and loss curves of the variants -> one self-contained page.
+
+metrics/report/index.html holds its pictures as data URIs and its charts as inline SVG; it loads nothing, from
+anywhere. templates/report.html arranges what the functions here collect; it escapes every value.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from pydantic import JsonValue
+from typing_extensions import TypedDict
+
+from condmix import CondmixError
+from condmix.evaluation.details import Details, said
+from condmix.evaluation.results import (
+    Measure,
+    Row,
+    agreed,
+    attribute_measures,
+    measures,
+    oracles,
+    ranked,
+    ranking_measure,
+    read_metrics,
+    short_perspectives,
+    significant,
+    through_prior,
+)
+from condmix.files.artifacts import read_checked_json
+from condmix.files.atomic import write_text
+from condmix.reporting.charts import Line, line_chart
+from condmix.reporting.tables import NONE, comparison, told, unnamed
+
+LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
+
+
+class Judged(TypedDict):
+    """What is read of metrics/judge.json."""
+
+    accuracy: dict[str, float]
+
+
+def main(params: Any) -> None:
+    """Write metrics/report/index.html from what the variants' evaluations left; CondmixError says what is missing."""
+    metrics = read_metrics(params)
+    variants = [Details.read(params, facts) for facts in metrics]
+    write_text(params.paths.report / "index.html", rendered("report.html", contents(params, metrics, variants)))
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """A page from one of templates/, which may name nothing that `content` has not."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1] / "reporting/templates"),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(content)
+
+
+def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequence[Details]) -> dict[str, Any]:
+    """Everything that the template names."""
+    rows, oracle_rows = ranked(metrics), oracles(metrics)
+    environments = [variant.card.get("environment", {}) for variant in variants]
+    references = [facts.get("reference", {}) for facts in metrics]
+    encode = read_checked_json(params.paths.metrics / "encode.json", dict[str, JsonValue], "dvc repro encode")
+    sweep = [point for facts in metrics for point in facts.get("sweep", [])]
+    return {
+        "profile": params.profile,
+        "dataset": params.data.dataset,
+        "side": variants[0].side,
+        "variants": [variant.name for variant in variants],
+        "best": rows[0] if rows else None,
+        "measure": ranking_measure(rows),
+        "dates": sorted({e["date"] for e in environments if "date" in e}),
+        "commit": agreed(environments, "commit"),
+        "hardware": " / ".join(dict.fromkeys(map(hardware, environments))),
+        "ranked": comparison(rows + through_prior(metrics)) if rows else None,
+        "oracle": comparison(oracle_rows) if oracle_rows else None,
+        "unnamed": unnamed(rows),
+        "attributes": attribute_measures(rows),
+        "scenes": list(scenes(variants)),
+        "sweeps": sweep_charts(metrics),
+        "sweep_n": agreed(sweep, "n", "{:,}"),
+        "loss": loss_chart(variants),
+        "runs": run_facts(variants),
+        "encode": fact_tables(encode),
+        "judge": fact_tables(judge_metrics(params, metrics)),
+        "distances": [measure.key for measure in measures(rows) if measure.key.startswith("fd_")],
+        "has_fid": any("fid" in row.facts for row in rows),
+        "reference": " / ".join(dict.fromkeys(f"{r['n']:,} real pictures of {r['split']}" for r in references if r)),
+        "ema": agreed(metrics, "ema"),
+    }
+
+
+def judge_metrics(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """metrics/judge.json; CondmixError where the variants were judged by another judge."""
+    path = params.paths.metrics / "judge.json"
+    judge = read_checked_json(path, Judged, "dvc repro judge")
+    for facts in metrics:
+        if facts.get("judge_accuracy", {}) != judge["accuracy"]:
+            raise CondmixError(
+                f"{path} is of another judge than {params.paths.metrics / facts['variant']}.json: run dvc repro"
+            )
+    return judge
+
+
+def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:
+    """Per held-out picture: itself, its captions (marked where a variant was told them), every variant's picture."""
+    where = {variant.name: {sample["id"]: i for i, sample in enumerate(variant.samples)} for variant in variants}
+    for number in dict.fromkeys(number for places in where.values() for number in places):
+        having = [(variant, where[variant.name][number]) for variant in variants if number in where[variant.name]]
+        samples = [variant.samples[place] for variant, place in having]
+        first, place = having[0]
+        yield {
+            "id": number,
+            "class": samples[0].get("class"),
+            "seed": agreed(samples, "seed"),
+            **said(samples),
+            "real": data_uri(first.pictures["real"][place]),
+            "pictures": [picture(v, row, i) for v, i in having for row in ranked([v.metrics])],
+            "oracles": [picture(v, row, i) for v, i in having for row in oracles([v.metrics])],
+        }
+
+
+def picture(variant: Details, row: Row, place: int) -> dict[str, str]:
+    """One picture of a variant, and what it was told."""
+    return {"variant": variant.name, "told": told(row), "uri": data_uri(variant.pictures[row.condition][place])}
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """(S, S, 3) uint8 as a PNG data URI, pixel for pixel; the page enlarges it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def sweep_charts(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One chart per measure of the guidance sweep; a vertical line marks the guidance of the tables."""
+    points = [Row(point) for facts in metrics for point in facts.get("sweep", [])]
+    asked = list({facts["guidance"] for facts in metrics})
+    return [
+        {
+            "title": measure.name[0].upper() + measure.name[1:] if measure.share else measure.name,
+            "better": "higher is better" if measure.share else "lower is better",
+            "svg": Markup(line_chart(
+                f"{measure.name} against guidance scale, a line per variant",
+                "guidance scale s",
+                measure.name,
+                list(sweep_lines(metrics, measure)),
+                format_y=measure.tick,
+                mark_x=asked[0] if len(asked) == 1 else None,
+            )),
+        }
+        for measure in measures(points)
+    ]  # fmt: skip
+
+
+def sweep_lines(metrics: Sequence[Mapping[str, Any]], measure: Measure) -> Iterator[Line]:
+    """The variants that the sweep measured; a variant has the same style in every chart."""
+    for style, facts in enumerate(metrics):
+        points = [(p["guidance"], p[measure.key]) for p in facts.get("sweep", []) if measure.key in p]
+        if points:
+            yield Line(facts["variant"], points, style)
+
+
+def loss_chart(variants: Sequence[Details]) -> Markup | None:
+    """Training loss against images seen; None where nothing was logged."""
+    lines = [Line(v.name, smoothed(v.losses), style) for style, v in enumerate(variants) if v.losses]
+    if not lines:
+        return None
+    return Markup(line_chart(
+        "Training loss against images seen, a line per variant", "images seen", "loss (log scale)", lines,
+        format_x=thousands, log_y=all(loss > 0 for line in lines for _, loss in line.points), markers=False,
+    ))  # fmt: skip
+
+
+def smoothed(points: Sequence[tuple[float, float]], count: int = LOSS_POINTS) -> list[tuple[float, float]]:
+    """At most `count` points, each the mean of as many neighbouring ones as all others (the last maybe of fewer)."""
+    size = max(1, -(-len(points) // count))
+    chunks = [np.asarray(points[i : i + size]) for i in range(0, len(points), size)]
+    return [tuple(chunk.mean(axis=0).tolist()) for chunk in chunks]
+
+
+def thousands(value: float) -> str:
+    """20000 -> "20k", 1500000 -> "1.5M"."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
+
+
+def run_facts(variants: Sequence[Details]) -> list[tuple[str, list[str]]]:
+    """(what, its value for each variant), one value alone where all variants agree."""
+    rows: dict[str, list[str]] = {}
+    for variant in variants:
+        for label, value in facts_of(variant).items():
+            rows.setdefault(label, []).append(value)
+    return [(label, values[:1] if len(set(values)) == 1 else values) for label, values in rows.items()]
+
+
+def facts_of(variant: Details) -> dict[str, str]:
+    """Label -> text of everything that the variant's numbers depend on."""
+    card, metrics, environment = variant.card, variant.metrics, variant.card.get("environment", {})
+    evaluated = metrics.get("environment", {})
+
+    def number(value: float | None, unit: str = "") -> str:
+        return NONE if value is None else fact(value) + unit
+
+    return {
+        "fusion": metrics["fusion"],
+        "perspectives": short_perspectives(metrics["perspectives"]),
+        "encoder": str(card.get("encoder") or NONE),
+        "parameters": number(card.get("parameters")),
+        "images seen in training": number(card.get("images_seen")),
+        "training speed": number(card.get("images_per_second"), " images/s"),
+        "training time": number(card.get("seconds"), " s"),
+        "arithmetic, training": str(environment.get("precision", NONE)),
+        "processes x threads, training": workers(environment),
+        "final loss": number(card.get("final_loss")),
+        "sampling speed": number(metrics.get("images_per_second_sampling"), " images/s"),
+        "evaluation time": number(metrics.get("seconds"), " s"),
+        "trained at": str(environment.get("date", NONE)),
+        "commit, training": str(environment.get("commit", NONE)),
+        "commit, evaluation": str(metrics.get("commit", NONE)),
+        "hardware, training": hardware(environment),
+        "Python, PyTorch, training": f"{environment.get('python', NONE)}, {environment.get('torch', NONE)}",
+        "hardware, evaluation": hardware(evaluated) if evaluated else NONE,
+        "arithmetic, evaluation": str(evaluated.get("precision", NONE)),
+        "processes x threads, evaluation": workers(evaluated),
+        "PyTorch, evaluation": str(evaluated.get("torch", NONE)),
+        "data sha256": str(card.get("dataset_sha256", NONE)),
+        "model sha256": str(card.get("sha256", NONE)),
+        "MLflow run": str(card.get("mlflow_run") or "not tracked"),
+    }
+
+
+def hardware(environment: Mapping[str, Any]) -> str:
+    """GPUs and CPU of a run's environment, in words."""
+    cpu = f"{environment.get('cpu', 'an unknown CPU')} ({environment.get('cores', '?')} cores)"
+    return " and ".join([*environment.get("gpus", []), cpu])
+
+
+def workers(environment: Mapping[str, Any]) -> str:
+    """How many processes of how many threads."""
+    return f"{environment.get('processes', '?')} x {environment.get('threads', '?')}"
+
+
+def fact_tables(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's metrics in two parts: tables {columns: {row: cells}} of its nested numbers, and the single facts."""
+    groups: dict[str, dict[str, str]] = {}
+    for key, value in flat(content):
+        group, _, name = key.rpartition(".")
+        groups.setdefault(group, {})[name] = fact(value)
+    single = groups.pop("", {})
+    tables: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for group, values in groups.items():
+        tables.setdefault(tuple(values), {})[group.replace("_", " ")] = list(values.values())
+    return {"tables": tables, "single": {name.replace("_", " "): value for name, value in single.items()}}
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as ("outer.inner", value) pairs."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def fact(value: Any) -> str:
+    """A value as text: numbers in digits that people read, lists with commas."""
+    if isinstance(value, float):
+        return significant(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return ", ".join(map(fact, value)) if isinstance(value, list) else str(value)

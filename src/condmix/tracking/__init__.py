@@ -1,0 +1,1 @@
+"""MLflow: what is recorded of a run, and how it gets there."""

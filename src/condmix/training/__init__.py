@@ -1,0 +1,1 @@
+"""Batches, learning rate, loop and checkpoints."""
