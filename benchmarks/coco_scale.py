@@ -24,10 +24,10 @@ import click
 import numpy as np
 from PIL import Image
 
+from condmix.data.captions import collect, write_captions
 from condmix.datasets._coco_format import ANNOTATIONS, FOLDERS, file_name, write_annotations
 from condmix.datasets.coco import Coco
 from condmix.runtime.prefetch import CORES
-from condmix.stages.captions import collect, write_captions
 from condmix.stages.prepare import prepare
 
 SIZE = 64

@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from condmix.clip.folder import save_clip
 from condmix.datasets._scenes import COMBINATIONS, Dice, values_of
 from condmix.datasets._wording import describe
-from condmix.encoders import save_clip
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.files.pictures import decode

@@ -18,9 +18,9 @@ import torch
 from accelerate import PartialState
 
 import condmix.stages.train
-from condmix.data.captionfile import read_captions
+from condmix.data.captions import read_captions
 from condmix.data.packed import Packed
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.diffusion.model import Architecture, ConditionalModel
 from condmix.diffusion.schedule import Schedule
 from condmix.evaluation.measures import Measure

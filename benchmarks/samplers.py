@@ -16,9 +16,9 @@ from statistics import median
 import click
 import torch
 
-from condmix.data.captionfile import read_captions
+from condmix.data.captions import read_captions
 from condmix.data.packed import Packed
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.evaluation.distances import bootstrap_interval
 from condmix.evaluation.features import metric_name
 from condmix.evaluation.frechet import Statistics, frechet_distance

@@ -31,7 +31,7 @@ def pictures(count=3, side=20):
 def save_tiny_coca(folder, seed=0):
     """A CoCa with all of CLIP's words; returns the model."""
     from condmix.captioners._coca_training import new_coca
-    from condmix.encoders import save_clip
+    from condmix.clip.folder import save_clip
 
     torch.manual_seed(seed)
     model, model_cfg = new_coca(COCA, 49408)

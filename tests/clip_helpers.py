@@ -18,7 +18,7 @@ TINY = {
 
 def save_tiny_clip(folder, seed=0, **changes):
     """Write a random CLIP into `folder` in open_clip's format; returns the model."""
-    from condmix.encoders import save_clip
+    from condmix.clip.folder import save_clip
     from condmix.stages.encode import new_clip
 
     torch.manual_seed(seed)

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
-from condmix.data.captionfile import read_captions, read_claims, read_generated
+from condmix.data.captions import read_captions, read_claims, read_generated, write_captions
 from condmix.data.embeddings import cache_key, numbered, read_cache, write_cache
 from condmix.data.imported import read_embeddings
 from condmix.data.packed import Packed
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.diffusion.model import Architecture, ConditionalModel, load_model, save_model
 from condmix.evaluation import measures
 from condmix.evaluation.details import Details
@@ -41,7 +41,6 @@ from condmix.files.artifacts import (
 )
 from condmix.files.atomic import write_json
 from condmix.stages import embed, generate_captions
-from condmix.stages.captions import write_captions
 from condmix.stages.train import Trainer, run
 from conftest import write_dataset, write_packed
 from fake_results import change_card, image_variant

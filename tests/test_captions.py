@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError
-from condmix.data.captionfile import read_captions
+from condmix.data.captions import collect, read_captions, tidy
 from condmix.datasets import Dataset
 from condmix.datasets._cifar_format import write_cifar
 from condmix.datasets.demo import Demo
@@ -27,11 +27,11 @@ class Classes(Dataset):
 
 
 def test_tidy():
-    assert captions.tidy(["  a\n cat ", "a cat", "", " \t", "A cat"]) == ["a cat", "A cat"]
+    assert tidy(["  a\n cat ", "a cat", "", " \t", "A cat"]) == ["a cat", "A cat"]
 
 
 def test_class_templates():
-    rows, source = captions.collect(Classes(), "train", ["a photo of a {}", "{}, blurred", "a photo of a {}"], "x")
+    rows, source = collect(Classes(), "train", ["a photo of a {}", "{}, blurred", "a photo of a {}"], "x")
     engine = ["a photo of a fire engine", "fire engine, blurred"]
     assert rows == [engine, ["a photo of a cat", "cat, blurred"], []]  # nothing is said of an unknown class
     assert source == "template"
@@ -40,18 +40,18 @@ def test_class_templates():
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", "a photo of a {0}"])
 def test_a_template_needs_one_place(template):
     with pytest.raises(CondmixError, match="needs exactly one {} for the class name"):
-        captions.collect(Classes(), "train", [template], "x")
+        collect(Classes(), "train", [template], "x")
 
 
 def test_classes_without_templates():
     with pytest.raises(CondmixError, match='"cifar10" has classes but no captions: list captions.templates'):
-        captions.collect(Classes(), "train", [], "cifar10")
+        collect(Classes(), "train", [], "cifar10")
 
 
 def test_nothing_is_said_where_neither_captions_nor_classes_are_known(tmp_path):
     data = Dataset(tmp_path, {})
     data.ids = lambda split: [4, 5]
-    assert captions.collect(data, "train", ["a {}"], "mine")[0] == [[], []]
+    assert collect(data, "train", ["a {}"], "mine")[0] == [[], []]
 
 
 def test_the_stage_on_the_demo_world(tmp_path):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from clip_helpers import Colours, colour_params, save_tiny_clip
 from condmix import CondmixError
+from condmix.data.captions import write_captions
 from condmix.data.embeddings import read_cache
 from condmix.datasets.demo import Demo
 from condmix.encoders.clip_image import ClipImage
@@ -21,7 +22,6 @@ from condmix.encoders.clip_text import ClipText
 from condmix.runtime.prefetch import prefetch
 from condmix.settings.load import plugin as real_plugin
 from condmix.stages import embed
-from condmix.stages.captions import write_captions
 
 WORLD = {"train": 50, "test": 20, "seed": 1}
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from clip_helpers import TINY, Colours, colour_params, save_tiny_siglip
 from condmix import CondmixError
 from condmix.clip.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizers, normaliser
+from condmix.clip.folder import CONFIG, WEIGHTS, load_clip
 from condmix.clip.probes import linear_probe, recall_at_1, ridge, zero_shot
-from condmix.encoders import CONFIG, WEIGHTS, load_clip
 from condmix.runtime.processes import spawn
 from condmix.settings.load import plugin as real_plugin
 from condmix.stages import encode

@@ -8,7 +8,7 @@ import torch
 
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
-from condmix.encoders import CARD, CONFIG, WEIGHTS, load_clip, save_clip
+from condmix.clip.folder import CARD, CONFIG, WEIGHTS, load_clip, save_clip
 from condmix.encoders.clip_text import encode_short
 from condmix.settings.load import plugin, plugins
 from t5_helpers import save_tiny_t5, t5_settings

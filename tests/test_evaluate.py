@@ -12,7 +12,7 @@ from clip_helpers import save_tiny_clip
 from condmix import CondmixError
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
 from condmix.data.packed import Packed
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.evaluation import samples
 from condmix.evaluation.caption_score import CaptionScore
 from condmix.evaluation.judges import Judge

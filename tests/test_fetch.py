@@ -17,6 +17,7 @@ import pytest
 
 from condmix import CondmixError
 from condmix.datasets.demo import Demo
+from condmix.download import transfer
 from condmix.settings.load import File, Paths
 from condmix.stages import fetch
 from settings import section
@@ -24,7 +25,7 @@ from settings import section
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
-QUICK = fetch.Patience(attempts=3, first_wait=0.001, longest_wait=0.01, longest_asked=1.0, timeout=2.0)
+QUICK = transfer.Patience(attempts=3, first_wait=0.001, longest_wait=0.01, longest_asked=1.0, timeout=2.0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -101,7 +102,7 @@ def get(server, tmp_path):
 
     def run(patience=QUICK, **changes):
         file = {"name": "file.zip", "url": server.url, "size": len(CONTENT), "checksum": SHA256} | changes
-        return fetch.fetch(**file, archives=tmp_path / "archives", partial=tmp_path / "partial", patience=patience)
+        return transfer.fetch(**file, archives=tmp_path / "archives", partial=tmp_path / "partial", patience=patience)
 
     return run
 
@@ -178,7 +179,7 @@ def test_passing_trouble_is_tried_again(trouble, get, server, part):
 
 def test_a_silent_server_times_out(get, server):
     server.script = ["silent"]
-    assert get(patience=fetch.Patience(attempts=2, first_wait=0.001, timeout=0.3)).read_bytes() == CONTENT
+    assert get(patience=transfer.Patience(attempts=2, first_wait=0.001, timeout=0.3)).read_bytes() == CONTENT
 
 
 def test_patience_ends_and_keeps_what_has_come(get, server, part):
@@ -201,7 +202,7 @@ def test_what_will_not_pass_is_not_tried_again(status, get, server, tmp_path):
 
 def test_retry_after_is_honoured(get, server, monkeypatch):
     waits = []
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    monkeypatch.setattr(transfer.time, "sleep", waits.append)
     server.script = [(503, {"Retry-After": "1"}), (429, {"Retry-After": formatdate(time.time() - 60, usegmt=True)})]
     assert get().read_bytes() == CONTENT
     assert waits[0] == 1.0 and 0 < waits[1] <= 0.015
@@ -212,10 +213,10 @@ def test_retry_after_is_honoured(get, server, monkeypatch):
 
 def test_waits_double_with_jitter_up_to_a_limit(get, server, monkeypatch):
     waits = []
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    monkeypatch.setattr(transfer.time, "sleep", waits.append)
     server.script = ["reset"] * 20
     with pytest.raises(CondmixError):
-        get(patience=fetch.Patience(attempts=8, first_wait=1.0, longest_wait=20.0))
+        get(patience=transfer.Patience(attempts=8, first_wait=1.0, longest_wait=20.0))
     assert len(waits) == 7
     for wait, middle in zip(waits, [1, 2, 4, 8, 16, 20, 20], strict=True):
         assert 0.5 * middle <= wait <= 1.5 * middle
@@ -225,7 +226,7 @@ def test_waits_double_with_jitter_up_to_a_limit(get, server, monkeypatch):
     "header, wait", [(None, None), ("7", 7.0), ("soon", None), ("-1", None), ("²", None), ("Mon, 01 Jan 0001", None)]
 )
 def test_retry_after_headers(header, wait):
-    assert fetch.asked_wait(header) == wait
+    assert transfer.asked_wait(header) == wait
 
 
 def test_a_wrong_checksum_names_both_and_removes_the_download(get, server, part, tmp_path):
@@ -341,7 +342,7 @@ def test_names_stay_in_the_folder(name, get):
 
 
 def test_too_little_space_is_said_before_the_download(get, server, monkeypatch):
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(
         CondmixError, match=f"the disk is full: file.zip needs {len(CONTENT)} more bytes .*1000 are free"
     ):
@@ -356,7 +357,7 @@ def test_a_disk_that_fills_up_on_the_way(part, monkeypatch):
 
     monkeypatch.setattr(fetch, "open", lambda *arguments: Full(), raising=False)
     with pytest.raises(CondmixError, match="the disk is full"):
-        fetch.append(part, 0, 10, hashlib.sha256(), [b"abc"])
+        transfer.append(part, 0, 10, hashlib.sha256(), [b"abc"])
 
 
 # The stage

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError
-from condmix.data.captionfile import read_captions
-from condmix.datasets import Split
+from condmix.data.captions import read_captions
+from condmix.data.prepared import Split
 from condmix.datasets.folder import ARCHIVE, Folder
 from condmix.datasets.webdataset import Webdataset
 from condmix.files.pictures import decode

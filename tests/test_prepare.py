@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError
-from condmix.datasets import Dataset, Split
+from condmix.data.prepared import Split
+from condmix.datasets import Dataset
 from condmix.datasets.demo import Demo
 from condmix.settings.load import Paths
 from condmix.stages import prepare

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from condmix import CondmixError
 from condmix.clip.pseudo import perturbed
 from condmix.data.packed import Packed
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.sampling.generate import _given
 from condmix.stages.evaluate import conditions
 from condmix.stages.train import Trainer

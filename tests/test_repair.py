@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from condmix.runtime.repair import repair
+from condmix.files.repair import repair
 
 WHOLE = """schema: '2.0'
 stages:

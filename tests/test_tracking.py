@@ -17,8 +17,9 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+import condmix.tracking.runs
 from condmix import CondmixError, cli
-from condmix.tracking import delivery, runs
+from condmix.tracking import delivery
 from condmix.tracking.delivery import Journal, Store, Trouble, explain, shown, sync, waiting
 from condmix.tracking.runs import track
 
@@ -62,7 +63,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(root))
     for name in ("MLFLOW_TRACKING_URI", "CONDMIX_TRACKING"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(runs, "Delivery", NoDelivery)
+    monkeypatch.setattr(condmix.tracking.runs, "Delivery", NoDelivery)
     return root
 
 
@@ -151,9 +152,9 @@ def test_a_run_keeps_its_own_times_however_late_it_is_delivered(store):
 
 def test_a_process_that_was_killed_leaves_a_run_that_ended_with_its_last_word(store):
     code = (
-        "import os, signal; from condmix import tracking\n"
-        "tracking.Delivery = lambda *a: None\n"
-        "with tracking.track('experiment', {}, {}) as run:\n"
+        "import os, signal; from condmix.tracking import runs\n"
+        "runs.Delivery = lambda *a: None\n"
+        "with runs.track('experiment', {}, {}) as run:\n"
         "    run.metrics({'a': 1}); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCE)}, timeout=60)
@@ -520,7 +521,7 @@ def process(monkeypatch, code, seconds):
     def start(command, **given):
         return popen([sys.executable, "-c", code] if "condmix.tracking.delivery" in command else command, **given)
 
-    monkeypatch.setattr(runs.subprocess, "Popen", start)
+    monkeypatch.setattr(condmix.tracking.runs.subprocess, "Popen", start)
     monkeypatch.setenv("CONDMIX_TRACKING_SECONDS", str(seconds))
 
 
@@ -577,7 +578,7 @@ def test_a_training_with_a_dead_server_ends_with_its_model_and_one_warning(proje
 def test_a_run_and_its_delivery_end_together_with_everything_delivered(really, new_store, monkeypatch, capsys):
     monkeypatch.setenv("CONDMIX_TRACKING_SECONDS", "60")
     shutil.copy(new_store / "mlflow.db", really)
-    monkeypatch.setattr(runs, "Delivery", NoDelivery)
+    monkeypatch.setattr(condmix.tracking.runs, "Delivery", NoDelivery)
     older = a_run()
     monkeypatch.undo()
     monkeypatch.chdir(really)
@@ -608,7 +609,7 @@ def test_what_made_a_figure_is_in_the_card_and_the_tags(project, monkeypatch, tm
     from condmix.stages.train import run as training
 
     monkeypatch.delenv("CONDMIX_TRACKING", raising=False)
-    monkeypatch.setattr(runs, "Delivery", NoDelivery)
+    monkeypatch.setattr(condmix.tracking.runs, "Delivery", NoDelivery)
     training(project, "experiment")
     card = read_card(project.paths.model("experiment"))
     made = card["environment"]

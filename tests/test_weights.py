@@ -11,8 +11,8 @@ from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
 from condmix.captioners._coca_training import new_coca
+from condmix.clip.folder import CARD, CONFIG, WEIGHTS, load_clip
 from condmix.clip.weights import VOCABULARIES, check_text_tower, refuse_code
-from condmix.encoders import CARD, CONFIG, WEIGHTS, load_clip
 from condmix.encoders.t5_text import T5Text
 from condmix.evaluation import judges
 from condmix.settings.load import plugin

@@ -129,7 +129,7 @@ for _name, _text in VARIANT_STAGES.items():
 @main.command()
 def repair() -> None:
     """Mend what a killed DVC leaves: a dvc.lock, or a list of running processes, that it can't read any more."""
-    from condmix.runtime.repair import repair as mend
+    from condmix.files.repair import repair as mend
 
     for line in mend(Path.cwd()):
         click.echo(f"condmix: {line}", err=True)
@@ -282,7 +282,7 @@ def run(name: str, jobs: int) -> None:
 def experiments_report(name: str) -> None:
     """Write metrics/experiments/<grid>/ from the finished runs."""
     from condmix.experiments.grid import read_grid
-    from condmix.experiments.runner import report
+    from condmix.reporting.grid_page import report
 
     root = Path.cwd()
     click.echo(report(root, read_grid(root, name)) / "index.html")

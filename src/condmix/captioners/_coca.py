@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from condmix import CondmixError
 from condmix.captioners import Captioner
+from condmix.clip.folder import open_tokenizer
 from condmix.clip.weights import check_finite, check_open_clip, check_text_tower
-from condmix.encoders import open_tokenizer
 from condmix.runtime.messages import reason
 
 

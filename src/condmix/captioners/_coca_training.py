@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.clip.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normaliser
+from condmix.clip.folder import save_clip
 from condmix.clip.weights import check_text_tower
-from condmix.encoders import save_clip
 from condmix.training.losses import Losses
 
 CAPTIONING, CONTRAST = 2.0, 1.0  # weights of the two losses; Yu et al., section 4.1

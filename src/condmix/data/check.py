@@ -18,11 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError, shown
+from condmix.data.captions import collect, count
 from condmix.data.requirements import Holds, doubtful, lacking
 from condmix.datasets import SPLITS, Dataset
 from condmix.files.pictures import decode
 from condmix.settings.load import Params, plugin
-from condmix.stages.captions import collect, count
 
 EXAMPLES = 5
 UNBALANCED = 10  # times as many pictures in the largest class as in the smallest

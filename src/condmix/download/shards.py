@@ -37,10 +37,10 @@ from tqdm import tqdm
 from condmix import CondmixError, __version__
 from condmix.download.addresses import PrivateAddress, public_socket
 from condmix.download.ledger import LEDGER, SHARDS, Ledger, Row
+from condmix.download.transfer import asked_wait
 from condmix.files.atomic import replacing, write_json
 from condmix.files.pictures import open_picture, to_rgb
 from condmix.runtime.messages import without_credentials
-from condmix.stages.fetch import asked_wait
 
 CHUNK = 1 << 16  # bytes
 TICK = 0.5  # seconds; after so long, what is due is looked for and the ledger committed

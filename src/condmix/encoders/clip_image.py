@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from condmix.encoders import Clip, Encoder, load_clip
+from condmix.clip.folder import Clip, load_clip
+from condmix.encoders import Encoder
 
 
 class ClipImage(Encoder):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from condmix.encoders import Clip, Encoder, load_clip
+from condmix.clip.folder import Clip, load_clip
+from condmix.encoders import Encoder
 
 
 class ClipText(Encoder):

@@ -97,7 +97,7 @@ class ClipFeatures(Features):
     name = "clip"
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu"):
-        from condmix.encoders import load_clip
+        from condmix.clip.folder import load_clip
 
         clip = load_clip(folder, device)
         asked = clip.model.visual.preprocess_cfg

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
-from condmix.datasets import Split, load_meta
+from condmix.data.prepared import Split, load_meta
 from condmix.evaluation import distances
 from condmix.evaluation.features import Features, metric_name
 from condmix.evaluation.frechet import Statistics, frechet_distance

@@ -7,7 +7,7 @@ no rank and is compared only with other oracle rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired
 
@@ -259,3 +259,12 @@ def short_perspectives(names: Sequence[str]) -> str:
 def agreed(facts: Sequence[Mapping[str, Any]], key: str, form: str = "{}") -> str:
     """A value in words: once where all agree, else every one that occurs; "" where there is none."""
     return " / ".join(dict.fromkeys(form.format(f[key]) for f in facts if f.get(key) is not None))
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as ("outer.inner", value) pairs."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

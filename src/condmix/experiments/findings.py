@@ -24,12 +24,11 @@ import numpy as np
 
 from condmix import CondmixError
 from condmix.evaluation.details import Content, read_pictures
-from condmix.evaluation.results import agreed
+from condmix.evaluation.results import agreed, flat
 from condmix.experiments import statistics
 from condmix.files.artifacts import damaged, read_arrays, read_json, require
 from condmix.files.atomic import write_json, write_text
 from condmix.runtime.seeds import derive
-from condmix.stages.report import flat
 
 QUESTIONS = {  # the first that is answered ranks the experiments
     "scene": "the scene",

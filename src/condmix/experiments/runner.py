@@ -42,7 +42,6 @@ from condmix.experiments.grid import (
     Grid,
     Run,
     call,
-    collect,
     cost,
     done,
     duration,
@@ -53,21 +52,6 @@ from condmix.experiments.grid import (
 )
 
 GRACE = 10  # seconds that an interrupted run has for ending by itself
-
-
-def report(root: Path, grid: Grid) -> Path:
-    """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
-    from condmix.experiments.findings import Evidence, write_tables
-    from condmix.reporting.grid_page import write_page
-
-    finished = collect(root, grid)
-    if not finished:
-        raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
-    folder = root / "metrics" / "experiments" / grid.name
-    evidence = Evidence(grid, finished)
-    write_tables(evidence, folder)
-    write_page(evidence, folder)
-    return folder
 
 
 class Runner:

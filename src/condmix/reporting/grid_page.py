@@ -10,14 +10,19 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from condmix import CondmixError
 from condmix.evaluation.details import said
 from condmix.evaluation.results import agreed, short_perspectives, significant
 from condmix.experiments import statistics
 from condmix.experiments.findings import QUESTIONS, Evidence, Test, distance_difference, guidance_rows
+from condmix.experiments.grid import (
+    Grid,
+    collect,
+)
 from condmix.files.atomic import replacing, write_text
 from condmix.reporting.charts import STYLES, Line, line_chart
+from condmix.reporting.page import data_uri, fact, rendered
 from condmix.reporting.tables import NONE
-from condmix.stages.report import data_uri, fact, rendered
 
 MEASURED = {"scene": "scene_accuracy", "class": "class_accuracy"}  # the same share as the evaluation gives it
 MACHINE = {  # of a card's environment
@@ -417,3 +422,18 @@ def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
     padded = [[np.pad(pixels, border, constant_values=255) for pixels in row] for row in rows]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in padded])
     return Image.fromarray(sheet.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
+
+
+def report(root: Path, grid: Grid) -> Path:
+    """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
+    from condmix.experiments.findings import Evidence, write_tables
+    from condmix.reporting.grid_page import write_page
+
+    finished = collect(root, grid)
+    if not finished:
+        raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
+    folder = root / "metrics" / "experiments" / grid.name
+    evidence = Evidence(grid, finished)
+    write_tables(evidence, folder)
+    write_page(evidence, folder)
+    return folder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from condmix import CondmixError
 from condmix.clip.shifted_diffusion import load_prior
-from condmix.data.captionfile import blank
+from condmix.data.captions import blank
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.files.atomic import replacing

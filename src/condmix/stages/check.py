@@ -88,6 +88,6 @@ def check_judges(params: Params) -> None:
 
         check_inception(Path(evaluate.inception_weights.path), evaluate.inception_weights.sha256)
     if evaluate.scorer:
-        from condmix.encoders import load_clip
+        from condmix.clip.folder import load_clip
 
         load_clip(Path(evaluate.scorer.path))

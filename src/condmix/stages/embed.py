@@ -28,7 +28,7 @@ from accelerate.utils import broadcast_object_list, find_executable_batch_size
 from tqdm import tqdm
 
 from condmix import CondmixError, pipeline
-from condmix.data.captionfile import read_captions, read_generated
+from condmix.data.captions import read_captions, read_generated
 from condmix.data.embeddings import REMEDY, cache_key, read_cache, write_cache
 from condmix.data.imported import read_embeddings
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors

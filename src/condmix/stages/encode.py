@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.clip.contrastive import Recipe, train_clip
+from condmix.clip.folder import load_clip, open_tokenizer, read_config, save_clip
 from condmix.clip.openclip import check_name, check_tag, new_clip
 from condmix.clip.probes import linear_probe, recall_at_1, zero_shot
 from condmix.clip.weights import check_finite, check_text_tower
-from condmix.data.captionfile import read_captions, tidy
-from condmix.encoders import load_clip, open_tokenizer, read_config, save_clip
+from condmix.data.captions import read_captions, tidy
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.files.artifacts import write_checked_json

@@ -24,9 +24,9 @@ import torch
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.data.captionfile import read_captions, read_claims, read_generated
+from condmix.data.captions import read_captions, read_claims, read_generated
 from condmix.data.packed import Packed
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.diffusion.model import read_card
 from condmix.evaluation.caption_score import CaptionScore, not_told
 from condmix.evaluation.measures import Measure, class_attribute

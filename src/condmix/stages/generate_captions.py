@@ -28,7 +28,7 @@ from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from condmix import CondmixError, pipeline
-from condmix.data.captionfile import read_captions, tidy
+from condmix.data.captions import read_captions, tidy
 from condmix.datasets import SPLITS
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText

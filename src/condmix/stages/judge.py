@@ -20,7 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 from condmix.files.artifacts import write_checked_json
 from condmix.training.losses import Losses

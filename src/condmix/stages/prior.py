@@ -20,7 +20,7 @@ from condmix import CondmixError
 from condmix.clip.probes import linear_probe, ridge
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, save_no_prior, save_prior, scaled, unit
 from condmix.data.embeddings import numbered, read_cache
-from condmix.datasets import Split
+from condmix.data.prepared import Split
 from condmix.evaluation.frechet import Statistics, frechet_distance
 from condmix.files.atomic import write_json
 from condmix.runtime.seeds import derive

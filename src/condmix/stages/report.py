@@ -6,16 +6,11 @@ anywhere. templates/report.html arranges what the functions here collect; it esc
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
@@ -26,18 +21,19 @@ from condmix.evaluation.results import (
     Row,
     agreed,
     attribute_measures,
+    flat,
     measures,
     oracles,
     ranked,
     ranking_measure,
     read_metrics,
     short_perspectives,
-    significant,
     through_prior,
 )
 from condmix.files.artifacts import read_checked_json
 from condmix.files.atomic import write_text
 from condmix.reporting.charts import Line, line_chart
+from condmix.reporting.page import data_uri, fact, rendered
 from condmix.reporting.tables import NONE, comparison, told, unnamed
 
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
@@ -54,15 +50,6 @@ def main(params: Any) -> None:
     metrics = read_metrics(params)
     variants = [Details.read(params, facts) for facts in metrics]
     write_text(params.paths.report / "index.html", rendered("report.html", contents(params, metrics, variants)))
-
-
-def rendered(template: str, content: Mapping[str, Any]) -> str:
-    """A page from one of templates/, which may name nothing that `content` has not."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1] / "reporting/templates"),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template(template).render(content)
 
 
 def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequence[Details]) -> dict[str, Any]:
@@ -133,13 +120,6 @@ def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:
 def picture(variant: Details, row: Row, place: int) -> dict[str, str]:
     """One picture of a variant, and what it was told."""
     return {"variant": variant.name, "told": told(row), "uri": data_uri(variant.pictures[row.condition][place])}
-
-
-def data_uri(pixels: np.ndarray) -> str:
-    """(S, S, 3) uint8 as a PNG data URI, pixel for pixel; the page enlarges it."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def sweep_charts(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -264,21 +244,3 @@ def fact_tables(content: Mapping[str, Any]) -> dict[str, Any]:
     for group, values in groups.items():
         tables.setdefault(tuple(values), {})[group.replace("_", " ")] = list(values.values())
     return {"tables": tables, "single": {name.replace("_", " "): value for name, value in single.items()}}
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as ("outer.inner", value) pairs."""
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def fact(value: Any) -> str:
-    """A value as text: numbers in digits that people read, lists with commas."""
-    if isinstance(value, float):
-        return significant(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return ", ".join(map(fact, value)) if isinstance(value, list) else str(value)

@@ -29,7 +29,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError, pipeline
 from condmix.clip.pseudo import perturbed
 from condmix.data.packed import Packed
-from condmix.datasets import Split, load_meta
+from condmix.data.prepared import Split, load_meta
 from condmix.diffusion.model import Architecture, ConditionalModel, save_model
 from condmix.diffusion.schedule import Schedule, loss
 from condmix.files.artifacts import check_weights, damaged, require
