@@ -18,7 +18,7 @@ from accelerate import PartialState
 
 from condmix.runtime.processes import spawn
 from condmix.settings.load import Params, load
-from condmix.stages.train import Trainer
+from condmix.training.trainer import Trainer
 
 GROUPS = {"1 process x 1 thread": (1, 1), "1 process x 2 threads": (1, 2), "2 processes x 1 thread": (2, 1)}
 WARMUP = 3

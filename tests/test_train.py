@@ -16,8 +16,11 @@ from safetensors.torch import load_file, save_file
 from condmix import CondmixError
 from condmix.diffusion.model import load_model, read_card
 from condmix.settings.load import load
-from condmix.stages.train import Trainer, batch_indices, draw_times, drop_sources, learning_rate, run, to_model
+from condmix.stages.train import preview, run
+from condmix.training.batches import batch_indices, draw_times, drop_sources, to_model
 from condmix.training.checkpoint import Checkpoint
+from condmix.training.learning_rate import learning_rate
+from condmix.training.trainer import Trainer
 from conftest import write_packed_card
 from settings import section
 
@@ -373,7 +376,7 @@ def test_other_seeds_draw_other_numbers(project, untracked):
 def test_a_preview_takes_no_more_steps_than_there_are_times(project):
     diffusion = project.diffusion.model_copy(update={"steps": 5})
     trainer = Trainer(project.model_copy(update={"diffusion": diffusion}), "experiment", Accelerator(cpu=True))
-    assert trainer.preview().shape[2] == 3
+    assert preview(trainer).shape[2] == 3
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from condmix.datasets import _scenes
 from condmix.runtime.seeds import derive
-from condmix.stages.train import draw_times, to_model
+from condmix.training.batches import draw_times, to_model
 
 WORLD = 7  # the demo profile's seed
 STEPS = 1000  # of the diffusion

@@ -23,7 +23,7 @@ READ = (*WEIGHTS, "*.json", "*.model", "*.txt")  # with the configuration and th
 def locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:
     """The folder that holds the model, and the hub's commit if it was downloaded from there.
 
-    `model` is a name on the hub, or a local folder as the settings name it (condmix.settings.schema.Content), which is verified.
+    `model` is a name on the hub, or a local folder as the settings name it (a `Content`), which is verified.
     `section` of the profile is for the errors. Weights that are not safetensors are refused, and a folder that would
     have code run.
     """

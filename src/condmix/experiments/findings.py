@@ -1,7 +1,8 @@
 """A grid of experiments and its finished runs -> what they show: comparisons, and the tables for programs.
 
 All experiments were asked for the same held-out pictures under the same seeds, so they are compared in pairs
-(condmix.experiments.statistics). Of each are asked, as far as the data can answer: how much of the scene do its pictures show (where
+(condmix.experiments.statistics). Of each are asked, as far as the data can answer: how much of the scene do its
+pictures show (where
 only a class is known, is it right); how much of what the first caption says; and how well do they fit captions that no
 experiment was told. The last two are the same examination for all, so being told more can't help by itself.
 
@@ -84,7 +85,7 @@ class Test:
 class Evidence:
     """A grid's runs in the grid's order, and every comparison between them.
 
-    grid: `condmix.experiments.grid.Grid`; finished: `condmix.experiments.grid.Finished`, some of the grid's runs or all.
+    `finished` are some of the grid's runs or all.
     CondmixError where there are none, or where they were not asked for the same pictures.
     """
 

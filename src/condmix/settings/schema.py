@@ -326,7 +326,7 @@ class Train(Settings):
 
 
 class Prior(Settings):
-    """From a text's vector to a picture's (condmix.clip.shifted_diffusion); a profile whose `prior` is null has none."""
+    """From a text's vector to a picture's, condmix.clip.shifted_diffusion; a profile whose `prior` is null has none."""
 
     clusters: Annotated[int, Strict(), Field(ge=0, le=10**6)]  # whose means and sds are the start; 0: N(0, I)
     width: Annotated[int, Strict(), Field(gt=0, le=65536)]

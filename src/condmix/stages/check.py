@@ -1,6 +1,6 @@
 """Stage check: everything that can be known before the first stage works, so that none stops at it later.
 
-The settings themselves are checked wherever they are read (condmix.settings.load.load). Here what they name is opened: files
+The settings themselves are checked wherever they are read (condmix.settings.load). Here what they name is opened: files
 and folders by their checksums, open_clip's names, the networks that judge. data/params.ok says that all is well.
 """
 

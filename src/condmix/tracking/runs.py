@@ -1,8 +1,8 @@
 """What ran on what: the record of a training or an evaluation, environment facts, and the project's root.
 
 A tracked run writes what it logs to a journal, a folder in .checkpoints/tracking, and talks to no server or database.
-A process beside it (condmix.tracking.delivery) takes the journal to MLflow, so nothing that is wrong there can stop, slow or
-hang a training: it is said in one line, and the journal waits for `condmix tracking sync` or the next run.
+A process beside it (condmix.tracking.delivery) takes the journal to MLflow, so nothing that is wrong there can stop,
+slow or hang a training: it is said in one line, and the journal waits for `condmix tracking sync` or the next run.
 
 The trainer must run on machines without MLflow; there `track` says so once and records nothing, as it does,
 silently, with CONDMIX_TRACKING=off.
