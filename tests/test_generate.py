@@ -15,8 +15,8 @@ from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, save_prior
 from condmix.diffusion.model import Architecture, ConditionalModel, load_model, save_model
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders.clip_text import ClipText
-from condmix.sampling.generate import _caption_slots
 from condmix.sampling.sample import Sampling, grid, sample, sample_batches
+from condmix.settings.perspectives import caption_slots
 
 WORDS = {"caption_any": 16, "caption_2": 16, "image": 16, "caption_1": 16}  # not in the order of the numbers
 PICTURE = {"image": 16, "class": 3}
@@ -107,7 +107,7 @@ def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder):
 def test_captions_fill_the_true_slots_then_the_generated_ones_then_those_that_draw():
     model = ["generated_10", "mixed_any", "image", "caption_2", "caption_1_again", "generated_2", "caption_1"]
     order = ["caption_1", "caption_2", "generated_2", "generated_10", "mixed_any", "caption_1_again"]
-    assert _caption_slots(model) == order
+    assert caption_slots(model) == order
 
 
 def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(drawing, encoder):
@@ -126,7 +126,7 @@ def test_a_prior_gives_every_picture_a_vector_of_its_own(drawing, encoder):
     vectors["image"] = network.sample(vectors["image"], [0, 1], 3, 1.0)
     output = sheet("--variant", "class_v1", "--prompt", "red", "--prior")
     assert np.array_equal(output, drawn(drawing, "class_v1", (vectors, mask)))
-    assert "give a --prompt" in run("--variant", "class_v1", "--class", "round", "--prior").output
+    assert "give a prompt" in run("--variant", "class_v1", "--class", "round", "--prior").output
 
 
 def test_names_without_a_weight_share_the_scale(drawing, encoder):
@@ -155,14 +155,14 @@ def test_a_weight_for_a_perspective_that_the_model_lacks_is_refused(drawing, enc
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--weight", "caption_1"], 'NAME=NUMBER, as in caption_any=2, up to 1000; "caption_1" was given'),
+        (["--weight", "caption_1"], 'NAME=NUMBER, as in caption_1=2; "caption_1" was given'),
         (["--weight", "caption_1=nan"], '"caption_1=nan" was given'),
-        (["--weight", "captoin_1=2"], '--weight: no perspective "captoin_1"; found: caption_any'),
-        (["--weight", "caption_1=1e300"], '"caption_1=1e300" was given'),
+        (["--weight", "captoin_1=2"], 'weights: no perspective "captoin_1"; found: caption_any'),
+        (["--weight", "caption_1=1e300"], "caption_1=1e+300: give a number"),
         (["--weight", "image=2"], "no image was given"),
         (["--weight", "caption_1=2", "--weight", "caption_1=3"], "twice for caption_1"),
-        (["--interval", "0.8", "0.2"], "--interval 0.8 0.2: give two shares of the diffusion time"),
-        (["--negative", "a"] * 4, "--negative was given 4 times, but experiment has room for 3"),
+        (["--interval", "0.8", "0.2"], "interval 0.8 0.2: give two shares of the diffusion time"),
+        (["--negative", "a"] * 4, "4 negatives were given, but experiment has room for 3"),
     ],
 )
 def test_mistakes_are_said_in_one_sentence(drawing, given, says):
@@ -185,7 +185,7 @@ def undrawn(drawing, monkeypatch):
     def refuse(*_):
         raise AssertionError("drawn before all options were checked")
 
-    monkeypatch.setattr("condmix.sampling.generate.sample_batches", refuse)
+    monkeypatch.setattr("condmix.sampling.loaded.sample_batches", refuse)
     drawing.root.joinpath("folder.png").mkdir()
     return drawing
 
@@ -198,17 +198,19 @@ def undrawn(drawing, monkeypatch):
         (["--out", "params.yaml/x.png"], "params.yaml/x.png can't be written (File exists)"),
         (["--out", "x" * 300 + ".png"], "can't be written (File name too long)"),
         (["--out", "/proc/x.png"], "/proc/x.png can't be written"),
-        *((["--guidance", scale], f"--guidance {scale}: give a number") for scale in ("nan", "inf", "1e+39", "-1e+39")),
-        (["--interval", "nan", "1"], "--interval nan 1: give two shares"),
+        *((["--guidance", scale], f"guidance {scale}: give a number") for scale in ("nan", "inf", "1e+39", "-1e+39")),
+        (["--interval", "nan", "1"], "interval nan 1: give two shares"),
         (["--scale", "1000000"], "make a sheet 19,000,000 pixels wide, more than 16,383; lower --scale or --n"),
         (["--n", "1000000000"], "lower --scale or --n"),
-        (["--steps", "1001"], "--steps 1001: experiment was trained with 1000 times; give 1 to 1000"),
+        (["--steps", "1001"], "steps 1001: experiment was trained with 1000 times; give 1 to 1000"),
         (["--seed", str(2**32 - 1)], "below 2^32"),
         (["--variant", "judge"], '--variant: no variant "judge"; found: class_v1'),
         (["--variant", "../models/experiment"], '--variant: no variant "../models/experiment"'),
-        *(([option, " "], f"{option} was given no words") for option in ("--caption", "--negative", "--prompt")),
-        (["--caption", "caf\udce9"], "--caption 'caf\\udce9' is not valid text"),
-        (["--prior"], "--prior turns the words of --prompt"),
+        (["--caption", " "], "captions has no words"),
+        (["--negative", " "], "negatives has no words"),
+        (["--prompt", " "], "prompt has no words"),
+        (["--caption", "caf\udce9"], "captions 'caf\\udce9' is not valid text"),
+        (["--prior"], "prior turns the words of a prompt"),
     ],
 )
 def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says):

@@ -1,6 +1,28 @@
-"""condmix: image diffusion conditioned on several perspectives of one picture at once."""
+"""condmix: image diffusion conditioned on several perspectives of one picture at once.
 
+    import condmix
+    model = condmix.load("models/experiment")
+    pictures = model(captions=["a red ring", "navy backdrop"], n=4, guidance=2.0, seed=0)
+
+`load` and what it gives are condmix.sampling.loaded; that is imported when it is first used, for torch takes seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from condmix.sampling.loaded import LoadedModel, Request, load
+
+__all__ = ["CondmixError", "LoadedModel", "Request", "load", "shown"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LoadedModel", "Request", "load"):
+        return getattr(import_module("condmix.sampling.loaded"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class CondmixError(Exception):

@@ -10,6 +10,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -161,12 +162,13 @@ def summary() -> None:
 @click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")
 @click.option("--scale", type=click.IntRange(1), default=8, show_default=True, help="Enlargement of each pixel.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("grid.png"), show_default=True)
-def generate(**options: object) -> None:
+def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **request: Any) -> None:
     """Make pictures from any subset of a trained model's perspectives."""
     from condmix.sampling.generate import main as run
+    from condmix.sampling.generate import weights_of
 
-    run(_params(), **options)
-    click.echo(f"{options['n']} pictures in {options['out']}")
+    run(_params(), variant, {**request, "weights": weights_of(weights)}, scale, out)
+    click.echo(f"{request['n']} pictures in {out}")
 
 
 @main.command()

@@ -2,7 +2,8 @@
 
     class           its class
     image           the picture itself
-    pseudo          noise around the picture's vector in training, a caption when it is evaluated (condmix.clip.pseudo)
+    pseudo          noise around the picture's vector in training, a caption when it is evaluated (perturbed in
+                    condmix.training.batches)
     caption_k       its k-th caption
     caption_any     one of its captions, drawn anew at every training step; its first one when it is evaluated
     caption_any_j   another of them, so that caption_any ... caption_any_j are a random set of j different captions
@@ -23,7 +24,7 @@ All names with a number have both controls.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,14 @@ def known(captions: int, t5: bool = False, imported: Sequence[str] = (), generat
     families = ["caption_any", *(["mixed_any"] if generated else [])]
     drawn = [*families, *(f"{family}_{j}" for family in families for j in range(2, captions + 1))]
     return [*ALONE, *words, *drawn, *others, *controls]
+
+
+def caption_slots(names: Iterable[str]) -> list[str]:
+    """The perspectives that captions fill: caption_k by number, then generated_k, then the others in order."""
+    slots = [one for one in map(parse, names) if one is not None and one.kind in ("caption", "generated", "pseudo")]
+    numbered = [one for one in slots if one.name == f"{one.kind}_{one.number}"]
+    numbered.sort(key=lambda one: (one.kind, one.number))
+    return [one.name for one in (*numbered, *(one for one in slots if one not in numbered))]
 
 
 def another(count: int) -> Any:

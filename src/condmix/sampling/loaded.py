@@ -1,0 +1,266 @@
+"""A trained model in memory, ready to draw: what `condmix.load` gives.
+
+    model = condmix.load("models/experiment")
+    pictures = model(captions=["a red ring", "navy backdrop"], n=4, guidance=2.0, seed=0)  # four PIL pictures
+
+The command line goes through it too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from condmix import CondmixError
+from condmix.clip.shifted_diffusion import load_prior
+from condmix.data.captions import blank
+from condmix.diffusion.model import load_model
+from condmix.diffusion.schedule import Schedule
+from condmix.encoders import Encoder
+from condmix.files.pictures import read_picture
+from condmix.sampling.sample import Condition, Sampling, sample_batches
+from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
+from condmix.settings.load import load as load_params
+from condmix.settings.perspectives import caption_slots
+
+MOST_GUIDANCE = 1000
+Picture = Image.Image | np.ndarray | str | os.PathLike[str]
+
+
+class Request(TypedDict, total=False):
+    """What `LoadedModel` is asked for. Whatever is left out is absent: its source's learned null stands in.
+
+    With no source at all the pictures are unconditional.
+    """
+
+    captions: Sequence[str]  # for caption_1, caption_2, ... in order
+    image: Picture | None  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
+    prompt: str | None  # words in the image's place: their CLIP text vector instead of a picture's
+    prior: bool  # the trained prior turns the prompt's vector into one picture's vector per picture
+    class_name: str | None
+    negatives: Sequence[str]  # captions to steer away from, in the slots of `captions`
+    guidance: float | None  # s in uncond + s (cond - uncond); 1 is the plain conditional model; None: the project's
+    composed: bool  # guide by each source alone, with s shared among those given
+    weights: Mapping[str, float]  # {perspective: its own scale}; implies `composed`
+    interval: tuple[float, float] | None  # guide at these shares t / T of the diffusion time only; 1 is pure noise
+    sampler: str | None  # ddpm, ddim, dpmpp_2m; None: the project's
+    steps: int | None  # None: the project's
+    n: int  # how many pictures; 1 where it is left out
+    seed: int  # picture i is drawn from seed + i; 0 where it is left out
+
+
+class LoadedModel:
+    """A trained variant. Calling it draws pictures; weights are read once, encoders when first needed."""
+
+    def __init__(self, folder: Path, params: Params, device: str | torch.device | None = None):
+        """`folder` holds model.safetensors and model.json; `params` say where CLIP and prior lie, and the defaults."""
+        self.model, self.card = load_model(folder)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model.to(self.device)
+        self._params = params
+        self._encoders: dict[str, Encoder] = {}
+
+    @property
+    def perspectives(self) -> list[str]:
+        """The names of what the model sees of a picture, such as caption_1, image or class."""
+        return list(self.model.architecture.perspectives)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The values of `class_name`."""
+        return list(self.card["class_names"])
+
+    @property
+    def size(self) -> int:
+        """The pictures' side in pixels."""
+        return self.model.architecture.image_size
+
+    def __call__(self, **request: Unpack[Request]) -> list[Image.Image]:
+        """PIL pictures, one per seed; the keywords are those of `Request`.
+
+        A picture depends on its condition and seed alone, not on how many are drawn with it (up to rounding).
+        CondmixError, before anything is drawn, for a value that can't be meant so.
+        """
+        return [Image.fromarray(pixels) for pixels in self.draw(**request)]
+
+    def draw(self, **request: Unpack[Request]) -> np.ndarray:
+        """The same as one array (n, S, S, 3) uint8."""
+        known = Request.__annotations__
+        for name in request:
+            if name not in known:
+                raise CondmixError(unknown("keyword", name, list(known)))
+        n, seed = request.get("n", 1), request.get("seed", 0)
+        if n < 1 or seed < 0 or seed + n > 2**32:
+            raise CondmixError(f"seed {seed} and n {n}: pictures use seed + 0 ... seed + n - 1, from 0 and below 2^32")
+        _check_words(request)
+        sampling = self._sampling(request)
+        given, unwanted = self._given(request), self._negative(request.get("negatives", ()))
+        _check_weights(request.get("weights", {}), self.perspectives, given)
+        vectors, mask = self._repeated(given, n)
+        if request.get("prior"):
+            if request.get("prompt") is None:
+                raise CondmixError("prior turns the words of a prompt into pictures' vectors; give a prompt")
+            prior = load_prior(self._params.paths.prior, self.card["encoder"])
+            vectors["image"] = prior.sample(vectors["image"], range(seed, seed + n))
+        negative = self._repeated(unwanted, n) if unwanted else None
+        seeds, size = range(seed, seed + n), self._params.evaluate.batch_size
+        batches = sample_batches(self.model, sampling, vectors, mask, seeds, size, negative)
+        return torch.cat([batch.cpu() for batch in batches]).numpy()
+
+    def _sampling(self, request: Request) -> Sampling:
+        guidance, interval = request.get("guidance"), request.get("interval")
+        sampler = request.get("sampler") or self._params.evaluate.sampler
+        times, steps = self.card["diffusion.steps"], request.get("steps") or self._params.evaluate.steps
+        if sampler not in plugins("samplers"):
+            raise CondmixError(unknown("sampler", sampler, plugins("samplers")))
+        if guidance is not None and not abs(guidance) <= MOST_GUIDANCE:
+            raise CondmixError(f"guidance {guidance}: give a number from {-MOST_GUIDANCE} to {MOST_GUIDANCE}")
+        if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+            raise CondmixError(
+                f"interval {interval[0]:g} {interval[1]:g}: give two shares of the diffusion time, 0 <= low < high <= 1"
+            )
+        if not 1 <= steps <= times:
+            variant = self.card["variant"]
+            raise CondmixError(f"steps {steps}: {variant} was trained with {times} times; give 1 to {times}")
+        return Sampling(
+            Schedule(self.card["diffusion.schedule"], times),
+            self.card["diffusion.prediction"],
+            sampler,
+            steps,
+            self._params.guidance if guidance is None else guidance,
+            request.get("weights") or None,
+            request.get("composed", False),
+            interval,
+        )
+
+    def _given(self, request: Request) -> dict[str, tuple[str, Any]]:
+        """{perspective: (encoder, content)} of what was given; CondmixError for what this model does not see."""
+        variant, seen = self.card["variant"], ", ".join(self.perspectives)
+        captions, image, prompt = request.get("captions", ()), request.get("image"), request.get("prompt")
+        if image is not None and prompt is not None:
+            raise CondmixError("image and prompt stand in the same place; give one of them")
+        slots = caption_slots(self.perspectives)
+        if len(captions) > len(slots):
+            raise CondmixError(
+                f"{len(captions)} captions were given, but {variant} sees {len(slots)} (its perspectives are {seen})"
+            )
+        given: dict[str, tuple[str, Any]] = {
+            name: ("clip_text", caption) for name, caption in zip(slots, captions, strict=False)
+        }
+        for name, encoder, content, keyword in (
+            ("image", "clip_image", None if image is None else _pixels(image), "image"),
+            ("image", "clip_text", prompt, "prompt"),
+            ("class", "class_label", request.get("class_name"), "class"),
+        ):
+            if content is None:
+                continue
+            if name not in self.perspectives:
+                raise CondmixError(f"{keyword}: {variant} does not see {name}; its perspectives are {seen}")
+            given[name] = (encoder, content)
+        return given
+
+    def _negative(self, captions: Sequence[str]) -> dict[str, tuple[str, Any]]:
+        """{perspective: (encoder, caption)}: in the slots for captions or, where there are none, the image's place."""
+        places = caption_slots(self.perspectives) or [name for name in self.perspectives if name == "image"]
+        if len(captions) > len(places):
+            raise CondmixError(
+                f"{len(captions)} negatives were given, but {self.card['variant']} has room for {len(places)} of them "
+                f"(its perspectives are {', '.join(self.perspectives)})"
+            )
+        return {name: ("clip_text", caption) for name, caption in zip(places, captions, strict=False)}
+
+    def _repeated(self, given: Mapping[str, tuple[str, Any]], n: int) -> Condition:
+        """Vectors {perspective: (n, d_p)} and mask (n, P): n equal rows; absent perspectives are zeros, masked."""
+        widths = self.model.architecture.perspectives
+        vectors = {name: torch.zeros(1, width) for name, width in widths.items()}
+        vectors |= {name: self._encode(*source) for name, source in given.items()}
+        mask = torch.tensor([[name in given for name in widths]])
+        return {name: row.expand(n, -1) for name, row in vectors.items()}, mask.expand(n, -1)
+
+    def _encode(self, kind: str, content: Any) -> Tensor:
+        """The vector (1, d_p) of one picture, text or class name."""
+        clip = self._params.paths.clip
+        if kind not in self._encoders:
+            encoder = plugin("encoders", kind).open(clip, self.class_names)
+            if encoder.reads != "labels" and encoder.id != self.card["encoder"]:
+                raise CondmixError(
+                    f"{self.card['variant']} was trained on vectors of {self.card['encoder']}, but {clip} holds "
+                    f"{encoder.id}: run dvc repro, or check out the CLIP that belongs to the model"
+                )
+            self._encoders[kind] = encoder
+        if self._encoders[kind].reads == "labels":
+            if content not in self.class_names:
+                raise CondmixError(unknown("class", content, self.class_names))
+            content = self.class_names.index(content)
+        return self._encoders[kind].encode([content])
+
+
+def load(model: str | os.PathLike[str], device: str | torch.device | None = None) -> LoadedModel:
+    """The trained model in a folder such as "models/experiment", or of a variant's name in the current project.
+
+    The folder's project (its params.yaml two levels up) says where the CLIP lies and what the defaults are. `device`
+    is a GPU if there is one. CondmixError where the folder holds no whole model.
+    """
+    if isinstance(model, str) and model in VARIANTS:
+        folder, root = None, Path()
+    else:
+        folder = Path(model)
+        root = folder.absolute().parent.parent
+        if not (root / "params.yaml").is_file():
+            raise CondmixError(
+                f"{folder} lies in no condmix project ({root} has no params.yaml): give a folder models/<variant> of "
+                f"one, or, inside it, a variant ({', '.join(VARIANTS)})"
+            )
+    params = load_params(root)
+    return LoadedModel(folder or params.paths.model(str(model)), params, device)
+
+
+def _pixels(image: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        return read_picture(Path(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise CondmixError(f"image has shape {image.shape} and type {image.dtype}: give (H, W, 3) uint8 RGB")
+    return image
+
+
+def _check_words(request: Request) -> None:
+    """Words that CLIP can read: training never sees an empty caption."""
+    for keyword, several in (("captions", True), ("prompt", False), ("negatives", True)):
+        value: Any = request.get(keyword)
+        if several and isinstance(value, str):
+            raise CondmixError(f"{keyword} is a list of texts; give [{value!r}]")
+        for text in (value or ()) if several else (value,):
+            if text is None:
+                continue
+            if blank(text):
+                raise CondmixError(f"{keyword} has no words; leave it out for an unconditional picture")
+            if not _is_unicode(text):
+                raise CondmixError(f"{keyword} {text!r} is not valid text; give it in the terminal's encoding")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        return False
+
+
+def _check_weights(weights: Mapping[str, float], perspectives: Collection[str], given: Mapping[str, Any]) -> None:
+    """CondmixError for a weight that has nothing to weigh."""
+    for name, weight in weights.items():
+        if name not in perspectives:
+            raise CondmixError(unknown("perspective", name, list(perspectives), "weights"))
+        if not abs(weight) <= MOST_GUIDANCE:
+            raise CondmixError(f"weights: {name}={weight:g}: give a number from {-MOST_GUIDANCE} to {MOST_GUIDANCE}")
+        if name not in given:
+            raise CondmixError(f"weights: no {name} was given, so there is nothing to weigh")

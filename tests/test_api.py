@@ -1,0 +1,70 @@
+"""`condmix.load`: what the command line draws, as PIL pictures, with weights and encoders read once."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import condmix
+from condmix import CondmixError
+
+
+def test_pictures_are_those_of_the_command_line_whatever_is_drawn_beside_them(drawing, sheet):
+    model = condmix.load("experiment")
+    pictures = model(captions=["red", "left"], n=3, seed=5, steps=5)
+    assert [picture.size for picture in pictures] == [(8, 8)] * 3
+    output = sheet("--caption", "red", "--caption", "left", "--seed", "6")  # two pictures, seeds 6 and 7
+    for picture, left in zip(pictures[1:], (1, 10), strict=True):
+        difference = np.asarray(picture).astype(int) - output[1:9, left : left + 8]
+        assert abs(difference).max() <= 1  # batches of other sizes are rounded differently
+
+
+def test_a_picture_may_be_a_file_an_array_or_of_pil(drawing):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save("seen.png")
+    model = condmix.load(drawing.root / "models" / "class_v1")
+    drawn = [model.draw(image=one, steps=3) for one in ("seen.png", pixels, Image.fromarray(pixels))]
+    assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[0], drawn[2])
+    assert not np.array_equal(drawn[0], model.draw(steps=3))
+
+
+def test_encoders_are_opened_once(drawing, monkeypatch):
+    from condmix.encoders.clip_text import ClipText
+
+    opened = []
+    whole = ClipText.open.__func__
+    monkeypatch.setattr(ClipText, "open", classmethod(lambda cls, *given: opened.append(1) or whole(cls, *given)))
+    model = condmix.load("experiment")
+    for caption in ("red", "blue"):
+        model(captions=[caption, "left"], steps=1)
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"caption": ["red"]}, 'no keyword "caption"; found: .*did you mean "captions"'),
+        ({"captions": "red"}, r"captions is a list of texts; give \['red'\]"),
+        ({"image": np.zeros((3, 8, 8))}, r"image has shape \(3, 8, 8\) and type float64: give \(H, W, 3\) uint8 RGB"),
+        ({"n": 0}, "seed 0 and n 0: pictures use"),
+        ({"seed": 2**32}, "below 2\\^32"),
+        ({"weights": {"caption_1": float("nan")}, "captions": ["red"]}, "weights: caption_1=nan: give a number"),
+        ({"class_name": "round"}, "class: experiment does not see class"),
+        ({"sampler": "eular"}, 'no sampler "eular"'),
+    ],
+)
+def test_a_request_that_cannot_be_meant_so_is_one_sentence(drawing, request_, says):
+    with pytest.raises(CondmixError, match=says):
+        condmix.load("experiment")(**request_)
+
+
+def test_a_folder_outside_of_a_project_is_refused(tmp_path):
+    with pytest.raises(CondmixError, match="lies in no condmix project"):
+        condmix.load(tmp_path / "models" / "experiment")
+
+
+def test_importing_condmix_imports_neither_torch_nor_pydantic():
+    code = "import sys, condmix; print([name for name in ('torch', 'pydantic', 'numpy') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
