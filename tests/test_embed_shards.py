@@ -87,7 +87,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from clip_helpers import colour_params
-from condmix import embed
+from condmix.stages import embed
 from test_embed_shards import demo_params
 
 torch.set_num_threads(1)

@@ -355,7 +355,7 @@ def test_a_disk_that_fills_up_on_the_way(part, monkeypatch):
         def write(self, chunk):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch, "open", lambda *arguments: Full(), raising=False)
+    monkeypatch.setattr(transfer, "open", lambda *arguments: Full(), raising=False)
     with pytest.raises(CondmixError, match="the disk is full"):
         transfer.append(part, 0, 10, hashlib.sha256(), [b"abc"])
 

@@ -36,16 +36,16 @@ B, SIZE = 4, 8
 
 # Where a step sends something to the GPU, and why it cannot lie there already. Nothing waits for the GPU.
 SAMPLING = {
-    "sample._embed.<dictcomp>": "the conditions of this batch of pictures",
-    "guidance._beside": "their masks and weights, and at each step the time",
+    "sampling.sample._embed.<dictcomp>": "the conditions of this batch of pictures",
+    "diffusion.guidance._beside": "their masks and weights, and at each step the time",
     "samplers.__init__.SampleNoise.__call__": "noise is drawn on the CPU, so that a seed means one picture everywhere",
-    "diffusion.Schedule._at": "the table of the schedule, once",
+    "diffusion.schedule.Schedule._at": "the table of the schedule, once",
 }
 TRAINING = {
-    "train.Trainer.batch": "the pictures of this batch",
-    "packed.Packed.batch": "which of their perspectives are there",
-    "packed.Packed.batch.<dictcomp>": "and their vectors",
-    "diffusion.Schedule._at": "the table of the schedule, once",
+    "training.trainer.Trainer.batch": "the pictures of this batch",
+    "data.packed.Packed.batch": "which of their perspectives are there",
+    "data.packed.Packed.batch.<dictcomp>": "and their vectors",
+    "diffusion.schedule.Schedule._at": "the table of the schedule, once",
 }
 
 
@@ -241,7 +241,7 @@ def test_the_judge_trains_there(gpu, monkeypatch):
         gpu.waits.clear()
         order = judge.shuffled((targets >= 0).any(1), 8, torch.Generator())
         judge.fit(one, images, targets, order, steps=3, lr=1e-3)
-    assert gpu.waits.keys() == {"losses.Losses.read"}
+    assert gpu.waits.keys() == {"training.losses.Losses.read"}
 
 
 def test_the_clip_trains_there(gpu, monkeypatch):
@@ -255,7 +255,7 @@ def test_the_clip_trains_there(gpu, monkeypatch):
             gpu.waits.clear()
             fill_gradients(monkeypatch, model)
             contrastive.train_clip(on("cuda"), model, tokenizer, pixels, [["a dog", "red"]] * 16, recipe, seed=0)
-        assert gpu.waits.pop("losses.Losses.read") > 0
+        assert gpu.waits.pop("training.losses.Losses.read") > 0
         waits.append(dict(gpu.waits))
     assert waits[0] == waits[1]  # all of them before the first step
 
@@ -277,7 +277,7 @@ def test_judges_look_there(gpu, name):
 
 def test_clips_towers_look_there(gpu, tmp_path, monkeypatch):
     save_tiny_clip(tmp_path)
-    monkeypatch.setattr("condmix.encoders.check_finite", lambda *_: None)  # fake weights have no values
+    monkeypatch.setattr("condmix.clip.folder.check_finite", lambda *_: None)  # fake weights have no values
     images = torch.randint(256, (B, 20, 20, 3), dtype=torch.uint8)
     with gpu:
         vectors = [

@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,7 +131,7 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
     here = ["condmix", *path.relative_to(package).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names, found = [], set()
-    for node in ast.walk(tree):
+    for node in _run_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -146,6 +146,14 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
     for name in names:
         found |= _modules(name, package)
     return sorted(found - {path.relative_to(package).as_posix()})
+
+
+def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All of a syntax tree but what stands under `if TYPE_CHECKING`, which is never run."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING"):
+            yield from _run_nodes(child)
 
 
 def _plugins(call: ast.Call) -> set[str]:
