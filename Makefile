@@ -24,10 +24,13 @@ test-slow: setup
 
 # What condmix answers to thousands of malformed inputs; ARGS='--area models --every 10' for some of them.
 malformed: setup
-	PYTHONPATH=src:tests python -m malformed $(ARGS)
+	PYTHONPATH=src:tests/support python -m malformed $(ARGS)
 
 lint: setup
 	ruff check .
+	ruff format --check .
+	lint-imports
+	python -m condmix.pipeline --check
 
 setup: $(VENV)/.installed
 

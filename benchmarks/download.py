@@ -2,7 +2,8 @@
 
     python benchmarks/download.py --n 20000 --kills 2
 
-The server (tests/misbehaving.py) is on loopback, so the rate says what our side costs and nothing about the web. Peak
+The server (tests/support/misbehaving.py) is on loopback, so the rate says what our side costs and nothing about the
+web. Peak
 memory is the largest resident set seen of any of the processes, polled from /proc; Linux only.
 """
 

@@ -1,0 +1,330 @@
+"""The page of a grid finds planted differences, finds none where there is none, and never ranks an oracle."""
+
+import csv
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condmix import CondmixError
+from condmix.experiments.findings import Evidence, write_tables
+from condmix.reporting.grid_page import changed_rows, machines, write_page
+from html_page import Page
+
+NAMES = ("shape", "colour", "size", "position", "background")
+N, SHOWN, SIDE = 150, 10, 16
+EXPERIMENTS = {
+    "one_caption": ("one caption", ["caption_1"], "concat", None),
+    "two_captions_concat": ("two captions", ["caption_1", "caption_2"], "concat", None),
+    "two_captions_mean": ("two captions", ["caption_1", "caption_2"], "mean", None),
+    "caption_image": ("a caption and the picture", ["caption_1", "image"], "concat", None),
+    "same_twice": ("the same <caption> twice", ["caption_1", "caption_1_again"], "concat", "does a second view help?"),
+}  # fmt: skip
+CHANCE = {"one_caption": 0.70, "two_captions_concat": 0.82, "two_captions_mean": 0.70, "caption_image": 0.71,
+          "same_twice": 0.70}  # fmt: skip
+
+
+def make_grid(seeds=(0, 1, 2), names=tuple(EXPERIMENTS), **changes):
+    made = {
+        name: SimpleNamespace(says=says, perspectives=tuple(p), fusion=fusion, against=None, control=control)
+        for name, (says, p, fusion, control) in EXPERIMENTS.items()
+        if name in names
+    }
+    for name, fields in changes.items():
+        vars(made[name]).update(fields)
+    return SimpleNamespace(name="tiny", profile="demo", seeds=tuple(seeds), baseline="one_caption", experiments=made)
+
+
+def metrics_of(name, seed, right, perspectives, fusion, condition):
+    """metrics/experiment.json of a run whose pictures are right as `right` says."""
+    share, bump = float(right.mean()), 0.01 * seed
+    facts = {
+        "variant": "experiment", "profile": "demo", "fusion": fusion, "perspectives": perspectives,
+        "condition": condition, "guidance": 3.0, "sampler": "dpmpp_2m", "steps": 10, "n": N, "seed": seed,
+        "split": "test", "features": ["judge", "clip"], "ema": 0.995, "commit": "abc123",
+        "reference": {"split": "test", "n": 2000}, "scene_accuracy": share, "attribute_accuracy_mean": share + 0.1,
+        "fd_judge": 20 * (1 - share) + bump, "fd_judge_interval": [3.0, 4.5], "kid_judge": 0.0123 + bump,
+        "precision_judge": 0.71, "recall_judge": 0.52, "fd_clip": 40.0 + bump, "mmd_clip": 1.23,
+        "nearest_training": {"median": 0.11 + bump, "least": 0.04},
+        "attribute_accuracy_by_caption": {
+            group: {a: min(1, max(0, share + 0.02 * i - 0.2 * k)) for i, a in enumerate(NAMES)}
+            for k, group in enumerate(("caption_1 only", "caption_2 only", "both", "neither"))
+        },
+        "sweep": [{"guidance": s, "n": 50, "attribute_accuracy_mean": share + 0.02 * s, "fd_judge": 9 + s - share,
+                   "scene_accuracy": share - 0.1 / s} for s in (1.0, 2.0, 3.0, 5.0)],
+        "best_guidance": {"scene_accuracy": 3.0 + (seed == 1), "fd_judge": 1.0},
+        "without": {
+            p: {"scene_accuracy": share - 0.05, "fd_judge": 9.0, "n": N, "guidance": 3.0} for p in perspectives
+        },
+        "wrong": {
+            p: {"scene_accuracy": share - 0.25, "fd_judge": 11.0, "n": N, "guidance": 3.0} for p in perspectives
+        },
+        "shuffled": {"scene_accuracy": 0.31, "fd_judge": 5.0, "n": 50, "guidance": 3.0},
+    }  # fmt: skip
+    if condition == "prompt":
+        facts["oracle"] = {"condition": "oracle", "scene_accuracy": 0.987, "fd_judge": 0.321, "guidance": 3.0, "n": N}
+    return facts
+
+
+def finished_run(root, name, seed, chance=None, condition=None, ids=None):
+    """One run whose attributes are right with a probability that depends on the experiment and on the picture."""
+    _, perspectives, fusion, _ = EXPERIMENTS[name]
+    condition = condition or ("prompt" if "image" in perspectives else "captions")
+    hard = np.random.default_rng(0).normal(0, 0.1, (N, 1))  # the same pictures are hard for all
+    random = np.random.default_rng([seed, sorted(EXPERIMENTS).index(name)])
+    right = random.random((N, 5)) < (CHANCE[name] if chance is None else chance) + hard
+    folder = root / f"{name}-{seed}"
+    folder.mkdir(parents=True)
+    mentions = np.random.default_rng(1).random((N, 5, 5)) < 0.6
+    ids = np.arange(100, 100 + N) if ids is None else ids
+    arrays = {"ids": ids, "right": right, "named": mentions[:, 0], "mentions": mentions, "attribute_names": NAMES}
+    blind, misled = right.copy(), right.copy()
+    blind[:, 0] = misled[:, :3] = False  # what it gets wrong without its first caption, and with another picture's
+    arrays |= {"right without caption_1": blind, "right wrong caption_1": misled, "right shuffled": right[:50] & False}
+    np.savez(folder / "pictures.npz", **arrays)
+    facts = metrics_of(name, seed, right, perspectives, fusion, condition)
+    captions = ["a big red ring", "a <b>thing</b> in the upper left", "navy backdrop", "a ring & more", "large"]
+    samples = [
+        {"id": 100 + i, "captions": captions, "condition_captions": captions[: len(perspectives)], "class": "ring",
+         "seed": 7 + seed} for i in range(SHOWN)
+    ]  # fmt: skip
+    details = {"metrics": facts, "card": {"parameters": 1_200_707, "images_seen": 11_200, "seconds": 73.2}}
+    (folder / "details.json").write_text(json.dumps({**details, "samples": samples}))
+    for kind in ["real", condition, *(["oracle"] if "oracle" in facts else [])]:
+        shade = {"real": 30, "oracle": 200}.get(kind, 60 + 10 * sorted(EXPERIMENTS).index(name))
+        np.save(folder / f"{kind}.npy", np.full((SHOWN, SIDE, SIDE, 3), shade, np.uint8))
+    return SimpleNamespace(experiment=name, seed=seed, metrics=facts, folder=folder)
+
+
+def all_runs(root, grid):
+    return [finished_run(root, name, seed) for name in grid.experiments for seed in grid.seeds]
+
+
+def rendered(tmp_path, grid, runs):
+    evidence = Evidence(grid, runs)
+    write_tables(evidence, tmp_path / "out")
+    write_page(evidence, tmp_path / "out")
+    return (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_planted_difference_is_found_and_none_where_there_is_none(tmp_path):
+    grid = make_grid()
+    page = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid)))
+    summary = {row["experiment"]: row for row in rows_of(tmp_path / "out" / "summary.csv")}
+    best = summary["two_captions_concat"]
+    assert best["scene_verdict"] == "better" and best["rank"] == "1"
+    assert float(best["scene_difference_low"]) < 0.12 < float(best["scene_difference_high"])
+    assert summary["two_captions_mean"]["scene_verdict"] == "no difference found"
+    assert summary["one_caption"]["scene_verdict"] == ""
+    answer = " ".join(page.text["answer"].split())
+    assert re.search(r"With two captions \(concat\), the pictures show 1\d\.\d points more of the scene", answer)
+    assert f"3 seeds × {N} conditions" in answer and "8 comparisons were made" in answer
+    assert "1. two captions concat" in page.text["ranking"]
+
+
+def test_p_values_are_adjusted_together(tmp_path):
+    grid = make_grid()
+    rendered(tmp_path, grid, all_runs(tmp_path, grid))
+    comparisons = json.loads((tmp_path / "out" / "results.json").read_text())["comparisons"]
+    smallest = min(comparisons, key=lambda c: c["p"])
+    assert len(comparisons) == 8 and smallest["adjusted_p"] == pytest.approx(8 * smallest["p"])
+
+
+def test_the_first_caption_asks_all_experiments_the_same(tmp_path):
+    grid = make_grid(seeds=[0])
+    runs = all_runs(tmp_path, grid)
+    evidence = Evidence(grid, runs)
+    with np.load(runs[1].folder / "pictures.npz") as file:
+        right, first = file["right"], file["mentions"][:, 0]
+    shares = [right[i, first[i]].mean() for i in range(N) if first[i].any()]
+    assert evidence.share("two_captions_concat", "first_caption") == pytest.approx(np.mean(shares))
+
+
+def test_oracles_and_controls_are_never_ranked(tmp_path):
+    grid = make_grid()
+    runs = [run for run in all_runs(tmp_path / "a", grid) if run.experiment != "caption_image"]
+    runs += [finished_run(tmp_path / "b", "caption_image", s, chance=0.99, condition="oracle") for s in grid.seeds]
+    page = Page(rendered(tmp_path, grid, runs))
+    assert "caption image" in page.text["oracle"] and "caption image" not in page.text["ranking"]
+    assert re.search(r"(?<!\d\. )same twice", page.text["ranking"]) and "not ranked" in page.text["ranking"]
+    assert not re.search(r"\d\. same twice", page.text["ranking"])
+    summary = {row["experiment"]: row for row in rows_of(tmp_path / "out" / "summary.csv")}
+    assert summary["caption_image"]["rank"] == summary["same_twice"]["rank"] == ""
+    assert "scene_verdict" in summary["caption_image"] and summary["caption_image"]["scene_verdict"] == ""
+    assert not any("caption_image" in (t.experiment, t.against) for t in Evidence(grid, runs).tests)
+
+
+def test_an_oracle_row_beside_a_prompt_stands_apart_too(tmp_path):
+    grid = make_grid()
+    page = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid)))
+    assert "98.7%" in page.text["oracle"] and "98.7%" not in page.text["ranking"]
+    assert "caption image" in page.text["ranking"]
+
+
+def test_controls_are_answered_in_a_sentence(tmp_path):
+    grid = make_grid(same_twice={"against": "two_captions_concat"})
+    text = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid))).text["controls"]
+    assert "same twice: does a second view help?" in text
+    assert re.search(r"points less of\s+the scene than with two captions \(concat\)", text)
+
+
+def test_a_partial_grid_says_what_is_missing_and_pairs_what_is_there(tmp_path):
+    grid = make_grid()
+    gone = {("two_captions_concat", 2), ("two_captions_mean", 0), ("two_captions_mean", 1), ("two_captions_mean", 2)}
+    runs = [run for run in all_runs(tmp_path, grid) if (run.experiment, run.seed) not in gone]
+    text = " ".join(Page(rendered(tmp_path, grid, runs)).text[""].split())
+    assert "11 of 15 training runs finished" in text
+    assert "two captions concat (seed 2), two captions mean (seeds 0, 1, 2)." in text
+    test = Evidence(grid, runs).test("two_captions_concat", "scene")
+    assert test.result.seeds == 2
+    listed = json.loads((tmp_path / "out" / "results.json").read_text())["missing"]
+    assert {(m["experiment"], m["seed"]) for m in listed} == gone
+
+
+def test_without_the_baseline_nothing_is_compared(tmp_path):
+    grid = make_grid()
+    runs = [run for run in all_runs(tmp_path, grid) if run.experiment != "one_caption"]
+    assert "Nothing can be compared yet" in rendered(tmp_path, grid, runs)
+
+
+def test_one_seed_is_said_to_be_one(tmp_path):
+    grid = make_grid(seeds=[4])
+    page = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid)))
+    assert "conditions only, as there is one seed" in " ".join(page.text["ranking"].split())
+    assert "1 seed × 150 conditions" in page.text["answer"] and "there is one seed" in page.text["limits"]
+
+
+def test_photographs_are_judged_by_captions_that_no_experiment_was_told(tmp_path):
+    """No attributes, no classes: two captions make the pictures fit the others better, a second one is just told."""
+    grid = make_grid(names=("one_caption", "two_captions_concat", "two_captions_mean"))
+    runs = all_runs(tmp_path, grid)
+    hard = np.random.default_rng(0).normal(0, 0.1, (N, 1))
+    for run in runs:
+        random = np.random.default_rng([run.seed, sorted(EXPERIMENTS).index(run.experiment)])
+        gain = 0.2 * (run.experiment == "two_captions_concat")
+        ranks = np.clip(0.6 + gain + hard + random.normal(0, 0.1, (N, 5)), 0, 1)
+        told = np.zeros((N, 5), bool)
+        told[:, : len(EXPERIMENTS[run.experiment][1])] = True
+        ranks[:, 0], ranks[told] = np.nan, 1.0  # what was told would be a cheap success; some lack a caption
+        nothing = np.zeros((N, 0), bool)
+        arrays = {"right": nothing, "mentions": nothing[:, :, None], "attribute_names": np.array([], str)}
+        np.savez(run.folder / "pictures.npz", ids=np.arange(N), caption_ranks=ranks, told=told, **arrays)
+        run.metrics.update({"features": ["inception"], "fid": 12.5})
+        for key in [key for key in run.metrics if key.startswith(("attribute", "scene", "fd_", "kid"))]:
+            del run.metrics[key]
+    evidence = Evidence(grid, runs)
+    assert evidence.questions == ["held_out"] and evidence.distance == "fid"
+    assert [name for _, name in evidence.ranked()][0] == "two_captions_concat"
+    test = evidence.test("two_captions_concat", "held_out")
+    assert test.verdict == "better" and test.result.difference == pytest.approx(0.2, abs=0.02)
+    assert evidence.test("two_captions_mean", "held_out").verdict == "no difference found"
+    page = rendered(tmp_path, grid, runs)
+    assert "captions that no experiment was told" in page and "first caption</th>" not in page
+
+
+def test_the_page_says_which_runs_were_made_under_other_conditions(tmp_path):
+    grid = make_grid(names=("one_caption", "two_captions_concat"))
+    runs = all_runs(tmp_path, grid)
+    environment = {"cpu": "a processor", "precision": "fp32", "threads": 2, "processes": 1, "torch": "2.15.0"}
+    for run in runs:
+        other = (run.experiment, run.seed) == ("one_caption", 1)
+        set_environment(run, {**environment, **({"precision": "bf16"} if other else {})})
+    found = dict(machines(Evidence(grid, runs)))
+    assert found["arithmetic, training"] == "bf16 in one caption (seed 1); fp32 in the others"
+    assert found["processor, training"] == "a processor" and found["threads of each process, training"] == "2"
+    assert "bf16 in one caption (seed 1)" in Page(rendered(tmp_path, grid, runs)).text["conditions"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [run["environment"]["precision"] for run in results["runs"]].count("bf16") == 1
+
+
+def set_environment(run, environment):
+    path = run.folder / "details.json"
+    details = json.loads(path.read_text())
+    details["card"]["environment"] = environment
+    path.write_text(json.dumps(details))
+
+
+def test_absent_measures_are_dashes(tmp_path):
+    grid = make_grid(names=("one_caption", "two_captions_concat"))
+    runs = all_runs(tmp_path, grid)
+    kept = ("condition", "seed", "fusion", "perspectives")
+    for run in runs:
+        run.metrics = {key: run.metrics[key] for key in kept}
+    page = Page(rendered(tmp_path, grid, runs))
+    assert "–" in page.text["ranking"] and "two captions concat" in page.text["ranking"]
+    assert not {"matrix", "guidance", "changed", "distances", "oracle"} & set(page.text)
+
+
+def test_pictures_of_one_scene_and_seed_stand_side_by_side(tmp_path):
+    grid = make_grid()
+    page = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid)))
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert alts[:7] == ["real picture 100", "one caption", "two captions concat", "two captions mean", "caption image",
+                        "same twice", "caption image oracle"]  # fmt: skip
+    assert len(alts) == 8 * 7
+    sheet = np.asarray(Image.open(tmp_path / "out" / "pictures.png"))
+    assert sheet.shape == (8 * 18 * 4, 7 * 18 * 4, 3)
+    assert sheet[40, 40, 0] == 30 and sheet[40, 6 * 72 + 40, 0] == 200
+
+
+def test_the_page_loads_nothing_and_escapes_what_it_is_given(tmp_path):
+    grid = make_grid()
+    html = rendered(tmp_path, grid, all_runs(tmp_path, grid))
+    assert not re.search(r"https?://|//[a-z]|@import|url\(|<script", re.sub(r'"data:[^"]*"', "", html))
+    assert "<b>thing" not in html and "same <caption>" not in html
+    assert any("a <b>thing</b>" in caption for caption in Page(html).captions)
+
+
+def test_guidance_is_averaged_over_seeds(tmp_path):
+    grid = make_grid()
+    runs = all_runs(tmp_path, grid)
+    rendered(tmp_path, grid, runs)
+    rows = rows_of(tmp_path / "out" / "guidance.csv")
+    assert len(rows) == 5 * 4
+    row = next(r for r in rows if r["experiment"] == "one_caption" and float(r["guidance"]) == 2)
+    mean = np.mean([run.metrics["sweep"][1]["scene_accuracy"] for run in runs if run.experiment == "one_caption"])
+    assert float(row["scene_accuracy"]) == pytest.approx(mean) and row["seeds"] == "3"
+
+
+def test_what_a_perspective_left_out_or_wrong_costs_is_told_for_the_same_pictures_only(tmp_path):
+    grid = make_grid(seeds=[0], names=("one_caption",))
+    (run,) = all_runs(tmp_path, grid)
+    left_out, wrong, shuffled = changed_rows(Evidence(grid, [run]))
+    assert (left_out["what"], wrong["what"]) == ("without caption_1", "another picture's caption_1")
+    with np.load(run.folder / "pictures.npz") as file:
+        right = file["right"]
+    lost = right[:, 0].sum() / right.size, right[:, :3].sum() / right.size, right[:50].mean()
+    for row, share in zip((left_out, wrong, shuffled), lost, strict=True):
+        difference, interval = row["points"]
+        assert difference == f"−{100 * share:.1f}" and " to " in interval
+    assert float(left_out["distance"].replace("−", "-")) == pytest.approx(9.0 - run.metrics["fd_judge"], abs=0.01)
+    swept = run.metrics["sweep"][2]  # the same 50 pictures at the same guidance
+    assert shuffled["share"] == "31.0%"
+    assert float(shuffled["distance"].replace("−", "-")) == pytest.approx(5.0 - swept["fd_judge"], abs=0.01)
+    run.metrics["shuffled"]["n"] = 20
+    assert list(changed_rows(Evidence(grid, [run])))[-1]["distance"] == "–"
+
+
+def test_runs_that_do_not_belong_together_are_refused(tmp_path):
+    grid = make_grid(seeds=[0, 1])
+    run = finished_run(tmp_path, "one_caption", 0)
+    other = finished_run(tmp_path, "one_caption", 1, ids=np.arange(N))
+    with pytest.raises(CondmixError, match="asked for different pictures"):
+        Evidence(grid, [run, other])
+    with pytest.raises(CondmixError, match="given twice"):
+        Evidence(grid, [run, run])
+    with pytest.raises(CondmixError, match='"one_caption" with seed 7 does not belong to the grid "tiny"'):
+        Evidence(grid, [SimpleNamespace(**{**vars(run), "seed": 7})])
+    with pytest.raises(CondmixError, match="no run of the grid"):
+        Evidence(grid, [])
+    (run.folder / "pictures.npz").write_bytes(b"PK cut")
+    with pytest.raises(CondmixError, match="is damaged"):
+        Evidence(grid, [run])

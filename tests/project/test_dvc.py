@@ -1,0 +1,138 @@
+"""The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
+
+import numpy as np
+import pytest
+
+from dvc_project import TINY, Project
+
+VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("project"), "tiny", TINY)
+    first = made.run("dvc", "repro")
+    assert {f"train@{variant}" for variant in VARIANTS} <= made.ran(first.stdout)
+    made.commit("reproduced")
+    return made
+
+
+def test_every_output_of_the_contract_is_there(project):
+    for variant in VARIANTS:
+        assert (project.folder / "models" / variant / "model.safetensors").exists()
+        metrics = project.metrics(variant)
+        assert metrics["variant"] == variant and metrics["n"] == 8 and metrics["guidance"] == 3.0
+        assert metrics["sampler"] == "dpmpp_2m" and metrics["steps"] == 2 and metrics["seed"] == 0
+        assert metrics["fd_judge"] >= 0 and metrics["fd_clip"] >= 0
+        for shares in (metrics["attribute_accuracy"], metrics["judge_accuracy"]):
+            assert shares and all(0 <= share <= 1 for share in shares.values())
+        assert [row["guidance"] for row in metrics["sweep"]] == [1.0, 3.0]
+        assert ("oracle" in metrics) == variant.startswith("class")
+    page = (project.folder / "metrics/report/index.html").read_text()
+    assert all(variant in page for variant in VARIANTS)
+
+
+def test_processes_of_a_launcher_draw_the_same_pictures(project):
+    details = project.folder / "metrics/details/experiment/captions.npy"
+    one, metrics = np.load(details).astype(int), project.metrics("experiment")
+    launcher = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    project.run(*launcher, "-m", "condmix", "evaluate", "experiment")
+    assert abs(np.load(details).astype(int) - one).max() <= 1  # a batch of another size rounds otherwise
+    assert project.metrics("experiment")["fd_judge"] == pytest.approx(metrics["fd_judge"], rel=0.01)
+    assert not (project.folder / "data/tiny/drawn/experiment").exists()
+    project.run("git", "checkout", "--", "metrics")  # as the other tests expect it
+    project.run("dvc", "checkout", "--force")
+
+
+def test_a_second_repro_runs_nothing(project):
+    done = project.run("dvc", "repro")
+    assert project.ran(done.stdout) == set()
+    assert "up to date" in done.stdout
+    assert not project.run("git", "status", "--porcelain").stdout  # dvc.lock and the metrics are committed
+
+
+def test_metrics_show_and_the_summary(project):
+    shown = project.run("dvc", "metrics", "show", "--json").stdout
+    assert all(f"metrics/{variant}.json" in shown for variant in VARIANTS)
+    table = project.run("condmix", "summary").stdout
+    assert all(variant in table for variant in VARIANTS) and "mlflow ui" in table
+
+
+def test_an_experiment_retrains_only_its_variant(project):
+    before = {variant: project.metrics(variant) for variant in VARIANTS}
+    done = project.run("dvc", "exp", "run", "-S", "fusion=additive")
+    ran = project.ran(done.stdout)
+    assert {stage for stage in ran if stage.startswith(("train", "evaluate"))} == {
+        "train@experiment",
+        "evaluate@experiment",
+    }
+    assert not ran & {"fetch", "prepare", "captions", "encode", "judge", "embed"}
+    assert project.metrics("experiment")["fusion"] == "additive"
+    assert all(project.metrics(variant) == before[variant] for variant in VARIANTS[:3])
+    assert "additive" in project.run("dvc", "exp", "show", "--csv").stdout
+    project.run("git", "checkout", "-q", ".")
+
+
+def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(project):
+    runs = project.runs()
+    assert len(runs) >= 4
+    by_variant = {(run[0]["variant"], run[0]["fusion"]): run for run in runs}
+    for variant, fusion in [("class_v1", "concat"), ("class_v2", "additive"), ("caption", "additive")]:
+        params, tags, metrics, status, artifacts = by_variant[variant, fusion]
+        assert status == "FINISHED"
+        assert params["profile"] == "tiny" and params["guidance"] == "3.0" and params["seed"] == "0"
+        assert params["perspectives"] and params["encoder"].startswith("clip sha256:")
+        assert len(tags["model_sha256"]) == 64 and tags["git_commit"]
+        assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= set(metrics)
+        assert {"images", "model", "metrics"} <= set(artifacts)
+
+
+def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
+    done = project.run("dvc", "exp", "run", "-S", "fusion=addtive", fails=True)
+    said = done.stderr + done.stdout
+    assert 'no fusion "addtive"; found: additive, ' in said and 'did you mean "additive"?' in said
+    assert project.ran(done.stdout) == {"check"}
+    project.run("git", "checkout", "-q", ".")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--caption", "a small red ring", "--caption", "something in the centre"],
+        ["--caption", "a small red ring"],
+        ["--variant", "class_v1", "--class", "ring", "--image", "picture.png"],
+        ["--variant", "class_v2", "--prompt", "a red ring", "--guidance", "1", "--sampler", "ddim", "--steps", "3"],
+        [],
+    ],
+)
+def test_generate_draws_from_any_subset(project, given):
+    from PIL import Image
+
+    Image.new("RGB", (40, 32), "red").save(project.folder / "picture.png")
+    project.run("condmix", "generate", "--n", "4", "--scale", "1", "--out", "grid.png", *given)
+    with Image.open(project.folder / "grid.png") as grid:
+        assert grid.size == (2 * 17 + 1, 2 * 17 + 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--variant", "caption", "--class", "ring"], "caption does not see class; its perspectives are caption_1"),
+        (["--caption", "a", "--caption", "b", "--caption", "c"], "3 captions were given, but experiment sees 2"),
+        (["--variant", "class_v1", "--class", "rign"], 'no class "rign"; found: square'),
+        (["--variant", "class_v1", "--image", "nothing.png"], "there is no file nothing.png"),
+        (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml does not decode (not an image)"),
+        (["--variant", "class_v9"], "class_v9"),
+        (["--sampler", "ddimm"], 'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
+    ],
+)
+def test_generate_says_what_is_wrong(project, given, says):
+    done = project.run("condmix", "generate", "--out", "wrong.png", *given, fails=True)
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (project.folder / "wrong.png").exists()
+
+
+def test_debug_shows_the_traceback(project):
+    done = project.run("condmix", "--debug", "generate", "--sampler", "ddmi", fails=True)
+    assert "Traceback" in done.stderr

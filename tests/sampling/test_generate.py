@@ -1,0 +1,174 @@
+"""`condmix generate` draws what `sample` draws with the settings and vectors that its options stand for."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from condmix import CondmixError
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, save_prior
+from condmix.diffusion.model import load_model
+from condmix.diffusion.schedule import Schedule
+from condmix.sampling.sample import Sampling, grid, sample, sample_batches
+from condmix.settings.perspectives import caption_slots
+
+WORDS = {"caption_any": 16, "caption_2": 16, "image": 16, "caption_1": 16}  # those of conftest's models
+PICTURE = {"image": 16, "class": 3}
+
+
+def texts(encoder, perspectives, of):
+    """The condition of captions {perspective: caption}, for two pictures."""
+    vectors = {name: torch.zeros(1, width) for name, width in perspectives.items()}
+    vectors |= {name: encoder[0].encode([text]) for name, text in of.items()}
+    mask = torch.tensor([[name in of for name in perspectives]])
+    return {name: row.expand(2, -1) for name, row in vectors.items()}, mask.expand(2, -1)
+
+
+def drawn(project, variant, condition, negative=None, guidance=2.0, **settings):
+    model, _ = load_model(project.paths.model(variant))
+    sampling = Sampling(Schedule("cosine"), "v", project.evaluate.sampler, 5, guidance, **settings)
+    return grid(sample(model, sampling, *condition, [0, 1], negative).numpy())
+
+
+def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder, sheet):
+    asked = ["--caption", "red", "--caption", "left", "--caption", "small"]
+    condition = texts(encoder, WORDS, {"caption_1": "red", "caption_2": "left", "caption_any": "small"})
+    away = texts(encoder, WORDS, {"caption_1": "blue", "caption_2": "right"})
+    cases = [
+        ([], None, {}),
+        (["--composed"], None, {"composed": True}),
+        (["--weight", "caption_1=3", "--weight", "caption_any=-0.5"], None,
+         {"weights": {"caption_1": 3.0, "caption_any": -0.5}}),
+        (["--interval", "0.2", "0.8"], None, {"interval": (0.2, 0.8)}),
+        (["--negative", "blue", "--negative", "right"], away, {}),
+        (["--negative", "blue", "--negative", "right", "--composed", "--guidance", "4", "--interval", "0", "0.6"], away,
+         {"composed": True, "guidance": 4.0, "interval": (0.0, 0.6)}),
+    ]  # fmt: skip
+    sheets = []
+    for options, negative, settings in cases:
+        sheets.append(sheet(*asked, *options))
+        assert np.array_equal(sheets[-1], drawn(drawing, "experiment", condition, negative, **settings)), options
+    assert len({one.tobytes() for one in sheets}) == len(cases)  # each changes the pictures
+
+
+def test_captions_fill_the_true_slots_then_the_generated_ones_then_those_that_draw():
+    model = ["generated_10", "mixed_any", "image", "caption_2", "caption_1_again", "generated_2", "caption_1"]
+    order = ["caption_1", "caption_2", "generated_2", "generated_10", "mixed_any", "caption_1_again"]
+    assert caption_slots(model) == order
+
+
+def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(drawing, encoder, sheet):
+    condition, away = (texts(encoder, PICTURE, {"image": text}) for text in ("red", "blue"))
+    output = sheet("--variant", "class_v1", "--prompt", "red", "--negative", "blue")
+    assert np.array_equal(output, drawn(drawing, "class_v1", condition, away))
+    assert not np.array_equal(output, drawn(drawing, "class_v1", condition))
+
+
+def test_a_prior_gives_every_picture_a_vector_of_its_own(drawing, encoder, run, sheet):
+    torch.manual_seed(0)
+    network = ShiftedPrior(Shape(16, clusters=2, width=8, blocks=1)).eval()
+    network.means = torch.randn(2, 16)
+    save_prior(drawing.paths.prior, network, {"encoder": encoder[0].id, "sample_steps": 3, "guidance": 1.0})
+    vectors, mask = texts(encoder, PICTURE, {"image": "red"})
+    vectors["image"] = network.sample(vectors["image"], [0, 1], 3, 1.0)
+    output = sheet("--variant", "class_v1", "--prompt", "red", "--prior")
+    assert np.array_equal(output, drawn(drawing, "class_v1", (vectors, mask)))
+    assert "give a prompt" in run("--variant", "class_v1", "--class", "round", "--prior").output
+
+
+def test_names_without_a_weight_share_the_scale(drawing, encoder):
+    condition = texts(encoder, WORDS, {"caption_1": "red", "caption_2": "left"})
+    some = drawn(drawing, "experiment", condition, guidance=3.0, weights={"caption_2": 4.0})
+    every = drawn(drawing, "experiment", condition, weights={"caption_1": 1.5, "caption_2": 4.0})
+    assert np.array_equal(some, every)
+
+
+def test_batches_take_their_own_part_of_the_negative_condition(drawing):
+    model, _ = load_model(drawing.paths.model("class_v1"))
+    sampling = Sampling(Schedule("cosine"), "v", "ddim", 3, 3.0)
+    vectors, away = ({n: torch.randn(4, w) for n, w in PICTURE.items()} for _ in range(2))
+    mask, away_mask = torch.ones(4, 2, dtype=torch.bool), torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]).bool()
+    parts = sample_batches(model, sampling, vectors, mask, range(4), 3, (away, away_mask))
+    whole = sample(model, sampling, vectors, mask, range(4), (away, away_mask))
+    # batches of other sizes are rounded differently
+    assert (torch.cat(list(parts)).int() - whole.int()).abs().max() <= 1
+
+
+def test_a_weight_for_a_perspective_that_the_model_lacks_is_refused(drawing, encoder):
+    with pytest.raises(CondmixError, match='"caption_3", but the model sees caption_any, caption_2, image, caption_1'):
+        drawn(drawing, "experiment", texts(encoder, WORDS, {"caption_1": "red"}), weights={"caption_3": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--weight", "caption_1"], 'NAME=NUMBER, as in caption_1=2; "caption_1" was given'),
+        (["--weight", "caption_1=nan"], '"caption_1=nan" was given'),
+        (["--weight", "captoin_1=2"], 'weights: no perspective "captoin_1"; found: caption_any'),
+        (["--weight", "caption_1=1e300"], "caption_1=1e+300: give a number"),
+        (["--weight", "image=2"], "no image was given"),
+        (["--weight", "caption_1=2", "--weight", "caption_1=3"], "twice for caption_1"),
+        (["--interval", "0.8", "0.2"], "interval 0.8 0.2: give two shares of the diffusion time"),
+        (["--negative", "a"] * 4, "4 negatives were given, but experiment has room for 3"),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence(drawing, given, says, run):
+    done = run("--caption", "red", *given)
+    assert done.exit_code == 1 and says in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_what_cannot_be_led_away_from_is_refused(drawing, run):
+    done = run("--variant", "class_v2", "--class", "round", "--negative", "blue")
+    assert "class_v2 has room for 0" in done.output
+    done = run("--negative", "blue", "--composed")
+    assert "some pictures have no source" in done.output
+
+
+@pytest.fixture
+def undrawn(drawing, monkeypatch):
+    """The tiny project, in which drawing would be noticed."""
+
+    def refuse(*_):
+        raise AssertionError("drawn before all options were checked")
+
+    monkeypatch.setattr("condmix.sampling.loaded.sample_batches", refuse)
+    drawing.root.joinpath("folder.png").mkdir()
+    return drawing
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        *((["--out", name], "the name must end in .png, .jpg, .jpeg, .webp") for name in ("x", "x.svg", "-", "")),
+        (["--out", "folder.png"], "folder.png is there already and is not a file"),
+        (["--out", "params.yaml/x.png"], "params.yaml/x.png can't be written (File exists)"),
+        (["--out", "x" * 300 + ".png"], "can't be written (File name too long)"),
+        (["--out", "/proc/x.png"], "/proc/x.png can't be written"),
+        *((["--guidance", scale], f"guidance {scale}: give a number") for scale in ("nan", "inf", "1e+39", "-1e+39")),
+        (["--interval", "nan", "1"], "interval nan 1: give two shares"),
+        (["--scale", "1000000"], "make a sheet 19,000,000 pixels wide, more than 16,383; lower --scale or --n"),
+        (["--n", "1000000000"], "lower --scale or --n"),
+        (["--steps", "1001"], "steps 1001: experiment was trained with 1000 times; give 1 to 1000"),
+        (["--seed", str(2**32 - 1)], "below 2^32"),
+        (["--variant", "judge"], '--variant: no variant "judge"; found: class_v1'),
+        (["--variant", "../models/experiment"], '--variant: no variant "../models/experiment"'),
+        (["--caption", " "], "captions has no words"),
+        (["--negative", " "], "negatives has no words"),
+        (["--prompt", " "], "prompt has no words"),
+        (["--caption", "caf\udce9"], "captions 'caf\\udce9' is not valid text"),
+        (["--prior"], "prior turns the words of a prompt"),
+    ],
+)
+def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says, run):
+    done = run(*given)
+    assert done.exit_code == 1 and done.output.startswith("condmix: ") and done.output.count("\n") == 1, done.output
+    assert says in done.output
+    assert not list(undrawn.root.glob("*.part")) and not list(undrawn.root.glob(".*.part"))
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.png", "PNG"), ("b.JPG", "JPEG"), ("new/c.webp", "WEBP")])
+def test_the_format_is_what_the_name_says(drawing, name, form, run):
+    assert run("--out", name).exit_code == 0
+    with Image.open(name) as picture:
+        assert picture.format == form

@@ -1,0 +1,381 @@
+"""`condmix check`: what the settings name, keys that are missing, and contents that are not what was meant."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from clip_helpers import save_tiny_clip
+from condmix import CondmixError
+from condmix.cli import main
+from condmix.settings.content import content_sha256
+from condmix.settings.load import load
+from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in
+from profiles import ROOT, content, profile
+
+YOURS = {  # what has no value that fits most profiles
+    "data.dataset", "data.image_size", "generated.captioner", "generated.model", "generated.training.steps",
+    "embed.t5.model", "model.channels", "model.multipliers", "model.blocks", "model.attention", "train.images",
+    "train.batch_size", "train.lr", "evaluate.n",
+}  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def condmix(*command):
+    done = CliRunner().invoke(main, command)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def write(project, **changes):
+    (project / "conf" / "demo.yaml").write_text(yaml.safe_dump(profile(**changes)))
+
+
+def keys(section=Params, prefix=""):
+    """All dotted keys, those of sections that may be null too."""
+    for name, field in section.model_fields.items():
+        if name in ("root", *EXPERIMENT):
+            continue
+        inner = _section_in(field.annotation)
+        if inner and not issubclass(inner, Content) and "tuple" not in str(field.annotation):
+            yield from keys(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def value(settings, key):
+    for part in key.split("."):
+        settings = settings[part]
+    return settings
+
+
+# No value in code
+
+
+def sections(kind=Settings):
+    for one in kind.__subclasses__():
+        yield one
+        yield from sections(one)
+
+
+def test_no_setting_has_a_value_in_code():
+    from_grids = {"Grid", "Experiment"}  # where what is left out changes nothing
+    for section in sections():
+        if section.__name__ not in from_grids:
+            assert all(field.is_required() for field in section.model_fields.values()), section
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "conf").glob("*.yaml")])
+def test_every_key_stands_in_every_profile(name):
+    settings = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
+    for key in keys():
+        if key.startswith(("generated", "prior", "embed.t5")):
+            key = key[: key.index(".", key.startswith("embed") and 6)]
+        value(settings, key)
+
+
+def test_every_key_has_a_value_in_the_reference_or_is_the_profile_s_own():
+    reference = yaml.safe_load((ROOT / "conf" / "reference" / "settings.yaml").read_text())
+    for key in keys():
+        if key in YOURS:
+            with pytest.raises(KeyError):
+                value(reference, key)
+        else:
+            value(reference, key)
+
+
+# --fill
+
+
+def test_missing_keys_are_named_all_at_once_and_filled_in(project):
+    path = project / "conf" / "demo.yaml"
+    whole = path.read_text()
+    lost = ("  seed:", "  joined:", "  t5:", "  resamples:")
+    lines = [line for line in whole.splitlines() if not line.startswith(lost)]
+    path.write_text("\n".join(lines) + "\n")
+    code, output = condmix("check")
+    assert code == 1 and output.count("\n") == 1
+    missing = "clip.joined, clip.seed, embed.t5, judge.seed, evaluate.resamples"
+    assert f"conf/demo.yaml lacks {missing}; `condmix check --fill`" in output
+
+    code, output = condmix("check", "--fill")
+    assert code == 0
+    assert output.splitlines() == [
+        "added clip.joined: 0.5", "added clip.seed: 0", "added embed.t5: null", "added judge.seed: 0",
+        "added evaluate.resamples: 200",
+    ]  # fmt: skip
+    after = path.read_text().splitlines()
+    assert [line for line in after if line in lines] == lines  # nothing else is changed
+    assert "  seed: 0  # its own, so that every experiment has the same judge" in after
+    assert load(project) == load(ROOT).model_copy(update={"root": project, "clip": load(project).clip})
+    assert condmix("check", "--fill") == (0, "")
+
+
+def test_sections_in_braces_and_whole_sections_are_filled_in(project):
+    settings = profile()
+    del settings["diffusion"], settings["generated"]
+    del settings["embed"]["t5"]
+    settings |= {"prior": {"clusters": 8}, "captions": {}}
+    text = yaml.safe_dump(settings, default_flow_style=None)
+    (project / "conf" / "demo.yaml").write_text(text)
+    assert condmix("check", "--fill")[0] == 0
+    params = load(project)
+    assert params.diffusion.steps == 1000 and params.generated is None and params.captions.templates == ()
+    assert params.prior.clusters == 8 and params.prior.width == 512
+    assert "captions: {templates: []}" in (project / "conf" / "demo.yaml").read_text()
+
+
+@pytest.mark.parametrize(("page", "key"), [("captions.md", "generated"), ("language-free.md", "prior")])
+def test_the_example_in_the_docs_is_filled_in(project, page, key):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
+    example = next(block for block in blocks if "steps: " in block and block.startswith(f"{key}:"))
+    path = project / "conf" / "demo.yaml"
+    path.write_text(re.sub(rf"(?m)^{key}:.*\n", lambda _: example, path.read_text()))
+    assert condmix("check", "--fill")[0] == 0
+    assert getattr(load(project), key) is not None
+
+
+def test_what_has_no_general_value_stays_missing(project):
+    path = project / "conf" / "demo.yaml"
+    path.write_text(path.read_text().replace("  images: 24000\n", "").replace("  warmup: 0.02\n", ""))
+    code, output = condmix("check", "--fill")
+    assert code == 1 and "added train.warmup: 0.02\n" in output and "lacks train.images;" in output
+
+
+def test_a_typing_error_is_not_filled_in(project):
+    path = project / "conf" / "demo.yaml"
+    before = path.read_text().replace("  warmup: 0.02", "  warmpu: 0.02")
+    path.write_text(before)
+    code, output = condmix("check", "--fill")
+    assert code == 1 and 'did you mean "train.warmup"?' in output and path.read_text() == before
+
+
+# The check itself
+
+
+def test_an_ordinary_user_may_check_after_dvc_made_the_output_a_read_only_link(project):
+    assert condmix("check")[0] == 0
+    ok, cached = project / "data" / "params.ok", project / "cached"
+    before = ok.read_text()
+    ok.rename(cached)
+    cached.chmod(0o444)
+    os.link(cached, ok)
+    assert condmix("check")[0] == 0
+    assert ok.read_text() == cached.read_text() == before and not os.path.samefile(ok, cached)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"guidance": float("inf")}, "params.yaml: guidance is inf; input should be a finite number"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"guidance": 1e39}, "guidance is 1e+39; input should be less than or equal to 1000"),
+        ({"seed": 2**32}, "params.yaml: seed is 4294967296; input should be less than 4294967296"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": True}, "seed is True; input should be a valid integer"),
+        ({"seed": "3"}, "seed is '3'"),
+        ({"seed": 10**4000}, "seed is 1000000"),
+        ({"perspectives": []}, "perspectives is []"),
+        ({"variants": ["caption", "caption"]}, "variants names one twice"),
+        ({"root": "x"}, 'params.yaml: no setting "root"'),
+        ({"model": {}}, "params.yaml: model belongs into conf/demo.yaml; move it there"),
+        ({"fu\x1bsion\n": 1}, 'no setting "fu\\u001bsion\\n"; found: fusion'),
+    ],
+)
+def test_params_that_no_stage_could_use(project, changes, says):
+    settings = yaml.safe_load((project / "params.yaml").read_text()) | changes
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    code, output = condmix("check")
+    assert code == 1 and says in output and output.count("\n") == 1
+
+
+def architecture(tower, **changes):
+    model = profile()["clip"]["model"]
+    return {"clip": {"model": model | {tower: model[tower] | changes}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"clip": {"seed": 2**64}}, "clip.seed is 18446744073709551616"),
+        ({"judge": {"seed": 2**64}}, "judge.seed is"),
+        ({"prior": {"seed": -1}}, "prior.seed is -1"),
+        ({"train": {"lr": float("inf")}}, "train.lr is inf"),
+        ({"train": {"ema": "0.9"}}, "train.ema is '0.9'"),
+        ({"train": {"compile": 1}}, "train.compile is 1"),
+        ({"evaluate": {"sweep": [1.0, float("nan")]}}, "evaluate.sweep.1 is nan"),
+        ({"evaluate": {"steps": 1001}}, "evaluate.steps 1001 is more than the 1000 of diffusion.steps"),
+        ({"evaluate": {"interval": [0.8, 0.2]}}, "evaluate.interval is [0.8, 0.2]; an interval's first share"),
+        ({"evaluate": {"features": []}}, "evaluate.features is []"),
+        ({"evaluate": {"features": ["clip", "clip"]}}, "evaluate.features names one twice"),
+        ({"evaluate": {"n": 1}}, "evaluate.n is 1; input should be greater than or equal to 2"),
+        ({"evaluate": {"other_n": 1}}, "evaluate.other_n is 1"),
+        ({"evaluate": {"sweep_n": 1}}, "evaluate.sweep_n is 1"),
+        ({"evaluate": {"n": 10**12}}, "evaluate.n is 1000000000000"),
+        ({"diffusion": {"steps": 1}}, "diffusion.steps is 1"),
+        ({"diffusion": {"min_snr_gamma": -5.0}}, "diffusion.min_snr_gamma is -5.0; input should be greater than 0"),
+        ({"prior": {"sample_steps": 1001}}, "prior.sample_steps 1001 is more than the 1000 times of the prior"),
+        ({"model": {"attention": [7]}}, "model.attention is at size 7, which does not occur; the levels have 16, 8, 4"),
+        ({"model": {"multipliers": []}}, "model.multipliers is []"),
+        ({"model": {"channels": 7}}, "model.channels is 7"),
+        ({"embed": {"encoders": []}}, "embed.encoders is []"),
+        ({"embed": {"encoders": ["clip_text"]}}, "embed.encoders lacks clip_image, which all variants need; add it"),
+        (
+            {"embed": {"encoders": ["clip_image", "class_label"]}},
+            "embed.encoders lacks clip_text, which caption_1 of the variant caption needs",
+        ),
+        ({"judge": {"batch_size": 1}}, "judge.batch_size is 1; input should be greater than or equal to 2"),
+        ({"clip": {"batch_size": 2}}, "clip.batch_size 2 leaves each of 2 clip.processes 1 pictures"),
+        ({"train": {"processes": 3}}, "train.batch_size 32 does not divide into 3 equal shares"),
+        ({"captions": {"templates": ["a {c}."]}}, "captions.templates.0 is 'a {c}.'; a template has"),
+        ({"captions": {"templates": ["a photo"]}}, "a template has {} in the place of the class name"),
+        ({"captions": {"templates": ["a {} {"]}}, "a template has {}"),
+        ({"data": {"world": {"train": 10**12, "test": 5, "seed": 1}}}, "data.world.train is 1000000000000"),
+        ({"data": {"world": {"train": 10**7, "test": 5, "seed": 1}}}, "needs 1 to 300,000 scenes per split"),
+        ({"data": {"world": {}}}, "the demo world needs the whole numbers ['seed', 'test', 'train']"),
+        ({"data": {"dataset": "folder", "world": {"held_out_percent": 100}}}, "held_out_percent, from 1 to 99"),
+        ({"data": {"dataset": "cifar10", "world": {"a": 1}}}, "data.world takes no settings here"),
+        (architecture("text_cfg", vocab_size=100), "text_cfg.vocab_size is 100, but CLIP's tokenizer has 49408 tokens"),
+        (architecture("text_cfg", context_length=2), "text_cfg.context_length is 2"),
+        (architecture("text_cfg", heads=3), "clip.model is not a configuration that open_clip can build"),
+        (architecture("vision_cfg", image_size=8), "clip.model is built by open_clip, but does not run"),
+        ({"clip": {"model": None}}, "clip.model is empty"),
+        ({"clip": {"model": "ViT-B-23"}}, 'open_clip has no model "ViT-B-23"; near to it are ViT-B-32'),
+        ({"clip": {"model": "ViT-B-32", "pretrained": "opnai"}}, 'no clip.pretrained of ViT-B-32 "opnai"'),
+        ({"clip": {"pretrained": "openai"}}, "clip.pretrained openai is of a model that open_clip knows"),
+        (
+            {"generated": {"captioner": "trained_coca", "model": "a", "revision": None}},
+            "trained_coca is trained here: give its architecture as generated.model",
+        ),
+        (
+            {"generated": {"captioner": "coca", "model": {"embed_dim": 4}, "training": {"steps": 1}}},
+            "coca is not trained here: give a folder or a name",
+        ),
+        (
+            {"generated": {"captioner": "trained_coca", "model": {"embed_dim": 4}, "training": {"steps": 1}}},
+            "generated.model is not a CoCa that open_clip can build",
+        ),
+        ({"generated": {"captioner": "coca", "model": "coca_ViT-B-32", "revision": "x"}}, "open_clip has no weights x"),
+        (
+            {"generated": {"captioner": "blip", "model": "Salesforce/blip", "revision": "main"}},
+            "so revision must be a commit of it (40 hex digits)",
+        ),
+        (
+            {"generated": {"captioner": "blip", "model": "x", "better_than": 0.9, "batch_size": 1}},
+            "generated: better_than compares the pictures of a batch",
+        ),
+    ],
+)
+def test_settings_at_which_a_stage_would_stop(project, changes, says):
+    write(project, **changes)
+    code, output = condmix("check")
+    assert code == 1 and says in output, output
+    assert output.startswith("condmix: conf/demo.yaml: ") and output.count("\n") == 1
+
+
+# Contents
+
+
+def test_a_sha256_is_that_of_the_usual_tools(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    for name, text in {"b.txt": "1", "a": "2", "sub/c": "", ".cache/x": "3", ".DS_Store": "4"}.items():
+        (folder / name).write_text(text)
+    command = "find -L . -type f -not -path '*/.*' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    said = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True).stdout.split()[0]
+    assert content_sha256(folder) == said
+    assert condmix("hash", str(folder)) == (0, f"{said}\n")
+    (folder / "sub" / "c").write_text("5")
+    assert content_sha256(folder) != said
+    assert content_sha256(folder / "a") == "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
+
+
+@pytest.mark.parametrize("name", ["none", "empty", "fifo", "linked"])
+def test_what_has_no_checksum_is_said(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "to").symlink_to(tmp_path / "empty")
+    os.mkfifo(tmp_path / "fifo")
+    code, output = condmix("hash", str(tmp_path / name))
+    assert code == 1 and output.startswith("condmix: ") and output.count("\n") == 1 and name in output
+
+
+@pytest.mark.parametrize(
+    "setting", ["judge.weights", "clip.weights", "evaluate.scorer", "evaluate.inception_weights", "embed.imports"]
+)
+def test_a_content_that_changed_is_refused_with_both_checksums(project, setting):
+    file = project / "file"
+    file.write_text("old")
+    meant = content(file).model_dump()
+    file.write_text("new")
+    section, key = setting.split(".")
+    named = [meant | {"perspective": "dino_1", "split": "test"}] if key == "imports" else meant
+    write(project, **{section: {key: named}})
+    code, output = condmix("check")
+    assert code == 1 and f"{setting}: {file} has sha256 {content_sha256(file)}, but" in output
+    assert meant["sha256"] in output
+    with pytest.raises(CondmixError, match="put the right content there"):
+        Content.model_validate(meant).verified(setting)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"judge": {"weights": "/a/b"}}, "judge.weights is '/a/b'; a path is written {path: /a/b, sha256: ...}"),
+        ({"judge": {"weights": {"path": "a"}}}, "lacks judge.weights.sha256"),
+        ({"judge": {"weights": {"path": "a", "sha256": "x"}}}, "judge.weights.sha256 is 'x'"),
+        ({"judge": {"weights": {"path": "gone", "sha256": "0" * 64}}}, "judge.weights: there is no file or folder"),
+        ({"embed": {"t5": {"model": "./t5", "revision": None}}}, "a path is written {path: ./t5, sha256: ...}"),
+    ],
+)
+def test_how_a_path_is_written_is_said(project, changes, says):
+    if "embed" in changes:
+        changes["embed"]["t5"] |= {"max_tokens": 9, "precision": "fp32"}
+    write(project, **changes)
+    code, output = condmix("check")
+    assert code == 1 and says in output and output.count("\n") == 1
+
+
+@pytest.mark.parametrize("revision", [None, "main", "0123abcd"])
+def test_a_name_on_the_hub_needs_a_commit(project, revision):
+    t5 = {"model": "google-t5/t5-small", "revision": revision, "max_tokens": 9, "precision": "fp32"}
+    write(project, embed={"t5": t5})
+    code, output = condmix("check")
+    assert code == 1 and "google-t5/t5-small is a name on the Hugging Face hub, so revision must be a commit" in output
+
+
+def test_what_the_judges_are_is_known_before_anything_trains(project):
+    (project / "wrong").write_text("no network")
+    save_tiny_clip(project / "scorer")
+    named = content(project / "wrong").model_dump()
+    for changes, says in (
+        ({"judge": {"weights": named}}, "is not a ResNet-56 checkpoint"),
+        ({"evaluate": {"features": ["inception"], "inception_weights": named}}, "is not pytorch-fid's Inception"),
+        ({"evaluate": {"scorer": named}}, "make the CLIP first"),
+    ):
+        write(project, **changes)
+        code, output = condmix("check")
+        assert code == 1 and says in output, output
+    write(project, evaluate={"scorer": content(project / "scorer").model_dump()})
+    assert condmix("check") == (0, "")
+
+
+def test_a_folder_says_itself_what_clip_it_holds(project):
+    save_tiny_clip(project / "clip")
+    weights = content(project / "clip").model_dump()
+    write(project, clip={"weights": weights})
+    assert "says itself what model it holds: write `model: null`" in condmix("check")[1]
+    write(project, clip={"weights": weights, "model": None})
+    assert condmix("check") == (0, "")

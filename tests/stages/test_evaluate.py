@@ -1,0 +1,272 @@
+"""Evaluation: what each set of pictures is told, and what is measured on it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clip_helpers import save_tiny_clip
+from condmix import CondmixError
+from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
+from condmix.data.packed import Packed
+from condmix.data.prepared import Split
+from condmix.evaluation import samples
+from condmix.evaluation.caption_score import CaptionScore
+from condmix.evaluation.judges import Judge
+from condmix.evaluation.measures import Measure
+from condmix.evaluation.observers import Observer
+from condmix.evaluation.samples import REPEATS, Drawn, Job
+from condmix.runtime.processes import together
+from condmix.settings.perspectives import another
+from condmix.stages import evaluate, train
+from condmix.stages.evaluate import Written, best_guidance, conditions, read_written
+from profiles import content, section
+from tiny_project import write_packed_card
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def judged(project, monkeypatch):
+    """The tiny project with a judge that knows nothing, and a trained experiment."""
+    monkeypatch.setenv("CONDMIX_TRACKING", "off")
+    project.paths.captions.mkdir(parents=True)
+    captions = {"captions": [[f"one {i}", f"two {i}"] for i in range(8)]}
+    (project.paths.captions / "test.json").write_text(json.dumps(captions))
+    torch.manual_seed(0)
+    judge = Judge("small_cnn", {"shape": ["round", "square", "long"]}, 8)
+    with torch.no_grad():
+        judge.network.stages[-3].weight.mul_(100)  # features that differ, though it has learnt nothing
+    judge.save(project.paths.judge, {"accuracy": {"shape": 0.3}})
+    train.run(project, "experiment")
+    return project
+
+
+def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
+    evaluate.main(judged, "experiment")
+    metrics = json.loads((judged.paths.metrics / "experiment.json").read_text())
+    folder = judged.paths.details("experiment")
+    saved = np.load(folder / "pictures.npz")
+    assert metrics["n"] == 6 and saved["right"].shape == saved["named"].shape == (6, 1)
+    assert list(saved["attribute_names"]) == ["shape"] and saved["mentions"].shape == (6, 5, 1)
+    assert metrics["scene_accuracy"] == pytest.approx(saved["right"].mean(), abs=1e-4)
+    assert metrics["attribute_accuracy_by_caption"]["both"]["all"] == metrics["scene_accuracy"]
+    low, high = metrics["fd_judge_interval"]
+    assert 0 <= low < high
+    assert {"kid_judge", "precision_judge", "recall_judge", "nearest_training", "shuffled"} <= metrics.keys()
+    assert list(metrics["without"]) == ["caption_1", "class"] and metrics["without"]["class"]["n"] == 4
+    assert list(metrics["wrong"]) == ["caption_1", "class"] and metrics["wrong"]["class"]["n"] == 4
+    assert metrics["diversity"]["judge"] > 0 and metrics["diversity_n"] == {"conditions": 1, "pictures_each": REPEATS}
+    assert [row["guidance"] for row in metrics["sweep"]] == [1.0, 2.0]
+    assert metrics["best_guidance"]["fd_judge"] in (1.0, 2.0)
+    assert metrics["nearest_training"]["median_of_real"] > 0
+
+
+def test_each_job_is_told_what_it_says(judged):
+    plain, shuffled = Job("captions", 2.0, 6), Job("captions", 2.0, 6, "shuffled")
+    repeated, without = Job("captions", 2.0, 6, "repeated"), Job("captions", 2.0, 6, "without class")
+    assert list(plain.rows(8)) == [0, 1, 2, 3, 4, 5] and list(repeated.rows(8)) == [0, 0, 0, 0, 1, 1]
+    assert (shuffled.rows(8) != np.arange(6)).all()
+    assert plain.seeds(0) == shuffled.seeds(0) == without.seeds(0)  # the same noise, so that they pair
+    assert len({*repeated.seeds(0), *plain.seeds(0)}) == 12
+
+    folder = judged.root / "drawn"
+    folder.mkdir()
+    samples.draw(judged, "experiment", [plain, shuffled, without], folder)
+    drawn = {job.change: Drawn(folder, 1).pictures(job) for job in (plain, shuffled, without)}
+    assert not np.array_equal(drawn[""], drawn["without class"]) and not np.array_equal(drawn[""], drawn["shuffled"])
+
+
+def test_a_perspective_left_out_is_its_null(judged):
+    """Rows that lack the class anyway are drawn alike with and without it."""
+    packed = Packed.load(judged.paths.packed("experiment"), "test")
+    lacking = ~packed.present[:6, 1]
+    jobs = [Job("captions", 2.0, 6), Job("captions", 2.0, 6, "without class")]
+    folder = judged.root / "drawn"
+    folder.mkdir()
+    samples.draw(judged, "experiment", jobs, folder)
+    one, other = (Drawn(folder, 1).pictures(job) for job in jobs)
+    same = (one == other).all(axis=(1, 2, 3))
+    assert same[lacking.numpy()].all() and not same[~lacking.numpy()].all()
+
+
+def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
+    folder = judged.root / "drawn"
+    folder.mkdir()
+    wrong = Job("captions", 2.0, 6, "wrong class")
+    samples.draw(judged, "experiment", [wrong], folder)
+    found = np.array(Drawn(folder, 1).pictures(wrong))
+
+    path = judged.paths.packed("experiment") / "test.safetensors"
+    tensors, other = load_file(path), torch.from_numpy(another(8))
+    for name in ("class", "class.present"):
+        tensors[name] = tensors[name][other].contiguous()
+    save_file(tensors, path)
+    write_packed_card(path.parent, json.loads((path.parent / "variant.json").read_text()))
+    samples.draw(judged, "experiment", [Job("captions", 2.0, 6)], folder)
+    assert np.array_equal(found, Drawn(folder, 1).pictures(Job("captions", 2.0, 6)))
+
+
+def test_controls_claim_only_what_they_say_of_the_picture(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
+    packed = Packed.load(judged.paths.packed("experiment"), "test")
+    names = ["caption_1", "caption_1_again", "caption_2_of_another"]
+    packed.vectors = dict.fromkeys(names, packed.vectors["caption_1"])
+    (only,) = conditions(packed, split, captions)
+    assert only.texts[5] == ["0 of 5"]
+    assert np.array_equal(only.named, split.mentions[:, 0])
+
+
+def told(packed, split, captions, **perspectives):
+    """The conditions of a variant with these perspectives; of imported ones and T5's it is said what they are of."""
+    packed.vectors = dict.fromkeys(perspectives, next(iter(packed.vectors.values())))
+    made_of = [{"name": name, "dim": 16} | ({"of": of} if of else {}) for name, of in perspectives.items()]
+    packed.variant = packed.variant | {"perspectives": made_of}
+    return conditions(packed, split, captions)
+
+
+def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
+    split = Split.load(project.paths.dataset, "test")
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
+    packed = Packed.load(project.paths.packed("experiment"), "test")
+    (words,) = told(packed, split, captions, t5_2="caption", dino_1_of_another="image", caption_1=None)
+    assert (words.name, words.texts[5]) == ("captions", ["1 of 5", "0 of 5"])
+    (classes,) = told(packed, split, captions, label_1="class")
+    assert classes.name == "captions" and classes.texts[5] == [split.class_names[split.labels[5]]]
+    (oracle,) = told(packed, split, captions, caption_1=None, dino_1="image")
+    assert oracle.name == "oracle" and oracle.named.all()
+    # Words can stand in the place of the picture's CLIP vector, but not of other vectors made from the picture.
+    packed.prompt = (packed.vectors["dino_1"], packed.present[:, 0])
+    assert [one.name for one in told(packed, split, captions, image=None)] == ["prompt", "oracle"]
+    assert [one.name for one in told(packed, split, captions, image=None, dino_1="image")] == ["oracle"]
+
+
+def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
+    torch.manual_seed(0)
+    network = ShiftedPrior(Shape(dim=16, clusters=2, width=8, blocks=1))
+    network.means = torch.randn(2, 16)
+    save_prior(judged.paths.prior, network, {"encoder": "random", "sample_steps": 2, "guidance": 1.0})
+    settings = judged.evaluate.model_copy(update={"other_n": 5})
+    params = judged.model_copy(update={"prior": section("prior"), "evaluate": settings})
+    train.run(params, "class_v1")
+    evaluate.main(params, "class_v1")
+    metrics = json.loads((params.paths.metrics / "class_v1.json").read_text())
+    assert (
+        metrics["condition"] == "prompt" and metrics["n"] == 6 and metrics["oracle"]["n"] == metrics["prior"]["n"] == 5
+    )
+    packed = Packed.load(params.paths.packed("class_v1"), "test")
+    job = Job("prior", 2.0, 4)
+    told = samples.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
+    assert torch.equal(told.present, packed.prompted().present)
+    torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
+    assert torch.equal(told.vectors["image"][4:], packed.prompt[0][4:].float())
+    with pytest.raises(CondmixError, match="is of vectors of random, not of another: run dvc repro prior"):
+        load_prior(params.paths.prior, "another")
+
+
+def test_generated_captions_condition_with_their_words_and_name_what_these_name(project):
+    split = Split.load(project.paths.dataset, "test")
+    split = replace(split, mentions=np.zeros_like(split.mentions))
+    packed = Packed.load(project.paths.packed("experiment"), "test")
+    packed.vectors = dict.fromkeys(["caption_2", "generated_2", "generated_1_of_another"], packed.vectors["caption_1"])
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
+    said = {"captions": [["first", "second"]] * 7 + [["only"]], "claims": [[[0], [2 * (i % 2) - 1]] for i in range(7)]}
+    said["claims"].append([[0]])
+    project.paths.generated.mkdir(parents=True)
+    (project.paths.generated / "test.json").write_text(json.dumps(said))
+    written = read_written(project, packed)
+    (only,) = conditions(packed, split, captions, written)
+    assert only.texts[0] == ["1 of 0", "second"] and only.texts[7] == ["1 of 7"]
+    assert only.named[:, 0].tolist() == [i % 2 == 1 for i in range(7)] + [False]
+    (only,) = conditions(packed, split, captions, Written(written.captions, None))
+    assert only.named is None  # what they claim is not known
+
+    packed.vectors = dict.fromkeys(["caption_1"], packed.vectors["caption_2"])
+    assert read_written(project, packed) is None
+
+
+def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():
+    sweep = [
+        {"guidance": 1.0, "n": 4, "scene_accuracy": 0.5, "fd_judge": 3.0, "condition": "captions"},
+        {"guidance": 3.0, "n": 4, "scene_accuracy": 0.7, "fd_judge": 9.0, "condition": "captions"},
+    ]
+    assert best_guidance(sweep) == {"scene_accuracy": 3.0, "fd_judge": 1.0}
+
+
+def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    measure = Measure(judged, split)
+    real, everything = measure.observer.all(np.asarray(split.images)), np.ones((8, 1), bool)
+    assert measure(real, everything)["fd_judge"] == pytest.approx(0, abs=1e-4)
+    copies = np.asarray(Split.load(judged.paths.dataset, "train").images[:8])
+    closely = measure.closely(measure.observer.all(copies), copies)
+    assert closely["nearest_training"]["median"] == 0 < closely["nearest_training"]["median_of_real"]
+    (path,) = judged.paths.statistics.iterdir()
+    path.write_bytes(b"damaged")
+    assert Measure(judged, split)(real, everything)["fd_judge"] < 1e-4
+
+
+def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
+    jobs = [Job("captions", 2.0, 5), Job("captions", 2.0, 1, "shuffled")]  # of one picture, no two draw
+    folders = [tmp_path / str(world) for world in (1, 2)]
+    for world, folder in enumerate(folders, 1):
+        folder.mkdir()
+        together(world, samples.draw, judged, "experiment", jobs, folder)
+    observer = Observer(judged)
+    for job in jobs:
+        one, two = (Drawn(folder, world) for world, folder in enumerate(folders, 1))
+        assert one.pictures(job).shape == (job.n, 8, 8, 3)
+        assert np.array_equal(one.pictures(job), two.pictures(job))
+        seen = observer.all(one.pictures(job))
+        for found in (one.seen(job), two.seen(job)):
+            torch.testing.assert_close(found.features["judge"], seen.features["judge"])
+            assert torch.equal(found.values, seen.values)
+    fewer = Job("captions", 2.0, 3)  # the first of those that were drawn for five
+    assert np.array_equal(two.pictures(fewer), one.pictures(jobs[0])[:3])
+    assert torch.equal(two.seen(fewer).values, two.seen(jobs[0]).values[:3])
+
+
+def test_accuracy_by_caption_asks_every_variant_the_same(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    mentions = np.zeros((8, 5, 1), bool)
+    mentions[:4, 0], mentions[2:6, 1] = True, True
+    measure = Measure(judged, Split(**{**split.__dict__, "mentions": mentions}))
+    right = np.array([1, 1, 1, 0, 0, 1, 0, 0], bool)[:, None]
+    found = measure.by_caption(right)
+    shares = {group: values["shape"] for group, values in found["attribute_accuracy_by_caption"].items()}
+    assert shares == {"caption_1 only": 1.0, "caption_2 only": 0.5, "both": 0.5, "neither": 0.0}
+    assert found["attribute_n_by_caption"] == {"caption_1 only": 2, "caption_2 only": 2, "both": 2, "neither": 2}
+
+
+def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditioned(judged, tmp_path):
+    model = save_tiny_clip(tmp_path / "scorer")
+    settings = judged.evaluate.model_copy(update={"scorer": content(tmp_path / "scorer")})
+    evaluate.main(judged.model_copy(update={"evaluate": settings}), "experiment")
+    found = json.loads((judged.paths.metrics / "experiment.json").read_text())["held_out_captions"]
+    assert found["captions"] == 6  # one of two each: caption_1 was told
+
+    score = CaptionScore(tmp_path / "scorer", "random", batch_size=4)
+    real = Split.load(judged.paths.dataset, "test").images[:6]
+    by_hand = []
+    for i, picture in enumerate(real):
+        image = score.images(torch.from_numpy(picture[None].copy()))
+        text = model.encode_text(score.texts.clip.tokenizer([f"two {i}"]))
+        by_hand.append(torch.cosine_similarity(image, text).item())
+    assert found["of_real_pictures"] == pytest.approx(np.mean(by_hand), abs=1e-3)
+    seen = score.see(real)
+    ranks = score.ranks(seen, [[f"two {i}"] for i in range(6)])
+    texts = model.encode_text(score.texts.clip.tokenizer([f"two {i}" for i in range(6)]))
+    for i, picture in enumerate(real):
+        fits = torch.cosine_similarity(score.images(torch.from_numpy(picture[None].copy())), texts)
+        assert ranks[i, 0] == pytest.approx((fits < fits[i]).sum().item() / 5)
+    assert np.isnan(score.ranks(seen, [["one", "two"], *[["one"]] * 5])[:, 1]).all()
+    with np.load(judged.paths.details("experiment") / "pictures.npz") as file:
+        told, ranks = file["told"], file["caption_ranks"]
+    assert told[:, 0].all() and not told[:, 1].any()
+    assert found["rank"] == pytest.approx(ranks[:, 1].mean(), abs=1e-4)
+    with pytest.raises(CondmixError, match="is the CLIP that conditioned the pictures"):
+        CaptionScore(tmp_path / "scorer", score.id, batch_size=4)
