@@ -4,19 +4,17 @@
 backward pass runs on "meta" instead.
 """
 
-import json
-from types import SimpleNamespace
+import functools
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clip_helpers import TINY, save_tiny_clip
 from condmix.clip import contrastive
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior
-from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.diffusion.model import ConditionalModel
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
@@ -27,12 +25,8 @@ from condmix.sampling.sample import Sampling, sample
 from condmix.settings.load import plugins
 from condmix.stages import judge
 from condmix.stages.encode import new_clip
-from condmix.training.trainer import Trainer
+from gpu_models import SIZE, B, conditions, make_trainer, network, on
 from pretend_gpu import PretendGenerator, PretendGpu
-from tiny_project import write_packed, write_packed_card
-
-WIDTHS = {"image": 16, "caption_1": 16, "caption_2": 16, "class": 3}
-B, SIZE = 4, 8
 
 # Where a step sends something to the GPU, and why it cannot lie there already. Nothing waits for the GPU.
 SAMPLING = {
@@ -57,23 +51,6 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch, "Generator", PretendGenerator)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
     return PretendGpu()
-
-
-def on(device: str) -> SimpleNamespace:
-    """A group of one process on this device."""
-    return SimpleNamespace(device=torch.device(device), num_processes=1, process_index=0, is_main_process=True)
-
-
-def network(fusion: str, multipliers: tuple[int, ...] = (1,)) -> ConditionalModel:
-    """A small one with everything that the profiles use."""
-    options = {"dropout": 0.1, "position_map": True, "scale_shift": True, "match_parameters": 100_000}
-    return ConditionalModel(Architecture(fusion, WIDTHS, 16, SIZE, 8, multipliers, 1, (SIZE,), **options))
-
-
-def conditions() -> tuple[dict[str, Tensor], Tensor]:
-    """Vectors and a mask on the CPU, of which some are absent and no picture lacks all."""
-    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)
-    return {name: torch.randn(B, width) for name, width in WIDTHS.items()}, mask
 
 
 def fill_gradients(monkeypatch, module: nn.Module) -> None:
@@ -163,29 +140,7 @@ def test_every_kind_of_guidance_is_computed_there(gpu, guidance, negative, predi
 def trainer(project, monkeypatch):
     """Trainers of each fusion on a device, with everything that draws random numbers in a batch."""
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
-
-    def make(fusion: str, device: str) -> Trainer:
-        folder = project.paths.packed("caption")
-        write_packed(folder, "caption", fusion, ["caption_any", "caption_any_2", "pseudo"])
-        present = torch.rand(48, 5, generator=torch.Generator().manual_seed(0)) < 0.9
-        tensors = {
-            "caption_any": torch.randn(48, 5, 16).half(), "caption_any.present": present,
-            "pseudo": torch.randn(48, 16).half(), "pseudo.present": torch.ones(48, dtype=torch.bool),
-        }  # fmt: skip
-        save_file(tensors, folder / "train.safetensors")
-        write_packed_card(folder, json.loads((folder / "variant.json").read_text()))
-        changed = {
-            "train": {"caption_noise": 0.1, "micro_batch": 5, "logit_normal_times": (0.0, 1.0)},
-            "diffusion": {"min_snr_gamma": 5.0},
-            "data": {"flip": True},
-            "model": {"multipliers": (1,), "attention": (SIZE,)},
-        }
-        params = project.model_copy(
-            update={name: getattr(project, name).model_copy(update=values) for name, values in changed.items()}
-        )
-        return Trainer(params, "caption", on(device))
-
-    return make
+    return functools.partial(make_trainer, project)
 
 
 @pytest.mark.parametrize("fusion", plugins("fusions"))
