@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -64,10 +64,6 @@ class Setting:
     @property
     def network(self) -> Size:
         return SIZES[self.size]
-
-    def eager(self) -> Setting:
-        """The same without torch.compile: what can be looked into."""
-        return replace(self, compile=False)
 
 
 def chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:

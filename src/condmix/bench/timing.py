@@ -24,11 +24,12 @@ def interleave(
     """Seconds of every piece of work in every round.
 
     draw(number) makes the input of round `number`, the same for all and not timed. Rounds end early when `budget`
-    seconds are spent, warm-up included, but never inside a round or before the first timed one.
+    seconds are spent since the warm-up, which may compile for minutes, but never inside a round or before the first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    started = clock()
     for number in range(warmup + rounds):
+        if number == warmup:
+            started = clock()
         given = draw(number)
         for name, one in work.items():
             _wait()
