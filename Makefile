@@ -1,38 +1,40 @@
-# make repro: set up, run the pipeline on params.yaml's profile, print the results.  make test: set up, run the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro test test-slow malformed lint setup clean
+.PHONY: help repro test test-slow malformed lint setup clean
 .DEFAULT_GOAL := repro
 
-repro: setup
+help:  ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the results (default)
 	@condmix repair
 	dvc repro
 	@condmix summary
 	@echo "shell   . $(BIN)/activate   (once in every terminal: it puts condmix, dvc and mlflow on the PATH)"
 
 # Each process computes in one thread: the tests are small, and there are as many processes as cores.
-test: setup
+test: setup  ## Set up, run the tests
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4
 
 # Real data (../shared) and long runs.
-test-slow: setup
+test-slow: setup  ## Tests on real data and long runs
 	python -m pytest -m slow --override-ini addopts=
 
 # What condmix answers to thousands of malformed inputs; ARGS='--area models --every 10' for some of them.
-malformed: setup
+malformed: setup  ## Thousands of malformed inputs; ARGS='--area models --every 10' for some
 	PYTHONPATH=src:tests/support python -m malformed $(ARGS)
 
-lint: setup
+lint: setup  ## ruff, import contracts, dvc.yaml's lists of source files
 	ruff check .
 	ruff format --check .
 	lint-imports
 	python -m condmix.pipeline --check
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed  ## The environment in .venv
 
 # Versions are held by constraints.txt, except torch's: its build depends on the machine.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -46,5 +48,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
-clean:
+clean:  ## Remove the environment, checkpoints and partial downloads
 	rm -rf $(VENV) .checkpoints data/*/partial

@@ -27,12 +27,11 @@ def encoder(tmp_path_factory):
 
 
 @pytest.fixture
-def drawing(project, encoder, one_thread):
-    """The tiny project with a CLIP and a model per set of perspectives, all of random weights."""
-    clip, folder = encoder
-    shutil.copytree(folder, project.paths.clip)
+def save_random(project, encoder):
+    """Writes a model of random weights that sees these perspectives {name: width} as a variant."""
     generator = torch.Generator().manual_seed(0)
-    for variant, perspectives in (("experiment", WORDS), ("class_v1", PICTURE), ("class_v2", CLASS)):
+
+    def save(variant, perspectives):
         architecture = Architecture("concat", perspectives, 16, 8, 8, (1, 2), 1, (4,))
         weights = ConditionalModel(architecture).state_dict()
         # new models predict zero whatever the condition; these do not
@@ -44,12 +43,22 @@ def drawing(project, encoder, one_thread):
             "perspectives": "+".join(perspectives),
             "train.ema": 0.9,
             "class_names": ["round", "square", "long"],
-            "encoder": clip.id,
+            "encoder": encoder[0].id,
             "diffusion.schedule": "cosine",
             "diffusion.steps": 1000,
             "diffusion.prediction": "v",
         }
         save_model(project.paths.model(variant), weights, card)
+
+    return save
+
+
+@pytest.fixture
+def drawing(project, encoder, save_random, one_thread):
+    """The tiny project with a CLIP and a model per set of perspectives, all of random weights."""
+    shutil.copytree(encoder[1], project.paths.clip)
+    for variant, perspectives in (("experiment", WORDS), ("class_v1", PICTURE), ("class_v2", CLASS)):
+        save_random(variant, perspectives)
     return project
 
 

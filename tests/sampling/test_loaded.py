@@ -1,7 +1,9 @@
 """`condmix.load`: what the command line draws, as PIL pictures, with weights and encoders read once."""
 
+import doctest
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +65,13 @@ def test_a_request_that_cannot_be_meant_so_is_one_sentence(drawing, request_, sa
 def test_a_folder_outside_of_a_project_is_refused(tmp_path):
     with pytest.raises(CondmixError, match="lies in no condmix project"):
         condmix.load(tmp_path / "models" / "experiment")
+
+
+def test_the_examples_of_the_documentation_run(drawing, save_random):
+    save_random("experiment", {"caption_1": 16, "caption_2": 16})
+    page = Path(__file__).parents[2] / "docs" / "python.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=doctest.REPORT_ONLY_FIRST_FAILURE)
+    assert tried >= 9 and not failed
 
 
 def test_importing_condmix_imports_neither_torch_nor_pydantic():
