@@ -23,9 +23,11 @@ from condmix.data.packed import Packed
 from condmix.data.prepared import Split
 from condmix.diffusion.model import Architecture, ConditionalModel
 from condmix.diffusion.schedule import Schedule
-from condmix.evaluation.measures import Measure
+from condmix.evaluation.conditions import Condition
 from condmix.evaluation.observers import Seen
+from condmix.evaluation.reference import Reference
 from condmix.evaluation.samples import picture_seed
+from condmix.metrics import Pictures, computed
 from condmix.runtime.processes import spawn
 from condmix.sampling.sample import Sampling, sample_batches
 from condmix.settings.load import Params, load
@@ -82,11 +84,11 @@ def main(variant: str, n: int) -> None:
     params = load()
     split = Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
-    asked = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
-    if asked.name == "prompt":
+    headline = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
+    if headline.condition is Condition.PROMPT:
         packed = packed.prompted()
     vectors, mask = packed.batch(torch.arange(n))
-    measure = Measure(params, split)
+    reference = Reference(params, split)
     settings = params.evaluate
     print(f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, {settings.sampler} in "
           f"{settings.steps} steps, seed {params.seed}; torch {torch.__version__}, "
@@ -111,7 +113,8 @@ def main(variant: str, n: int) -> None:
                 model.to(memory_format=torch.channels_last)
                 seeds = [picture_seed(params.seed, i) for i in range(n)]
                 batches = sample_batches(model, sampling, vectors, mask, seeds, settings.batch_size)
-                found = measure(Seen.join([measure.observer(batch) for batch in batches]), asked.named)
+                seen = Seen.join([reference.observer(batch) for batch in batches])
+                found = computed(reference.observations(seen, headline.named), Pictures.EVERY)
                 least = min(found["attribute_accuracy"].items(), key=lambda item: item[1])
                 print(f"| {name} | {saved['images']:,} | {saved['seconds']:.0f} | "
                       f"{found['attribute_accuracy_mean']:.1%} | {least[0]} {least[1]:.1%} | "

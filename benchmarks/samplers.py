@@ -20,11 +20,12 @@ from condmix.data.captions import read_captions
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split
 from condmix.evaluation.distances import bootstrap_interval
-from condmix.evaluation.features import metric_name
 from condmix.evaluation.frechet import Statistics, frechet_distance
-from condmix.evaluation.measures import Measure, reference_features
 from condmix.evaluation.observers import Seen
+from condmix.evaluation.reference import Reference, reference_features
 from condmix.evaluation.samples import Drawn, Job, draw
+from condmix.metrics import Pictures, computed
+from condmix.metrics._spaces import frechet_name
 from condmix.runtime.processes import together
 from condmix.settings.load import load
 from condmix.stages.evaluate import conditions
@@ -53,12 +54,11 @@ def main(variant: str, n: int, rounds: int) -> None:
     params = load()
     split = Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
-    asked = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
-    job = Job(asked.name, params.guidance, n)
-    measure = Measure(params, split)
-    references = {
-        network.name: Statistics.of(reference_features(network, split, params)) for network in measure.observer.networks
-    }
+    headline = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
+    job = Job(headline.condition, params.guidance, n)
+    held_out = Reference(params, split)
+    networks = held_out.observer.networks
+    references = {one.name: Statistics.of(reference_features(one, split, params)) for one in networks}
     seconds, seen, found = {one: [] for one in CONTENDERS}, {}, {}
     load_before = os.getloadavg()[0]
     for _ in range(rounds):
@@ -76,21 +76,22 @@ def main(variant: str, n: int, rounds: int) -> None:
                 )
                 seconds[sampler, steps].append(time.perf_counter() - started)
                 seen[sampler, steps] = Drawn(Path(folder), world).seen(job)
-                found[sampler, steps] = measure(seen[sampler, steps], asked.named)
+                observed = held_out.observations(seen[sampler, steps], headline.named)
+                found[sampler, steps] = computed(observed, Pictures.EVERY)
     print(
         f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, seed {params.seed}; distances to "
         f"{len(split.images):,} test pictures; {params.evaluate.processes} processes, {rounds} rounds; seconds include "
         f"the start of the networks, and looking at the pictures; "
         f"torch {torch.__version__}, load before {load_before:.2f}\n"
     )
-    headings = " | ".join(f"{metric_name(name)} | less ddpm's" for name in references)
+    headings = " | ".join(f"{frechet_name(name)} | less ddpm's" for name in references)
     print(f"| sampler | steps | seconds | speed-up | {headings} | attributes right |")
     print("|---" * (5 + 2 * len(references)) + "|")
     first = CONTENDERS[0]
     for one in CONTENDERS:
         ratio = median(a / b for a, b in zip(seconds[first], seconds[one], strict=True))
         values = " | ".join(
-            f"{found[one][metric_name(name)]:.2f} | "
+            f"{found[one][frechet_name(name)]:.2f} | "
             + ("" if one == first else difference(name, seen[one], seen[first], reference))
             for name, reference in references.items()
         )

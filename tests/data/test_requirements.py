@@ -11,7 +11,8 @@ from condmix.data.requirements import FEWEST, Holds, doubtful, lacking
 from condmix.datasets import SPLITS, Dataset
 from condmix.evaluation import distances, judges
 from condmix.evaluation.frechet import Statistics
-from condmix.evaluation.measures import Measure
+from condmix.evaluation.observers import Seen
+from condmix.evaluation.reference import Reference
 from condmix.stages import captions, judge
 from condmix.stages.encode import measure as measure_clip
 from own_data import params, random_picture, write, write_tar
@@ -134,11 +135,14 @@ def test_a_dvc_yaml_that_does_not_say_what_is_watched(dvc, tmp_path):
 
 
 def test_a_class_that_no_picture_has_gives_no_accuracy():
-    measure = object.__new__(Measure)
-    measure.split = SimpleNamespace(attributes=None, labels=np.array([-1, -1]))
-    assert measure.judged(np.zeros((2, 1), bool), None) == {}
-    measure.split.labels[1] = 0
-    assert measure.judged(np.ones((2, 1), bool), None) == {"class_accuracy": 1.0}
+    reference = object.__new__(Reference)
+    reference.features, reference._real, reference._statistics = ["x"], {"x": None}, {"x": None}
+    reference.split = SimpleNamespace(attributes=None, labels=np.array([-1, -1]))
+    reference.observer = SimpleNamespace(judge=SimpleNamespace(heads={"class": ["a"]}))
+    seen = Seen({"x": torch.zeros(2, 1)}, torch.zeros(2, 1, dtype=torch.long))
+    assert reference.observations(seen).class_right is None
+    reference.split.labels[1] = 0
+    assert reference.observations(seen).class_right.tolist() == [True]
 
 
 def test_captions_that_no_picture_has_give_no_retrieval():

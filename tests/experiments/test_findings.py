@@ -48,7 +48,7 @@ def metrics_of(name, seed, right, perspectives, fusion, condition):
         "reference": {"split": "test", "n": 2000}, "scene_accuracy": share, "attribute_accuracy_mean": share + 0.1,
         "fd_judge": 20 * (1 - share) + bump, "fd_judge_interval": [3.0, 4.5], "kid_judge": 0.0123 + bump,
         "precision_judge": 0.71, "recall_judge": 0.52, "fd_clip": 40.0 + bump, "mmd_clip": 1.23,
-        "nearest_training": {"median": 0.11 + bump, "least": 0.04},
+        "nearest_training": {"median": 0.11 + bump, "median_of_real": 0.04},
         "attribute_accuracy_by_caption": {
             group: {a: min(1, max(0, share + 0.02 * i - 0.2 * k)) for i, a in enumerate(NAMES)}
             for k, group in enumerate(("caption_1 only", "caption_2 only", "both", "neither"))
@@ -221,13 +221,13 @@ def test_photographs_are_judged_by_captions_that_no_experiment_was_told(tmp_path
         for key in [key for key in run.metrics if key.startswith(("attribute", "scene", "fd_", "kid"))]:
             del run.metrics[key]
     evidence = Evidence(grid, runs)
-    assert evidence.questions == ["held_out"] and evidence.distance == "fid"
+    assert evidence.questions == ["held_out"] and evidence.distance.key == "fid"
     assert [name for _, name in evidence.ranked()][0] == "two_captions_concat"
     test = evidence.test("two_captions_concat", "held_out")
     assert test.verdict == "better" and test.result.difference == pytest.approx(0.2, abs=0.02)
     assert evidence.test("two_captions_mean", "held_out").verdict == "no difference found"
     page = rendered(tmp_path, grid, runs)
-    assert "captions that no experiment was told" in page and "first caption</th>" not in page
+    assert "captions that conditioned no experiment" in page and "first caption</th>" not in page
 
 
 def test_the_page_says_which_runs_were_made_under_other_conditions(tmp_path):
@@ -317,7 +317,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
     grid = make_grid(seeds=[0, 1])
     run = finished_run(tmp_path, "one_caption", 0)
     other = finished_run(tmp_path, "one_caption", 1, ids=np.arange(N))
-    with pytest.raises(CondmixError, match="asked for different pictures"):
+    with pytest.raises(CondmixError, match="evaluated on different pictures"):
         Evidence(grid, [run, other])
     with pytest.raises(CondmixError, match="given twice"):
         Evidence(grid, [run, run])

@@ -26,10 +26,8 @@ from condmix.data.imported import read_embeddings
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split
 from condmix.diffusion.model import Architecture, ConditionalModel, load_model, save_model
-from condmix.evaluation import measures
-from condmix.evaluation.details import Details
+from condmix.evaluation import reference
 from condmix.evaluation.judges import Judge
-from condmix.evaluation.results import read_metrics
 from condmix.experiments import findings
 from condmix.experiments.grid import Cost
 from condmix.files.artifacts import (
@@ -40,6 +38,8 @@ from condmix.files.artifacts import (
     write_checked_tensors,
 )
 from condmix.files.atomic import write_json
+from condmix.results.details import Details
+from condmix.results.rows import read_metrics
 from condmix.stages import embed, generate_captions
 from condmix.stages.train import run
 from condmix.training.trainer import Trainer
@@ -550,10 +550,10 @@ def test_a_damaged_shard_of_embeddings_counts_as_not_written(tmp_path):
 def test_damaged_reference_features_are_made_again(tmp_path):
     path = tmp_path / "judge.safetensors"
     write_checked_tensors(path, {"features": torch.ones(3, 2)}, {"n": "3"})
-    assert torch.equal(measures._cached(path, {"n": "3"}), torch.ones(3, 2))
-    assert measures._cached(path, {"n": "4"}) is None
+    assert torch.equal(reference._cached(path, {"n": "3"}), torch.ones(3, 2))
+    assert reference._cached(path, {"n": "4"}) is None
     for _ in every_damage(path, {**ANY, **TENSORS, "a flipped bit": flip}):
-        assert measures._cached(path, {"n": "3"}) is None
+        assert reference._cached(path, {"n": "3"}) is None
 
 
 # ---- checkpoints ----

@@ -14,7 +14,6 @@ from condmix.settings.load import load
 ROOT = Path(__file__).parents[2]
 STAGES = list(pipeline.read(ROOT)["stages"])
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-PLUGINS = {"captioners", "fusions", "encoders", "datasets", "samplers"}
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +138,7 @@ def test_what_is_called_neutral_exists_and_has_a_reason():
 def test_closures_follow_functions_plugins_and_templates():
     assert "clip/shifted_diffusion.py" in closure("sampling/generate.py")  # through a chain of imports
     assert "samplers/" in closure("sampling/sample.py")  # by plugin("samplers", name)
+    assert "metrics/" in closure("stages/evaluate.py") and "metrics/" not in closure("stages/train.py")
     templates = {f"reporting/templates/{name}" for name in ("report.html", "report.css", "scene.html")}
     assert templates <= set(closure("stages/report.py"))
     assert "diffusion/unet.py" not in closure("stages/train.py", ["diffusion/model.py"])

@@ -28,7 +28,12 @@ def test_rows_are_ranked_oracles_are_starred_and_numbers_are_the_jsons(tmp_path)
 
 
 def test_columns_are_aligned_and_fit_the_terminal(tmp_path):
-    facts = {**captions_variant("experiment", perspectives=LONG), "fid": 12.0, "fd_inception": 3.0}
+    facts = {
+        **captions_variant("experiment", perspectives=LONG),
+        "fid": 12.0,
+        "fd_dino": 3.0,
+        "features": ["judge", "clip", "inception", "dino"],
+    }
     lines = table(summary(project(tmp_path, image_variant(), captions_variant(), facts)))
     assert max(map(len, lines)) <= WIDTH
     assert len(set(map(len, lines))) == 1  # the last column is flush right

@@ -1,4 +1,4 @@
-"""Evaluation: what each set of pictures is told, and what is measured on it."""
+"""Evaluation: what conditions each set of pictures, and what is measured on it."""
 
 import json
 from dataclasses import replace
@@ -15,16 +15,21 @@ from condmix.data.packed import Packed
 from condmix.data.prepared import Split
 from condmix.evaluation import samples
 from condmix.evaluation.caption_score import CaptionScore
+from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.judges import Judge
-from condmix.evaluation.measures import Measure
 from condmix.evaluation.observers import Observer
+from condmix.evaluation.reference import Reference
 from condmix.evaluation.samples import REPEATS, Drawn, Job
+from condmix.metrics import Pictures, computed
 from condmix.runtime.processes import together
 from condmix.settings.perspectives import another
 from condmix.stages import evaluate, train
 from condmix.stages.evaluate import Written, best_guidance, conditions, read_written
 from profiles import content, section
 from tiny_project import write_packed_card
+
+CAPTIONS, SHUFFLED = Condition.CAPTIONS, Change(Kind.SHUFFLED)
+WITHOUT, WRONG = (Change(kind, "class") for kind in (Kind.WITHOUT, Kind.WRONG))
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,9 +70,9 @@ def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
     assert metrics["nearest_training"]["median_of_real"] > 0
 
 
-def test_each_job_is_told_what_it_says(judged):
-    plain, shuffled = Job("captions", 2.0, 6), Job("captions", 2.0, 6, "shuffled")
-    repeated, without = Job("captions", 2.0, 6, "repeated"), Job("captions", 2.0, 6, "without class")
+def test_each_job_is_conditioned_as_it_says(judged):
+    plain, shuffled = Job(CAPTIONS, 2.0, 6), Job(CAPTIONS, 2.0, 6, SHUFFLED)
+    repeated, without = Job(CAPTIONS, 2.0, 6, Change(Kind.REPEATED)), Job(CAPTIONS, 2.0, 6, WITHOUT)
     assert list(plain.rows(8)) == [0, 1, 2, 3, 4, 5] and list(repeated.rows(8)) == [0, 0, 0, 0, 1, 1]
     assert (shuffled.rows(8) != np.arange(6)).all()
     assert plain.seeds(0) == shuffled.seeds(0) == without.seeds(0)  # the same noise, so that they pair
@@ -77,14 +82,14 @@ def test_each_job_is_told_what_it_says(judged):
     folder.mkdir()
     samples.draw(judged, "experiment", [plain, shuffled, without], folder)
     drawn = {job.change: Drawn(folder, 1).pictures(job) for job in (plain, shuffled, without)}
-    assert not np.array_equal(drawn[""], drawn["without class"]) and not np.array_equal(drawn[""], drawn["shuffled"])
+    assert not np.array_equal(drawn[Change()], drawn[WITHOUT]) and not np.array_equal(drawn[Change()], drawn[SHUFFLED])
 
 
 def test_a_perspective_left_out_is_its_null(judged):
     """Rows that lack the class anyway are drawn alike with and without it."""
     packed = Packed.load(judged.paths.packed("experiment"), "test")
     lacking = ~packed.present[:6, 1]
-    jobs = [Job("captions", 2.0, 6), Job("captions", 2.0, 6, "without class")]
+    jobs = [Job(CAPTIONS, 2.0, 6), Job(CAPTIONS, 2.0, 6, WITHOUT)]
     folder = judged.root / "drawn"
     folder.mkdir()
     samples.draw(judged, "experiment", jobs, folder)
@@ -96,7 +101,7 @@ def test_a_perspective_left_out_is_its_null(judged):
 def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
     folder = judged.root / "drawn"
     folder.mkdir()
-    wrong = Job("captions", 2.0, 6, "wrong class")
+    wrong = Job(CAPTIONS, 2.0, 6, WRONG)
     samples.draw(judged, "experiment", [wrong], folder)
     found = np.array(Drawn(folder, 1).pictures(wrong))
 
@@ -106,8 +111,8 @@ def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
         tensors[name] = tensors[name][other].contiguous()
     save_file(tensors, path)
     write_packed_card(path.parent, json.loads((path.parent / "variant.json").read_text()))
-    samples.draw(judged, "experiment", [Job("captions", 2.0, 6)], folder)
-    assert np.array_equal(found, Drawn(folder, 1).pictures(Job("captions", 2.0, 6)))
+    samples.draw(judged, "experiment", [Job(CAPTIONS, 2.0, 6)], folder)
+    assert np.array_equal(found, Drawn(folder, 1).pictures(Job(CAPTIONS, 2.0, 6)))
 
 
 def test_controls_claim_only_what_they_say_of_the_picture(judged):
@@ -121,7 +126,7 @@ def test_controls_claim_only_what_they_say_of_the_picture(judged):
     assert np.array_equal(only.named, split.mentions[:, 0])
 
 
-def told(packed, split, captions, **perspectives):
+def conditioned(packed, split, captions, **perspectives):
     """The conditions of a variant with these perspectives; of imported ones and T5's it is said what they are of."""
     packed.vectors = dict.fromkeys(perspectives, next(iter(packed.vectors.values())))
     made_of = [{"name": name, "dim": 16} | ({"of": of} if of else {}) for name, of in perspectives.items()]
@@ -133,19 +138,19 @@ def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
     split = Split.load(project.paths.dataset, "test")
     captions = [[f"{k} of {i}" for k in range(3)] for i in range(8)]
     packed = Packed.load(project.paths.packed("experiment"), "test")
-    (words,) = told(packed, split, captions, t5_2="caption", dino_1_of_another="image", caption_1=None)
-    assert (words.name, words.texts[5]) == ("captions", ["1 of 5", "0 of 5"])
-    (classes,) = told(packed, split, captions, label_1="class")
-    assert classes.name == "captions" and classes.texts[5] == [split.class_names[split.labels[5]]]
-    (oracle,) = told(packed, split, captions, caption_1=None, dino_1="image")
-    assert oracle.name == "oracle" and oracle.named.all()
+    (words,) = conditioned(packed, split, captions, t5_2="caption", dino_1_of_another="image", caption_1=None)
+    assert (words.condition, words.texts[5]) == ("captions", ["1 of 5", "0 of 5"])
+    (classes,) = conditioned(packed, split, captions, label_1="class")
+    assert classes.condition == "captions" and classes.texts[5] == [split.class_names[split.labels[5]]]
+    (oracle,) = conditioned(packed, split, captions, caption_1=None, dino_1="image")
+    assert oracle.condition == "oracle" and oracle.named.all()
     # Words can stand in the place of the picture's CLIP vector, but not of other vectors made from the picture.
     packed.prompt = (packed.vectors["dino_1"], packed.present[:, 0])
-    assert [one.name for one in told(packed, split, captions, image=None)] == ["prompt", "oracle"]
-    assert [one.name for one in told(packed, split, captions, image=None, dino_1="image")] == ["oracle"]
+    assert [one.condition for one in conditioned(packed, split, captions, image=None)] == ["prompt", "oracle"]
+    assert [one.condition for one in conditioned(packed, split, captions, image=None, dino_1="image")] == ["oracle"]
 
 
-def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
+def test_a_variant_of_pictures_is_prompted_through_the_prior_too(judged):
     torch.manual_seed(0)
     network = ShiftedPrior(Shape(dim=16, clusters=2, width=8, blocks=1))
     network.means = torch.randn(2, 16)
@@ -159,7 +164,7 @@ def test_a_variant_of_pictures_is_asked_through_the_prior_too(judged):
         metrics["condition"] == "prompt" and metrics["n"] == 6 and metrics["oracle"]["n"] == metrics["prior"]["n"] == 5
     )
     packed = Packed.load(params.paths.packed("class_v1"), "test")
-    job = Job("prior", 2.0, 4)
+    job = Job(Condition.PRIOR, 2.0, 4)
     told = samples.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
     assert torch.equal(told.present, packed.prompted().present)
     torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
@@ -194,24 +199,26 @@ def test_the_best_scale_is_the_largest_share_and_the_smallest_distance():
         {"guidance": 1.0, "n": 4, "scene_accuracy": 0.5, "fd_judge": 3.0, "condition": "captions"},
         {"guidance": 3.0, "n": 4, "scene_accuracy": 0.7, "fd_judge": 9.0, "condition": "captions"},
     ]
-    assert best_guidance(sweep) == {"scene_accuracy": 3.0, "fd_judge": 1.0}
+    assert best_guidance(sweep, ["judge"]) == {"scene_accuracy": 3.0, "fd_judge": 1.0}
 
 
 def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     split = Split.load(judged.paths.dataset, "test")
-    measure = Measure(judged, split)
-    real, everything = measure.observer.all(np.asarray(split.images)), np.ones((8, 1), bool)
-    assert measure(real, everything)["fd_judge"] == pytest.approx(0, abs=1e-4)
+    reference = Reference(judged, split)
+    real, everything = reference.observer.all(np.asarray(split.images)), np.ones((8, 1), bool)
+    observed = reference.observations(real, everything)
+    assert computed(observed, Pictures.EVERY)["fd_judge"] == pytest.approx(0, abs=1e-4)
     copies = np.asarray(Split.load(judged.paths.dataset, "train").images[:8])
-    closely = measure.closely(measure.observer.all(copies), copies)
+    closely = computed(reference.headline(reference.observer.all(copies), everything, copies), Pictures.HEADLINE)
     assert closely["nearest_training"]["median"] == 0 < closely["nearest_training"]["median_of_real"]
     (path,) = judged.paths.statistics.iterdir()
     path.write_bytes(b"damaged")
-    assert Measure(judged, split)(real, everything)["fd_judge"] < 1e-4
+    again = Reference(judged, split).observations(real, everything)
+    assert computed(again, Pictures.EVERY)["fd_judge"] < 1e-4
 
 
 def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
-    jobs = [Job("captions", 2.0, 5), Job("captions", 2.0, 1, "shuffled")]  # of one picture, no two draw
+    jobs = [Job(CAPTIONS, 2.0, 5), Job(CAPTIONS, 2.0, 1, SHUFFLED)]  # of one picture, no two draw
     folders = [tmp_path / str(world) for world in (1, 2)]
     for world, folder in enumerate(folders, 1):
         folder.mkdir()
@@ -225,21 +232,9 @@ def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
         for found in (one.seen(job), two.seen(job)):
             torch.testing.assert_close(found.features["judge"], seen.features["judge"])
             assert torch.equal(found.values, seen.values)
-    fewer = Job("captions", 2.0, 3)  # the first of those that were drawn for five
+    fewer = Job(CAPTIONS, 2.0, 3)  # the first of those that were drawn for five
     assert np.array_equal(two.pictures(fewer), one.pictures(jobs[0])[:3])
     assert torch.equal(two.seen(fewer).values, two.seen(jobs[0]).values[:3])
-
-
-def test_accuracy_by_caption_asks_every_variant_the_same(judged):
-    split = Split.load(judged.paths.dataset, "test")
-    mentions = np.zeros((8, 5, 1), bool)
-    mentions[:4, 0], mentions[2:6, 1] = True, True
-    measure = Measure(judged, Split(**{**split.__dict__, "mentions": mentions}))
-    right = np.array([1, 1, 1, 0, 0, 1, 0, 0], bool)[:, None]
-    found = measure.by_caption(right)
-    shares = {group: values["shape"] for group, values in found["attribute_accuracy_by_caption"].items()}
-    assert shares == {"caption_1 only": 1.0, "caption_2 only": 0.5, "both": 0.5, "neither": 0.0}
-    assert found["attribute_n_by_caption"] == {"caption_1 only": 2, "caption_2 only": 2, "both": 2, "neither": 2}
 
 
 def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditioned(judged, tmp_path):
@@ -247,7 +242,7 @@ def test_held_out_captions_are_scored_by_another_clip_than_the_one_that_conditio
     settings = judged.evaluate.model_copy(update={"scorer": content(tmp_path / "scorer")})
     evaluate.main(judged.model_copy(update={"evaluate": settings}), "experiment")
     found = json.loads((judged.paths.metrics / "experiment.json").read_text())["held_out_captions"]
-    assert found["captions"] == 6  # one of two each: caption_1 was told
+    assert found["captions"] == 6  # one of two each: caption_1 conditioned
 
     score = CaptionScore(tmp_path / "scorer", "random", batch_size=4)
     real = Split.load(judged.paths.dataset, "test").images[:6]

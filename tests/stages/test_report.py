@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.evaluation.details import Details
-from condmix.evaluation.results import read_metrics
 from condmix.files.artifacts import write_checked_json
+from condmix.results.details import Details
+from condmix.results.rows import read_metrics
 from condmix.stages.report import fact_tables, main, run_facts, scenes, smoothed, thousands
 from fake_results import CARD, captions_variant, change_card, image_variant, project, without
 from html_page import Page
@@ -71,10 +71,10 @@ def test_pictures_are_the_arrays_pixel_for_pixel(tmp_path):
     arrays = [np.load(params.paths.details(file).with_suffix(".npy")) for file in files]
     expected = [array[scene] for scene in range(2) for array in arrays]
     assert len(shown) == len(expected) and all(map(np.array_equal, shown, expected))
-    assert images[3]["alt"] == "class_v1 oracle, told the real picture + class"
+    assert images[3]["alt"] == "class_v1 oracle, conditioned on the real picture + class"
 
 
-def test_a_class_that_was_told_is_not_taken_for_a_caption(tmp_path):
+def test_a_class_that_conditions_is_not_taken_for_a_caption(tmp_path):
     params = project(tmp_path, image_variant(), scenes=1)
     path = params.paths.details("class_v1") / "details.json"
     details = json.loads(path.read_text())
@@ -84,7 +84,7 @@ def test_a_class_that_was_told_is_not_taken_for_a_caption(tmp_path):
     assert scene["class"] == "ring" and [text for text, used in scene["captions"] if used] == ["a red ring"]
 
 
-def test_scenes_mark_what_was_told_and_keep_generated_captions_apart(tmp_path):
+def test_scenes_mark_what_conditioned_and_keep_generated_captions_apart(tmp_path):
     params = project(tmp_path, captions_variant(), scenes=1)
     path = params.paths.details("caption") / "details.json"
     details = json.loads(path.read_text())
@@ -100,7 +100,7 @@ def test_scenes_mark_what_was_told_and_keep_generated_captions_apart(tmp_path):
 def test_data_without_attributes_classes_or_sweep(tmp_path):
     facts = without(captions_variant(), "attribute_accuracy", "attribute_accuracy_mean", "attribute_n", "fd_judge",
                     "attribute_accuracy_unnamed", "judge_accuracy", "judge_accuracy_n", "sweep")  # fmt: skip
-    page = Page(render(project(tmp_path, {**facts, "fid": 41.236})))
+    page = Page(render(project(tmp_path, {**facts, "fid": 41.236, "features": ["inception", "clip"]})))
     assert page.values["comparison"] == [41.236, 0.0222]
     assert {"oracle", "unnamed", "guidance"}.isdisjoint(page.text)
     assert "InceptionV3" in page.text["notes"] and "the judge itself" not in page.text["comparison"]
@@ -111,7 +111,7 @@ def test_nothing_but_oracles(tmp_path):
     page = Page(render(project(tmp_path, facts)))
     assert "comparison" not in page.text and facts["fd_judge"] in page.values["oracle"]
     images = [image["alt"] for tag, image in page.tags if tag == "img"]
-    assert images[1] == "class_v1 oracle, told the real picture + class"
+    assert images[1] == "class_v1 oracle, conditioned on the real picture + class"
 
 
 def test_a_class_profile_has_the_judge_as_ceiling(tmp_path):

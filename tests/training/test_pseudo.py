@@ -80,7 +80,7 @@ def test_words_stand_for_it_when_a_model_is_asked(project):
     packed.vectors = {"pseudo": packed.vectors["caption_1"]}
     packed.variant = packed.variant | {"perspectives": [{"name": "pseudo", "dim": 16, "of": "caption"}]}
     (asked,) = conditions(packed, split, [[f"{k} of {i}" for k in range(3)] for i in range(8)])
-    assert asked.name == "captions" and asked.texts[5] == ["0 of 5"]
+    assert asked.condition == "captions" and asked.texts[5] == ["0 of 5"]
     with pytest.raises(CondmixError, match="experiment sees pseudo, in whose place captions stand in evaluation"):
         conditions(packed, split, [[] for _ in range(8)])
     assert caption_slots(["pseudo"]) == ["pseudo"]

@@ -1,13 +1,14 @@
 """Pictures and captions that did not condition them -> how well the two agree, by a CLIP that conditioned nothing.
 
-A model that is told more captions fits those captions better, which proves little. So a picture is scored against
-the held-out picture's other captions: did it gain what it was not told? And by another CLIP than the one whose
-vectors it was drawn from, which knows its own weaknesses too well. n pictures.
+A model that is conditioned on more captions fits those captions better, which proves little. So a picture is scored
+against the held-out picture's other captions: did it gain what did not condition it? And by another CLIP than the one
+whose vectors it was drawn from, which knows its own weaknesses too well. n pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,20 @@ from torch import Tensor
 from condmix import CondmixError
 from condmix.encoders.clip_text import ClipText
 from condmix.evaluation.features import ClipFeatures
+from condmix.settings.perspectives import another
+
+
+@dataclass(frozen=True)
+class CaptionFit:
+    """How well n drawn pictures fit captions; cosines (m,) are means over a picture's held-out captions, if any."""
+
+    scorer: str  # id of the CLIP
+    ranks: np.ndarray  # (n, K) of `CaptionScore.ranks`, of all captions
+    conditioned: np.ndarray  # (n, K) bool: which captions conditioned the picture
+    held_out: int = 0  # captions that did not; without any there are no cosines
+    drawn: Tensor | None = None
+    real: Tensor | None = None  # of the real pictures to their own held-out captions
+    others: Tensor | None = None  # of the drawn pictures to other pictures' held-out captions
 
 
 class CaptionScore:
@@ -43,11 +58,26 @@ class CaptionScore:
         """Unit vectors (N, D) of captions."""
         return torch.cat([self.texts.encode(part).cpu() for part in self._parts(captions)])
 
-    def score(self, seen: Tensor, captions: Sequence[Sequence[str]]) -> float:
-        """Mean over the pictures (n, D) that have captions of the mean cosine to theirs, in -1..1."""
+    def fit(
+        self, pictures: np.ndarray, real: np.ndarray, captions: Sequence[Sequence[str]], used: Sequence[Sequence[str]]
+    ) -> CaptionFit:
+        """Of drawn and real pictures (n, S, S, 3) uint8; `used` are the texts that conditioned each of them."""
+        seen = self.see(pictures)
+        ranks = self.ranks(seen, captions)
+        conditioned = np.zeros(ranks.shape, bool)
+        for row, (texts, chosen) in enumerate(zip(captions, used, strict=True)):
+            conditioned[row, : len(texts)] = [text in chosen for text in texts]
+        held_out = [[text for text in texts if text not in own] for texts, own in zip(captions, used, strict=True)]
+        if not any(held_out):
+            return CaptionFit(self.id, ranks, conditioned)
+        others = [held_out[i] for i in another(len(held_out))]
+        cosines = [self.cosines(*pair) for pair in ((seen, held_out), (self.see(real), held_out), (seen, others))]
+        return CaptionFit(self.id, ranks, conditioned, sum(map(len, held_out)), *cosines)
+
+    def cosines(self, seen: Tensor, captions: Sequence[Sequence[str]]) -> Tensor:
+        """For each picture (n, D) that has captions, the mean cosine to them, in -1..1."""
         read = self.read([text for texts in captions for text in texts]).split([len(texts) for texts in captions])
-        cosines = [(vectors @ picture).mean() for vectors, picture in zip(read, seen, strict=True) if len(vectors)]
-        return torch.stack(cosines).mean().item()
+        return torch.stack([(vectors @ x).mean() for vectors, x in zip(read, seen, strict=True) if len(vectors)])
 
     def ranks(self, seen: Tensor, captions: Sequence[Sequence[str]]) -> np.ndarray:
         """(n, K): of all other pictures' k-th captions, the share that fits the picture less well than its own k-th.
@@ -67,8 +97,3 @@ class CaptionScore:
 
     def _parts(self, items: Sequence) -> list[Sequence]:
         return [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
-
-
-def not_told(captions: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Each picture's captions but for those that it was drawn from."""
-    return [[text for text in texts if text not in used] for texts, used in zip(captions, told, strict=True)]

@@ -10,7 +10,7 @@ Each measure answers another question, and each is computed over all pictures it
     bootstrap_interval  how far could any such figure have come out otherwise, with other pictures?
 
 A figure carries its published name (KID, CMMD) only with the network of its paper; elsewhere it is named after
-its features, as `condmix.evaluation.features` does. The Fréchet distance stands in `condmix.evaluation.frechet`.
+its features, as the plug-ins of condmix.metrics do. The Fréchet distance stands in `condmix.evaluation.frechet`.
 """
 # n, m pictures in each set, F features, C conditions, M pictures of one condition, S side in pixels
 

@@ -1,7 +1,7 @@
 """Pictures -> feature vectors, in the spaces in which sets of pictures are compared.
 
-A Fréchet distance is called FID only in Inception's space, with pytorch-fid's weights (`metric_name`); elsewhere
-its name carries the features, since the numbers of two spaces have nothing to do with each other.
+A Fréchet distance is called FID only in Inception's space, with pytorch-fid's weights; elsewhere its name carries the
+features (condmix.metrics.frechet), since the numbers of two spaces have nothing to do with each other.
 """
 # B batch, S image size, F features
 
@@ -33,11 +33,6 @@ class Features:
     def __call__(self, images: Tensor) -> Tensor:
         """Images (B, S, S, 3) uint8 -> features (B, F) float32."""
         raise NotImplementedError
-
-
-def metric_name(features: str) -> str:
-    """What the Fréchet distance in a feature space is called: "fid" for inception alone, else "fd_<features>"."""
-    return "fid" if features == "inception" else f"fd_{features}"
 
 
 class Inception(Features):

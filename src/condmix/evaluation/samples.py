@@ -20,6 +20,7 @@ from condmix.clip.shifted_diffusion import Trained, load_prior
 from condmix.data.packed import Packed
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
+from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.observers import Observer, Seen
 from condmix.files.artifacts import read_array
 from condmix.files.npy import write_pixels
@@ -37,15 +38,13 @@ ROWS = 1000  # pictures in memory when those of several processes become one fil
 class Job:
     """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
 
-    `change` is "" or one thing that is done to them: "without <perspective>", "wrong <perspective>" (another
-    picture's, beside what is right), "shuffled" (all are another picture's), "repeated" (n / REPEATS conditions,
-    REPEATS pictures of each).
+    Where pictures are repeated, it is REPEATS of each of n / REPEATS conditions.
     """
 
-    condition: str
+    condition: Condition
     guidance: float
     n: int
-    change: str = ""
+    change: Change = Change()
 
     @property
     def file(self) -> str:
@@ -53,14 +52,14 @@ class Job:
         return f"{self.condition}-{self.guidance}-{self.change}"
 
     def rows(self, count: int) -> np.ndarray:
-        """Which of `count` test pictures each of the n pictures is told of (n,)."""
-        if self.change == "repeated":
+        """Which of `count` test pictures each of the n pictures is conditioned on (n,)."""
+        if self.change.kind is Kind.REPEATED:
             return np.arange(self.n) // REPEATS
-        return another(count)[: self.n] if self.change == "shuffled" else np.arange(self.n)
+        return another(count)[: self.n] if self.change.kind is Kind.SHUFFLED else np.arange(self.n)
 
     def seeds(self, seed: int) -> list[int]:
         """One seed per picture; but for repeated conditions those of `picture_seed`."""
-        if self.change == "repeated":
+        if self.change.kind is Kind.REPEATED:
             return [derive(seed, "repeated", i) for i in range(self.n)]
         return [picture_seed(seed, i) for i in range(self.n)]
 
@@ -74,7 +73,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     with state.local_main_process_first():  # it may have to download weights; all have met when this ends
         observer = Observer(params, device)
     packed = Packed.load(params.paths.packed(variant), "test")
-    through_prior = any(job.condition == "prior" for job in jobs)
+    through_prior = any(job.condition is Condition.PRIOR for job in jobs)
     prior = load_prior(params.paths.prior, packed.variant["encoder"]) if through_prior else None
     settings = params.evaluate
     sampling = Sampling(
@@ -89,18 +88,11 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
     size = model.architecture.image_size
     bar = tqdm(total=sum(job.n for job in jobs), desc=f"draw {variant}", unit="img", disable=rank > 0)
     for job in jobs:
-        told = placed(packed, prior, job, params.seed)
-        rows = torch.from_numpy(job.rows(len(told))[rank::world])
+        views = placed(packed, prior, job, params.seed)
+        rows = torch.from_numpy(job.rows(len(views))[rank::world])
         if not len(rows):
             continue
-        vectors, mask = told.batch(rows)
-        change, _, perspective = job.change.partition(" ")
-        if change == "without":
-            mask[:, list(packed.vectors).index(perspective)] = False
-        elif change == "wrong":
-            slot = list(packed.vectors).index(perspective)
-            others, present = told.batch(torch.from_numpy(another(len(told)))[rows])
-            vectors[perspective], mask[:, slot] = others[perspective], present[:, slot]
+        vectors, mask = changed(views, rows, job.change)
         at = replace(sampling, guidance=job.guidance)
         seeds = job.seeds(params.seed)[rank::world]
         seen: list[Seen] = []
@@ -115,6 +107,19 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         write_pixels(folder / f"{job.file}.{rank}.npy", (len(rows), size, size, 3), looked_at(batches))
         Seen.join(seen).save(folder / f"{job.file}.{rank}.safetensors")
     bar.close()
+
+
+def changed(views: Packed, rows: Tensor, change: Change) -> tuple[dict[str, Tensor], Tensor]:
+    """Vectors and mask of these rows, with one perspective left out or another picture's."""
+    vectors, mask = views.batch(rows)
+    name = change.perspective
+    if change.kind is Kind.WITHOUT:
+        mask[:, list(views.vectors).index(name)] = False
+    elif change.kind is Kind.WRONG:
+        slot = list(views.vectors).index(name)
+        others, present = views.batch(torch.from_numpy(another(len(views)))[rows])
+        vectors[name], mask[:, slot] = others[name], present[:, slot]
+    return vectors, mask
 
 
 class Drawn:
@@ -156,8 +161,8 @@ def _interleaved(parts: list[np.ndarray], first: int, end: int) -> np.ndarray:
 
 def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed:
     """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
-    if job.condition != "prior":
-        return packed.prompted() if job.condition == "prompt" else packed
+    if job.condition is not Condition.PRIOR:
+        return packed.prompted() if job.condition is Condition.PROMPT else packed
     words = packed.prompt[0].float().clone()
     words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
     return packed.prompted(words)

@@ -1,10 +1,10 @@
 """A grid of experiments and its finished runs -> what they show: comparisons, and the tables for programs.
 
-All experiments were asked for the same held-out pictures under the same seeds, so they are compared in pairs
-(condmix.experiments.statistics). Of each are asked, as far as the data can answer: how much of the scene do its
-pictures show (where
-only a class is known, is it right); how much of what the first caption says; and how well do they fit captions that no
-experiment was told. The last two are the same examination for all, so being told more can't help by itself.
+All experiments drew the same held-out pictures under the same seeds, so they are compared in pairs
+(condmix.experiments.statistics). The questions are, as far as the data can answer: how much of the scene do the
+pictures show (where only a class is known, is it right); how much of what the first caption says; and how well do they
+fit captions that conditioned no experiment. The last two are the same examination for all, so further conditions can't
+help by themselves.
 
 An experiment that was conditioned on the held-out picture itself is an oracle: it stands apart and is never ranked.
 The page for people is condmix.reporting.grid_page.
@@ -24,21 +24,22 @@ from typing import Any
 import numpy as np
 
 from condmix import CondmixError
-from condmix.evaluation.details import Content, read_pictures
-from condmix.evaluation.results import agreed, flat
+from condmix.evaluation.conditions import Change, Condition
 from condmix.experiments import statistics
 from condmix.files.artifacts import damaged, read_arrays, read_json, require
 from condmix.files.atomic import write_json, write_text
+from condmix.metrics import Measure, Place, compared, measures
+from condmix.results.details import Content, read_pictures
+from condmix.results.rows import agreed, flat
 from condmix.runtime.seeds import derive
 
 QUESTIONS = {  # the first that is answered ranks the experiments
     "scene": "the scene",
     "class": "the class",
     "first_caption": "what the first caption says",
-    "held_out": "captions that no experiment was told",
+    "held_out": "captions that conditioned no experiment",
 }
 REMEDY = "condmix experiments run"
-DISTANCES = ("fid", "fd_", "kid_", "precision_", "recall_", "mmd_", "diversity", "nearest_training.")
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Run:
     ids: np.ndarray
     scores: dict[str, np.ndarray]
     ranks: np.ndarray | None = None  # (n, K) of the picture's captions, CaptionScore.ranks
-    told: np.ndarray | None = None  # (n, K): which of them it was told
-    changed: Mapping[str, np.ndarray] = field(default_factory=dict)  # "without x", ... -> (m,): the first score then
+    used: np.ndarray | None = None  # (n, K): which of them conditioned it
+    changed: Mapping[Change, np.ndarray] = field(default_factory=dict)  # (m,): the first score then
 
     @property
-    def condition(self) -> str:
-        """What stood in the views of its headline pictures: "captions", "prompt" or "oracle"."""
-        return self.metrics["condition"]
+    def condition(self) -> Condition:
+        """What stood in the views of its headline pictures."""
+        return Condition(self.metrics["condition"])
 
     def drawn(self, condition: str) -> np.ndarray:
         """(N, S, S, 3) uint8: the pictures of its samples under a condition, or the "real" ones."""
@@ -86,7 +87,7 @@ class Evidence:
     """A grid's runs in the grid's order, and every comparison between them.
 
     `finished` are some of the grid's runs or all.
-    CondmixError where there are none, or where they were not asked for the same pictures.
+    CondmixError where there are none, or where they did not draw the same pictures.
     """
 
     def __init__(self, grid: Any, finished: Sequence[Any]):
@@ -98,6 +99,7 @@ class Evidence:
         self.missing = [place for place in planned if place not in self.by_place]
         self.names = list(dict.fromkeys(run.experiment for run in self.runs))
         score_held_out(self.runs)
+        self.measures = measures([run.metrics for run in self.runs])
         self.questions = [question for question in QUESTIONS if any(question in run.scores for run in self.runs)]
         self.tests = self.compare()
         self.intervals = {
@@ -116,7 +118,7 @@ class Evidence:
 
     def oracle(self, experiment: str) -> bool:
         """Was the held-out picture itself the condition of its headline pictures?"""
-        return any(run.condition == "oracle" for run in self.of(experiment))
+        return any(run.condition.is_oracle for run in self.of(experiment))
 
     def control(self, experiment: str) -> str | None:
         return self.grid.experiments[experiment].control
@@ -151,15 +153,15 @@ class Evidence:
         adjusted = statistics.holm([result.p for result in results.values()])
         return [Test(*place, result, p) for (place, result), p in zip(results.items(), adjusted, strict=True)]
 
-    def change(self, experiment: str, change: str) -> statistics.Comparison | None:
-        """An experiment's models, under a change of what they are told, against themselves without it."""
+    def change(self, experiment: str, change: Change) -> statistics.Comparison | None:
+        """An experiment's models, under a change of their conditions, against themselves without it."""
         runs = [run for run in self.of(experiment) if change in run.changed]
         return compare_some(
             [run.changed[change] for run in runs], [run.scores[self.questions[0]] for run in runs],
-            derive(self.grid.name, experiment, change),
+            derive(self.grid.name, experiment, str(change)),
         )  # fmt: skip
 
-    def changed_alike(self, experiment: str, change: str) -> statistics.Comparison | None:
+    def changed_alike(self, experiment: str, change: Change) -> statistics.Comparison | None:
         """An experiment's models against those that it is compared with, both under the same change."""
         other = self.against(experiment)
         pairs = [
@@ -168,7 +170,7 @@ class Evidence:
             if change in first.changed and change in second.changed
         ]
         first, second = zip(*pairs, strict=True) if pairs else ((), ())
-        return compare_some(first, second, derive(self.grid.name, experiment, other, change))
+        return compare_some(first, second, derive(self.grid.name, experiment, other, str(change)))
 
     def test(self, experiment: str, question: str) -> Test | None:
         return next((t for t in self.tests if (t.experiment, t.question) == (experiment, question)), None)
@@ -178,9 +180,9 @@ class Evidence:
         scores = self.scores(self.of(experiment), question)
         return None if scores is None else float(scores.mean())
 
-    def spread(self, runs: Sequence[Mapping[str, Any]], key: str | None) -> statistics.Spread | None:
-        """A number of the runs' metrics, by its dotted key, over the seeds that have it."""
-        values = [value for facts in runs if key and isinstance(value := at(facts, key), int | float)]
+    def spread(self, runs: Sequence[Mapping[str, Any]], measure: Measure | None) -> statistics.Spread | None:
+        """A measure of the runs' metrics, over the seeds that have it."""
+        values = [value for facts in runs if measure and (value := measure.of(facts)) is not None]
         return statistics.over_seeds(values) if values else None
 
     def ranked(self) -> list[tuple[int, str]]:
@@ -191,15 +193,25 @@ class Evidence:
         order = sorted(names, key=lambda name: -shares[name])
         return [(1 + sum(other > shares[name] for other in shares.values()), name) for name in order]
 
-    def distances(self) -> list[str]:
-        """Dotted keys of all measured distances between sets of pictures, the most telling first."""
-        numbers = (key for run in self.runs for key, value in flat(run.metrics) if isinstance(value, int | float))
-        return sorted((key for key in dict.fromkeys(numbers) if key.startswith(DISTANCES)), key=_place)
+    @property
+    def of_sets(self) -> list[Measure]:
+        """All measured numbers of a set of pictures, the most telling first."""
+        return [measure for measure in self.measures if Place.SETS in measure.places]
 
     @property
-    def distance(self) -> str | None:
-        """The distance that tables show where there is room for one."""
-        return next(iter(self.distances()), None)
+    def distance(self) -> Measure | None:
+        """The one of them that tables show where there is room for one."""
+        return next(iter(self.of_sets), None)
+
+    @property
+    def compared(self) -> list[Measure]:
+        """The measures that compare variants, without those of single attributes."""
+        return [measure for measure in compared([run.metrics for run in self.runs]) if measure.attribute is None]
+
+    @property
+    def answering(self) -> Measure | None:
+        """The measure of a set of pictures that answers the first question."""
+        return next((measure for measure in self.measures if measure.answers == self.questions[0]), None)
 
 
 def compare_some(first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int) -> statistics.Comparison | None:
@@ -224,15 +236,13 @@ def read_run(finished: Any) -> Run:
     if "attribute_names" not in arrays or arrays["attribute_names"].shape != (right.shape[1],):
         raise damaged(path, "its attribute_names are not one for each column of right", remedy)
     attributes = arrays["attribute_names"].tolist()
-    ranks, told = None, None
+    ranks, used = None, None
     if "caption_ranks" in arrays:
         ranks = require(arrays, "caption_ranks", arrays["caption_ranks"].dtype, (len(ids), None), path, remedy)
-        told = require(arrays, "told", bool, ranks.shape, path, remedy)
+        used = require(arrays, "told", bool, ranks.shape, path, remedy)
     changed = {
-        name.removeprefix("right "): statistics.scene_score(
-            require(arrays, name, bool, (None, right.shape[1]), path, remedy)
-        )
-        for name in arrays if name.startswith("right ")
+        change: statistics.scene_score(require(arrays, name, bool, (None, right.shape[1]), path, remedy))
+        for name in arrays if (change := Change.of_array(name))
     }  # fmt: skip
     if not right.size and ranks is None:
         raise CondmixError(
@@ -245,7 +255,7 @@ def read_run(finished: Any) -> Run:
     if right.size and mentions.shape[1]:
         scores["first_caption"] = statistics.asked_score(right, mentions[:, 0])
     return Run(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
-               finished.folder, ids, scores, ranks, told, changed)  # fmt: skip
+               finished.folder, ids, scores, ranks, used, changed)  # fmt: skip
 
 
 def _remedy(folder: Path) -> str:
@@ -254,21 +264,21 @@ def _remedy(folder: Path) -> str:
 
 
 def score_held_out(runs: Sequence[Run]) -> None:
-    """Add the scores of "held_out": the mean rank of the captions that were told to none of the runs.
+    """Add the scores of "held_out": the mean rank of the captions that conditioned none of the runs.
 
-    A run that was told every caption can't be examined so; it has no score, and takes no caption from the others.
+    A run that was conditioned on every caption can't be examined so: it has no score, and takes no caption from others.
     """
-    examined = [run for run in runs if run.ranks is not None and not run.told[~np.isnan(run.ranks)].all()]
+    examined = [run for run in runs if run.ranks is not None and not run.used[~np.isnan(run.ranks)].all()]
     if not examined:
         return
-    unused = ~np.any([run.told for run in examined], axis=0) & ~np.isnan(examined[0].ranks)
+    unused = ~np.any([run.used for run in examined], axis=0) & ~np.isnan(examined[0].ranks)
     some = unused.any(axis=1)
     for run in examined:
         run.scores["held_out"] = np.nanmean(np.where(unused, run.ranks, np.nan)[some], axis=1)
 
 
 def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], runs: list[Run]) -> None:
-    """CondmixError unless the runs are of this grid, each once, and were all asked for the same pictures."""
+    """CondmixError unless the runs are of this grid, each once, and all drew the same pictures."""
     if not runs:
         raise CondmixError(f'no run of the grid "{grid.name}" is finished: run {REMEDY}')
     places = [(run.experiment, run.seed) for run in finished]
@@ -281,19 +291,8 @@ def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], ru
         if not np.array_equal(run.ids, runs[0].ids):
             raise CondmixError(
                 f'the runs "{runs[0].experiment}" (seed {runs[0].seed}) and "{run.experiment}" (seed {run.seed}) were '
-                f"asked for different pictures, so they can't be compared in pairs: run {REMEDY}"
+                f"evaluated on different pictures, so they can't be compared in pairs: run {REMEDY}"
             )
-
-
-def at(facts: Mapping[str, Any], key: str) -> Any:
-    """The value under a dotted key, None where it was not measured."""
-    for part in key.split("."):
-        facts = facts.get(part) if isinstance(facts, Mapping) else None
-    return facts
-
-
-def _place(key: str) -> int:
-    return next(place for place, start in enumerate(DISTANCES) if key.startswith(start))
 
 
 # ---- files for programs ----
@@ -343,20 +342,21 @@ def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                     f"{question}_adjusted_p": test.adjusted_p, f"{question}_effect": found.effect,
                     f"{question}_compared_seeds": found.seeds, f"{question}_verdict": test.verdict,
                 }  # fmt: skip
-        for key in evidence.distances():
-            if spread := evidence.spread([run.metrics for run in runs], key):
+        for measure in evidence.of_sets:
+            key = measure.key
+            if spread := evidence.spread([run.metrics for run in runs], measure):
                 row |= {key: spread.mean, f"{key}_sd": spread.sd}
-            if between := distance_difference(evidence, name, key):
+            if between := difference(evidence, name, measure):
                 row |= {f"{key}_difference{end}": v for end, v in zip(("", "_low", "_high"), between, strict=True)}
         yield row
 
 
-def distance_difference(evidence: Evidence, name: str, key: str) -> tuple[float, float, float] | None:
+def difference(evidence: Evidence, name: str, measure: Measure) -> tuple[float, float, float] | None:
     """(difference to what the experiment is compared with, low, high) over seeds; None where there is no interval."""
     other = evidence.against(name)
     if other is None or evidence.oracle(name) != evidence.oracle(other):
         return None
-    values = [(at(a.metrics, key), at(b.metrics, key)) for a, b in evidence.pairs(name, other)]
+    values = [(measure.of(a.metrics), measure.of(b.metrics)) for a, b in evidence.pairs(name, other)]
     values = [pair for pair in values if None not in pair]
     return statistics.seed_interval(*zip(*values, strict=True)) if values else None
 
@@ -368,7 +368,8 @@ def guidance_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
         for scale in sorted({point["guidance"] for point in points}):
             there = [point for point in points if point["guidance"] == scale]
             keys = dict.fromkeys(k for point in there for k, v in point.items() if isinstance(v, int | float))
-            means = {key: evidence.spread(there, key).mean for key in keys if key not in ("guidance", "n")}
+            values = {key: [point[key] for point in there if key in point] for key in keys}
+            means = {key: statistics.over_seeds(of).mean for key, of in values.items() if key not in ("guidance", "n")}
             yield {"experiment": name, "guidance": scale, "n": agreed(there, "n"), "seeds": len(there), **means}
 
 

@@ -24,9 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.evaluation.results import Metrics
 from condmix.files.artifacts import CONTENT_SHA256, parse_json, read_checked_json
 from condmix.files.atomic import scratch
+from condmix.results.rows import Metrics
 from condmix.settings.load import Settings, load, unknown
 from condmix.settings.schema import Guidance, Name, Seed, Text, sentence
 from condmix.settings.yamlfile import parse_yaml, read_yaml

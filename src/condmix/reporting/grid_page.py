@@ -11,20 +11,18 @@ from markupsafe import Markup
 from PIL import Image
 
 from condmix import CondmixError
-from condmix.evaluation.details import said
-from condmix.evaluation.results import agreed, short_perspectives, significant
+from condmix.evaluation.conditions import Condition, changes_of
 from condmix.experiments import statistics
-from condmix.experiments.findings import QUESTIONS, Evidence, Test, distance_difference, guidance_rows
-from condmix.experiments.grid import (
-    Grid,
-    collect,
-)
+from condmix.experiments.findings import QUESTIONS, Evidence, Test, difference, guidance_rows
+from condmix.experiments.grid import Grid, collect
 from condmix.files.atomic import replacing, write_text
+from condmix.metrics import Measure, Place, measures, significant
 from condmix.reporting.charts import STYLES, Line, line_chart
 from condmix.reporting.page import data_uri, fact, rendered
 from condmix.reporting.tables import NONE
+from condmix.results.details import scene_texts
+from condmix.results.rows import agreed, short_perspectives
 
-MEASURED = {"scene": "scene_accuracy", "class": "class_accuracy"}  # the same share as the evaluation gives it
 MACHINE = {  # of a card's environment
     "cpu": "processor",
     "gpus": "GPUs",
@@ -61,6 +59,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "finished": len(evidence.runs),
         "answer": answer(evidence),
         "ranking": list(ranking(evidence)),
+        "shares": [measure.heading for measure in evidence.compared if measure.share],
         "oracles": list(oracle_rows(evidence)),
         "controls": [
             (name, evidence.control(name), [sentence(evidence, t) for t in evidence.tests if t.experiment == name])
@@ -79,7 +78,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "n": len(evidence.runs[0].ids),
         "questions": evidence.questions,
         "main": QUESTIONS[evidence.questions[0]],
-        "distance": evidence.distance or "distance",
+        "distance": evidence.distance.key if evidence.distance else "distance",
     }  # fmt: skip
 
 
@@ -123,23 +122,23 @@ def sentence(evidence: Evidence, test: Test) -> str:
 
 def answer(evidence: Evidence) -> list[str]:
     """A few sentences: what the best experiment brings over the baseline, and how the others stand to it."""
-    said = []
+    sentences = []
     others = [name for _, name in evidence.ranked() if evidence.test(name, evidence.questions[0])]
     if not others:
         return ["Nothing can be compared yet: no two experiments of a comparison have finished under the same seed."]
     for question in evidence.questions:
         if test := evidence.test(others[0], question):
-            said.append(sentence(evidence, test))
+            sentences.append(sentence(evidence, test))
     for question in evidence.questions:
         what = QUESTIONS[question]
         verdicts = [test.verdict for name in others if (test := evidence.test(name, question))]
         if len(verdicts) > 1:
-            said.append(
+            sentences.append(
                 f"Of {len(verdicts)} experiments, {verdicts.count('better')} show more of {what} than what they are "
                 f"compared with, {verdicts.count('worse')} less, and for {verdicts.count('no difference found')} no "
                 "difference was found."
             )
-    return said
+    return sentences
 
 
 def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -151,7 +150,7 @@ def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
         yield {
             "rank": rank, "name": name, "seeds": len(runs), "baseline": name == evidence.grid.baseline,
             "against": other if other != evidence.grid.baseline else None,
-            "told": short_perspectives(evidence.grid.experiments[name].perspectives),
+            "perspectives": short_perspectives(evidence.grid.experiments[name].perspectives),
             "questions": [question_cell(evidence, name, question) for question in evidence.questions],
             "distance": spread_text(evidence.spread([run.metrics for run in runs], evidence.distance)),
         }  # fmt: skip
@@ -180,13 +179,13 @@ def question_cell(evidence: Evidence, name: str, question: str) -> dict[str, Any
 def oracle_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """What was drawn with the held-out picture's own embedding, in the grid's order, without a rank."""
     for name in evidence.names:
-        rows = [run.metrics if run.condition == "oracle" else run.metrics.get("oracle") for run in evidence.of(name)]
+        runs = evidence.of(name)
+        rows = [run.metrics if run.condition.is_oracle else run.metrics.get(Condition.ORACLE) for run in runs]
         rows = [row for row in rows if row]
         if rows:
-            keys = (MEASURED.get(evidence.questions[0]), "attribute_accuracy_mean")
             yield {
                 "name": name, "seeds": len(rows),
-                "shares": [share_text(evidence.spread(rows, key)) for key in keys],
+                "shares": [share_text(evidence.spread(rows, m)) for m in evidence.compared if m.share],
                 "distance": spread_text(evidence.spread(rows, evidence.distance)),
             }  # fmt: skip
 
@@ -207,37 +206,27 @@ def share_text(spread: statistics.Spread | None) -> tuple[str, str]:
 
 def matrix(evidence: Evidence) -> dict[str, Any]:
     """Accuracy of each attribute (columns), by which of the captions named it (rows), averaged over seeds."""
-    split = "attribute_accuracy_by_caption"
-    chosen = selected(evidence)
-    metrics = {name: [run.metrics for run in evidence.of(name)] for name in chosen}
-    tables = [table for runs in metrics.values() for facts in runs for table in [facts.get(split, {})]]
-    groups = list(dict.fromkeys(group for table in tables for group in table))
-    attributes = list(dict.fromkeys(name for table in tables for group in table.values() for name in group))
+    metrics = {name: [run.metrics for run in evidence.of(name)] for name in selected(evidence)}
+    found = [m for m in measures([facts for runs in metrics.values() for facts in runs]) if Place.MATRIX in m.places]
+    groups, attributes = list(dict.fromkeys(m.group for m in found)), list(dict.fromkeys(m.attribute for m in found))
+    by_place = {(m.group, m.attribute): m for m in found}
 
     def cell(name: str, group: str, attribute: str) -> float | None:
-        values = [run.get(split, {}).get(group, {}).get(attribute) for run in metrics[name]]
-        values = [value for value in values if value is not None]
-        return float(np.mean(values)) if values else None
+        spread = evidence.spread(metrics[name], by_place.get((group, attribute)))
+        return None if spread is None else spread.mean
 
-    having = [name for name in chosen if any(facts.get(split) for facts in metrics[name])]
+    having = [name for name, runs in metrics.items() if any(m.of(facts) is not None for facts in runs for m in found)]
     rows = [(group, [(name, [cell(name, group, a) for a in attributes]) for name in having]) for group in groups]
     return {"attributes": attributes, "rows": rows}
 
 
 def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
-    """One chart per measure of the sweep, a line per selected experiment, averaged over seeds."""
-    titles = {
-        "scene_accuracy": ("Share of the scene that is right", "higher is better"),
-        "attribute_accuracy_mean": ("Accuracy of the named attributes", "higher is better"),
-        evidence.distance: (evidence.distance, "lower is better"),
-    }
-    if "class" in evidence.questions:  # else it is one of the scene's attributes
-        titles = {"class_accuracy": ("Share of the classes that are right", "higher is better")} | titles
+    """A chart per share of the sweep and one distance, a line per selected experiment, averaged over seeds."""
     rows, chosen = list(guidance_rows(evidence)), selected(evidence)
     scales = list({run.metrics["guidance"] for run in evidence.runs if "guidance" in run.metrics})
     charts = []
-    for key, (title, better) in titles.items():
-        lines = []
+    for measure in [measure for measure in evidence.compared if measure.share or measure == evidence.distance]:
+        lines, title, key = [], measure.title, measure.key
         for style, name in enumerate(chosen):
             found = [(row["guidance"], row[key]) for row in rows if row["experiment"] == name and key in row]
             if found:
@@ -245,10 +234,10 @@ def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
         if lines:
             svg = line_chart(
                 f"{title} against guidance scale, a line per experiment", "guidance scale s", title, lines,
-                format_y=(lambda v: f"{100 * v:.4g}%") if "accuracy" in key else "{:.4g}".format,
+                format_y=measure.tick,
                 mark_x=scales[0] if len(scales) == 1 else None,
             )  # fmt: skip
-            charts.append({"title": title, "better": better, "svg": Markup(svg)})
+            charts.append({"title": title, "better": measure.better, "svg": Markup(svg)})
     return charts
 
 
@@ -264,28 +253,19 @@ def best_guidance(evidence: Evidence) -> dict[str, Any]:
 
 
 def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """Per experiment and perspective: what is lost when the same model is not told it, or told another picture's.
+    """Per experiment and perspective: what the same model loses without it, or with another picture's.
 
-    Last, when all that it is told is another picture's.
+    Last, when all that conditions it is another picture's.
     """
-    shown = MEASURED.get(evidence.questions[0])
     for name in evidence.names:
         runs = [run.metrics for run in evidence.of(name)]
-        asked = []
-        for change, words in (("without", "without {}"), ("wrong", "another picture's {}")):
-            perspectives = dict.fromkeys(key for facts in runs for key in facts.get(change, {}))
-            asked += [
-                (words.format(key), f"{change} {key}", [facts.get(change, {}).get(key) for facts in runs])
-                for key in perspectives
-            ]
-        asked.append(("another picture's everything", "shuffled", [facts.get("shuffled") for facts in runs]))
-        for what, change, found in asked:
-            pairs = [(same_pictures(facts, other), other) for facts, other in zip(runs, found, strict=True) if other]
+        for change in dict.fromkeys(change for facts in runs for change in changes_of(facts)):
+            pairs = [(same_pictures(facts, other), other) for facts in runs if (other := change.of(facts))]
             if pairs:
                 distances = mean_change(pairs, evidence.distance)
                 yield {
-                    "name": name, "what": what, "seeds": len(pairs),
-                    "share": share_text(evidence.spread([other for _, other in pairs], shown))[0],
+                    "name": name, "what": change.label, "seeds": len(pairs),
+                    "share": share_text(evidence.spread([other for _, other in pairs], evidence.answering))[0],
                     "points": difference_text(evidence.change(name, change)),
                     "beside": difference_text(evidence.changed_alike(name, change)),
                     "distance": NONE if distances is None
@@ -310,28 +290,27 @@ def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mappi
     return alike[0] if alike else {}
 
 
-def mean_change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str | None) -> float | None:
+def mean_change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], of: Measure | None) -> float | None:
     """Mean over seeds of the second's value minus the first's."""
-    values = [(first.get(key), second.get(key)) for first, second in pairs]
+    values = [(of.of(first), of.of(second)) for first, second in pairs] if of else []
     values = [second - first for first, second in values if first is not None and second is not None]
     return float(np.mean(values)) if values else None
 
 
 def distance_table(evidence: Evidence) -> dict[str, Any]:
-    """Every distance with its standard deviation over seeds, and the difference to what is compared with."""
-    keys = evidence.distances()
+    """Every number of a set with its standard deviation over seeds, and the difference to what is compared with."""
     rows = []
     for name in [name for name in evidence.names if not evidence.oracle(name)]:
         cells = []
-        for key in keys:
-            text, sd = spread_text(evidence.spread([run.metrics for run in evidence.of(name)], key))
-            between = distance_difference(evidence, name, key)
+        for measure in evidence.of_sets:
+            text, sd = spread_text(evidence.spread([run.metrics for run in evidence.of(name)], measure))
+            between = difference(evidence, name, measure)
             below = ""
             if between:
                 below = "Δ {} ({} to {})".format(*(significant(value, 2).replace("-", "−") for value in between))
             cells.append((text, sd, below))
         rows.append((name, cells))
-    return {"keys": keys, "rows": rows}
+    return {"headings": [measure.heading for measure in evidence.of_sets], "rows": rows}
 
 
 def size_row(evidence: Evidence, name: str) -> dict[str, str]:
@@ -341,7 +320,7 @@ def size_row(evidence: Evidence, name: str) -> dict[str, str]:
     return {
         "name": name,
         "fusion": evidence.grid.experiments[name].fusion,
-        "told": short_perspectives(evidence.grid.experiments[name].perspectives),
+        "perspectives": short_perspectives(evidence.grid.experiments[name].perspectives),
         "parameters": agreed(cards, "parameters", "{:,}") or NONE,
         "images": agreed(cards, "images_seen", "{:,}") or NONE,
         "seconds": significant(float(np.median(seconds))) if seconds else NONE,
@@ -363,7 +342,7 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("sampler steps", agreed(metrics, "steps")),
         ("features", " / ".join(features)),
         ("distances against", " / ".join(against)),
-        ("asked by", agreed(metrics, "condition")),
+        ("conditioned on", agreed(metrics, "condition")),
         ("moving average of the weights", agreed(metrics, "ema")),
         ("code, commit", agreed(metrics, "commit")),
     ]
@@ -395,16 +374,17 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
     first = runs[0]
     real = first.drawn("real")
     drawn = [(run, run.drawn(run.condition)) for run in runs]
-    oracle = [(run, run.drawn("oracle")) for run in runs if run.condition != "oracle" and run.metrics.get("oracle")]
+    beside = [run for run in runs if not run.condition.is_oracle and run.metrics.get(Condition.ORACLE)]
+    oracle = [(run, run.drawn(Condition.ORACLE)) for run in beside]
     for place, sample in enumerate(first.samples[:SCENES]):
         yield {
             "id": sample["id"],
             "class": sample.get("class"),
             "seed": seed,
-            **said([run.samples[place] for run in runs]),
+            **scene_texts([run.samples[place] for run in runs]),
             "real": real[place],
-            "pictures": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition != "oracle"],
-            "oracles": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition == "oracle"]
+            "pictures": [(run.experiment, pictures[place]) for run, pictures in drawn if not run.condition.is_oracle],
+            "oracles": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition.is_oracle]
             + [(run.experiment, pictures[place]) for run, pictures in oracle],
         }
 

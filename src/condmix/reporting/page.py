@@ -12,9 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from condmix.evaluation.results import (
-    significant,
-)
+from condmix.metrics import significant
 
 
 def rendered(template: str, content: Mapping[str, Any]) -> str:

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from condmix.evaluation.results import Measure, Row, agreed, oracles, ranked, read_metrics, through_prior
-from condmix.reporting.tables import all_measures, cell, judge_cells, told
+from condmix.metrics import Measure
+from condmix.reporting.tables import cell, conditioned_on, judge_cells
+from condmix.results.rows import Row, agreed, columns, oracles, ranked, read_metrics, through_prior
 from condmix.tracking.delivery import EXPERIMENT
 from condmix.tracking.runs import project_root
 
 WIDTH = 130
-TEXT_COLUMNS = 4  # rank, variant, fusion, told: flush left; the numbers behind them are flush right
-TOLD = 3
+TEXT_COLUMNS = 4  # rank, variant, fusion, conditioned on: flush left; the numbers behind them are flush right
+CONDITIONED_ON = 3
 # The server's job runner and its further workers cost 1.7 GB of memory and serve nothing here.
 MLFLOW_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 
@@ -25,13 +26,15 @@ def summary(params: Any) -> str:
     """Ranked rows, oracle rows (marked *), the judge's own accuracy, and the ways to the report and the runs."""
     metrics = read_metrics(params)
     rows, oracle_rows, imagined = ranked(metrics), oracles(metrics), through_prior(metrics)
-    columns = all_measures(rows + oracle_rows)
-    lines = [["", "variant", "fusion", "told", *(measure.heading for measure in columns)]]
-    lines += [line(row, columns) for row in rows + imagined + oracle_rows]
-    judge = judge_cells(rows, columns)
+    shown = columns(rows + oracle_rows)
+    lines = [["", "variant", "fusion", "conditioned on", *(measure.heading for measure in shown)]]
+    lines += [line(row, shown) for row in rows + imagined + oracle_rows]
+    judge = judge_cells(rows, shown)
     if judge:
         lines.append(["", "the judge", "", "real pictures", *(own.text for own in judge)])
-    note = ["* oracle, told the held-out picture's own vector: compare only with each other"] if oracle_rows else []
+    note = []
+    if oracle_rows:
+        note.append("* oracle, conditioned on the held-out picture's own vector: compare only with each other")
     if imagined:
         note.append(f"through the prior: {agreed([row.facts for row in imagined], 'n', '{:,}')} pictures, not ranked")
     page = params.paths.report / "index.html"
@@ -80,23 +83,25 @@ def identity_advice() -> list[str]:
 
 def conditions(metrics: Sequence[Mapping[str, Any]]) -> str:
     """What the numbers were measured with, in words."""
-    said = {key: agreed(metrics, key) for key in ("split", "sampler", "steps", "seed")}
+    facts = {key: agreed(metrics, key) for key in ("split", "sampler", "steps", "seed")}
     n, guidance = agreed(metrics, "n", "{:,}"), agreed(metrics, "guidance", "{:g}")
     return "{n} pictures of the split {split}, guidance {guidance}, {sampler} in {steps} steps, seed {seed}".format(
-        n=n, guidance=guidance, **said
+        n=n, guidance=guidance, **facts
     )
 
 
 def line(row: Row, columns: Sequence[Measure]) -> list[str]:
     """The fields of one row; an oracle row has * for a rank."""
-    rank = "*" if row.oracle else str(row.rank or "")
-    return [rank, row.variant, row.facts["fusion"], told(row), *(cell(row, column).text for column in columns)]
+    rank = "*" if row.condition.is_oracle else str(row.rank or "")
+    texts = [cell(row, column).text for column in columns]
+    return [rank, row.variant, row.facts["fusion"], conditioned_on(row), *texts]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart; what was told is cut where a line would be wider than WIDTH."""
+    """Columns two spaces apart; what conditioned it is cut where a line would be wider than WIDTH."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    widths[TOLD] = max(8, min(widths[TOLD], WIDTH - sum(widths) + widths[TOLD] - 2 * (len(widths) - 1)))
+    room = WIDTH - sum(widths) + widths[CONDITIONED_ON] - 2 * (len(widths) - 1)
+    widths[CONDITIONED_ON] = max(8, min(widths[CONDITIONED_ON], room))
     return ["  ".join(map(pad, fields, widths, range(len(widths)))).rstrip() for fields in lines]
 
 

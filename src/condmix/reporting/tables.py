@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from condmix.evaluation.results import (
-    Measure,
-    Row,
-    attribute_measures,
-    ceilings,
-    measures,
-    short_perspectives,
-    uncertainty,
-)
+from condmix.evaluation.conditions import Condition
+from condmix.metrics import Measure, Place, at, measures
+from condmix.results.rows import Row, ceilings, columns, short_perspectives, uncertainty
 
 NONE = "–"
 
@@ -33,57 +27,49 @@ class Table:
     """Rows side by side under the columns' headings, and below them the judge's own accuracy (maybe none)."""
 
     headings: list[str]
-    lines: list[tuple[Row, str, list[Cell]]]  # row, what it was told, cells
+    lines: list[tuple[Row, str, list[Cell]]]  # row, what conditioned it, cells
     ceiling: list[Cell]
 
 
 def comparison(rows: Sequence[Row]) -> Table:
-    """All that was measured; the best of each column is marked."""
-    return table(rows, all_measures(rows), judged=True)
-
-
-def all_measures(rows: Sequence[Row]) -> list[Measure]:
-    """Headline shares, then accuracy per attribute, then distances."""
-    found = measures(rows)
-    return [*(m for m in found if m.share), *attribute_measures(rows), *(m for m in found if not m.share)]
+    """All that compares variants; the best of each column is marked."""
+    return table(rows, columns(rows), judged=True)
 
 
 def unnamed(rows: Sequence[Row]) -> Table | None:
     """Accuracy over the pictures whose condition does not name the attribute; None where nothing was left out."""
-    columns = attribute_measures(rows, "attribute_accuracy_unnamed")
-    return table(rows, columns, judged=False) if columns else None
+    found = [measure for measure in measures([row.facts for row in rows]) if Place.UNNAMED in measure.places]
+    return table(rows, found, judged=False) if found else None
 
 
 def table(rows: Sequence[Row], columns: Sequence[Measure], judged: bool) -> Table:
     """The rows' cells; with `judged` the best ones are marked and the judge's own accuracy stands below."""
-    comparable = [row for row in rows if row.condition != "prior"]  # which is of fewer pictures
+    comparable = [row.facts for row in rows if row.condition is not Condition.PRIOR]  # which is of fewer pictures
     best = [column.best(comparable) if judged else None for column in columns]
-    lines = [(row, told(row), list(map(cell, [row] * len(columns), columns, best))) for row in rows]
+    lines = [(row, conditioned_on(row), list(map(cell, [row] * len(columns), columns, best))) for row in rows]
     return Table([column.heading for column in columns], lines, judge_cells(rows, columns) if judged else [])
 
 
 def cell(row: Row, measure: Measure, best: float | None = None) -> Cell:
-    """A row's value; below an attribute's accuracy its uncertainty and the number of pictures counted."""
-    value = measure.of(row)
+    """A row's value; below a share of so many pictures its uncertainty and their number."""
+    value = measure.of(row.facts)
     if value is None:
         return Cell(NONE)
-    n = row.facts.get("attribute_n", {}).get(measure.heading) if measure.key.startswith("attribute_accuracy.") else None
+    n = at(row.facts, measure.count) if measure.count else None
     below = f"±{100 * uncertainty(value, n):.1f}, n {n:,}" if n else ""
     return Cell(measure.text(value), value, below, best=value == best)
 
 
 def judge_cells(rows: Sequence[Row], columns: Sequence[Measure]) -> list[Cell]:
     """The judge's own accuracy under each column; [] where nothing was judged."""
-    own = ceilings(rows)
+    own = ceilings(rows, columns)
     if not own:
         return []
     return [Cell(c.text(own[c.key]), own[c.key]) if c.key in own else Cell(NONE) for c in columns]
 
 
-def told(row: Row) -> str:
+def conditioned_on(row: Row) -> str:
     """What stood in the row's views, in words; of an image, the words or the picture that stood in its place."""
-    ways = {"prompt": "caption_1 as prompt", "oracle": "the real picture", "prior": "caption_1 through the prior"}
-    stand_in = ways.get(row.condition)
-    names = row.facts["perspectives"]
+    stand_in, names = row.condition.label, row.facts["perspectives"]
     parts = [short_perspectives([name for name in names if name != "image" or not stand_in])]
     return " + ".join(filter(None, [stand_in if "image" in names else None, *parts]))

@@ -68,7 +68,7 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
             vectors, present = zip(*(_read(folder, source, split) for source in sources), strict=True)
             found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
             if perspective.mixed and weights is not None:
-                written = torch.tensor([source.startswith("generated_") for source in sources])
+                written = torch.tensor([parse(source).kind == "generated" for source in sources])
                 tensors[f"{perspective.name}.odds"] = odds(found[1], written, *weights)
                 found = found[0], tensors[f"{perspective.name}.odds"] > 0
         elif perspective.kind == "pseudo" and split == "test":

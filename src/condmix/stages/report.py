@@ -15,14 +15,18 @@ from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.evaluation.details import Details, said
-from condmix.evaluation.results import (
-    Measure,
+from condmix.files.artifacts import read_checked_json
+from condmix.files.atomic import write_text
+from condmix.metrics import Measure, compared
+from condmix.reporting.charts import Line, line_chart
+from condmix.reporting.page import data_uri, fact, rendered
+from condmix.reporting.tables import NONE, comparison, conditioned_on, unnamed
+from condmix.results.details import Details, scene_texts
+from condmix.results.rows import (
     Row,
     agreed,
-    attribute_measures,
+    columns,
     flat,
-    measures,
     oracles,
     ranked,
     ranking_measure,
@@ -30,11 +34,6 @@ from condmix.evaluation.results import (
     short_perspectives,
     through_prior,
 )
-from condmix.files.artifacts import read_checked_json
-from condmix.files.atomic import write_text
-from condmix.reporting.charts import Line, line_chart
-from condmix.reporting.page import data_uri, fact, rendered
-from condmix.reporting.tables import NONE, comparison, told, unnamed
 
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
 
@@ -72,7 +71,7 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
         "ranked": comparison(rows + through_prior(metrics)) if rows else None,
         "oracle": comparison(oracle_rows) if oracle_rows else None,
         "unnamed": unnamed(rows),
-        "attributes": attribute_measures(rows),
+        "attributes": [measure for measure in columns(rows) if measure.attribute],
         "scenes": list(scenes(variants)),
         "sweeps": sweep_charts(metrics),
         "sweep_n": agreed(sweep, "n", "{:,}"),
@@ -80,11 +79,18 @@ def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequen
         "runs": run_facts(variants),
         "encode": fact_tables(encode),
         "judge": fact_tables(judge_metrics(params, metrics)),
-        "distances": [measure.key for measure in measures(rows) if measure.key.startswith("fd_")],
-        "has_fid": any("fid" in row.facts for row in rows),
+        "notes": notes(columns(rows + oracle_rows)),
         "reference": " / ".join(dict.fromkeys(f"{r['n']:,} real pictures of {r['split']}" for r in references if r)),
         "ema": agreed(metrics, "ema"),
     }
+
+
+def notes(shown: Sequence[Measure]) -> list[tuple[str, str, str]]:
+    """(headings, explanation, what it is blind to) of the measures, those with the same explanation together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for measure in shown:
+        groups.setdefault((measure.explanation, measure.blind_to), []).append(measure.heading)
+    return [(", ".join(headings), *texts) for texts, headings in groups.items()]
 
 
 def judge_metrics(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def judge_metrics(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:
-    """Per held-out picture: itself, its captions (marked where a variant was told them), every variant's picture."""
+    """Per held-out picture: itself, its captions (marked where they conditioned a variant), every variant's picture."""
     where = {variant.name: {sample["id"]: i for i, sample in enumerate(variant.samples)} for variant in variants}
     for number in dict.fromkeys(number for places in where.values() for number in places):
         having = [(variant, where[variant.name][number]) for variant in variants if number in where[variant.name]]
@@ -110,7 +116,7 @@ def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:
             "id": number,
             "class": samples[0].get("class"),
             "seed": agreed(samples, "seed"),
-            **said(samples),
+            **scene_texts(samples),
             "real": data_uri(first.pictures["real"][place]),
             "pictures": [picture(v, row, i) for v, i in having for row in ranked([v.metrics])],
             "oracles": [picture(v, row, i) for v, i in having for row in oracles([v.metrics])],
@@ -118,35 +124,36 @@ def scenes(variants: Sequence[Details]) -> Iterator[dict[str, Any]]:
 
 
 def picture(variant: Details, row: Row, place: int) -> dict[str, str]:
-    """One picture of a variant, and what it was told."""
-    return {"variant": variant.name, "told": told(row), "uri": data_uri(variant.pictures[row.condition][place])}
+    """One picture of a variant, and what conditioned it."""
+    uri = data_uri(variant.pictures[row.condition][place])
+    return {"variant": variant.name, "conditioned_on": conditioned_on(row), "uri": uri}
 
 
 def sweep_charts(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One chart per measure of the guidance sweep; a vertical line marks the guidance of the tables."""
-    points = [Row(point) for facts in metrics for point in facts.get("sweep", [])]
-    asked = list({facts["guidance"] for facts in metrics})
+    points = [point for facts in metrics for point in facts.get("sweep", [])]
+    scales = list({facts["guidance"] for facts in metrics})
     return [
         {
-            "title": measure.name[0].upper() + measure.name[1:] if measure.share else measure.name,
-            "better": "higher is better" if measure.share else "lower is better",
+            "title": measure.title,
+            "better": measure.better,
             "svg": Markup(line_chart(
-                f"{measure.name} against guidance scale, a line per variant",
+                f"{measure.words} against guidance scale, a line per variant",
                 "guidance scale s",
-                measure.name,
+                measure.words,
                 list(sweep_lines(metrics, measure)),
                 format_y=measure.tick,
-                mark_x=asked[0] if len(asked) == 1 else None,
+                mark_x=scales[0] if len(scales) == 1 else None,
             )),
         }
-        for measure in measures(points)
+        for measure in compared(metrics, points) if measure.attribute is None
     ]  # fmt: skip
 
 
 def sweep_lines(metrics: Sequence[Mapping[str, Any]], measure: Measure) -> Iterator[Line]:
     """The variants that the sweep measured; a variant has the same style in every chart."""
     for style, facts in enumerate(metrics):
-        points = [(p["guidance"], p[measure.key]) for p in facts.get("sweep", []) if measure.key in p]
+        points = [(p["guidance"], y) for p in facts.get("sweep", []) if (y := measure.of(p)) is not None]
         if points:
             yield Line(facts["variant"], points, style)
 

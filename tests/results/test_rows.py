@@ -3,20 +3,21 @@
 import pytest
 
 from condmix import CondmixError
-from condmix.evaluation.results import (
+from condmix.metrics import significant
+from condmix.reporting.tables import comparison, conditioned_on
+from condmix.results.rows import (
     Row,
     ceilings,
-    measures,
+    columns,
+    headline,
     oracles,
     ranked,
     ranking_measure,
     read_metrics,
     short_perspectives,
-    significant,
     through_prior,
     uncertainty,
 )
-from condmix.reporting.tables import comparison, told
 from fake_results import captions_variant, image_variant, project, without
 
 
@@ -31,7 +32,8 @@ def test_without_attributes_the_class_ranks_then_the_distance_ascending():
     classes[1]["class_accuracy"] = 0.9
     assert [row.variant for row in ranked(classes)] == ["class_v2", "class_v1"]
     distances = [without(facts, "class_accuracy") for facts in classes]
-    distances[0]["fid"], distances[1]["fid"] = 31.0, 30.0
+    for facts, value in zip(distances, (31.0, 30.0), strict=True):
+        facts |= {"fid": value, "features": ["judge", "clip", "inception"]}
     assert ranking_measure([Row(facts) for facts in distances]).key == "fid"
     assert [row.variant for row in ranked(distances)] == ["class_v2", "class_v1"]
 
@@ -47,19 +49,19 @@ def test_what_not_all_rows_have_ranks_nothing():
 def test_oracle_rows_have_no_rank_and_inherit_conditions_but_no_measurement():
     metrics = [image_variant(), captions_variant()]
     (row,) = oracles(metrics)
-    assert row.rank is None and row.oracle and row.variant == "class_v1"
+    assert row.rank is None and row.condition.is_oracle and row.variant == "class_v1"
     assert row.facts["guidance"] == 3.0 and row.facts["n"] == 500
     assert row.facts["fd_judge"] == 0.777
     assert "class_accuracy" not in row.facts and "fd_clip" not in row.facts  # measured for the prompt only
-    assert not any(row.oracle for row in ranked(metrics))
+    assert not any(row.condition.is_oracle for row in ranked(metrics))
 
 
 def test_a_row_through_the_prior_is_shown_with_its_number_of_pictures_and_never_ranked_or_best():
     facts = image_variant()
     facts["prior"] = {"condition": "prior", "n": 60, "fd_judge": 0.1, "attribute_accuracy_mean": 0.99}
     (row,) = through_prior([facts, captions_variant()])
-    assert (row.rank, row.facts["n"], row.facts["guidance"], row.oracle) == (None, 60, 3.0, False)
-    assert told(row) == "caption_1 through the prior + class"
+    assert (row.rank, row.facts["n"], row.facts["guidance"], row.condition) == (None, 60, 3.0, "prior")
+    assert conditioned_on(row) == "caption_1 through the prior + class"
     table = comparison([*ranked([facts, captions_variant()]), row])
     assert not any(cell.best for cell in table.lines[-1][2])
 
@@ -80,16 +82,19 @@ def test_best_marks_the_best_cell_of_each_column():
 
 
 def test_ceiling_of_the_mean_is_the_mean_of_the_judge():
-    own = ceilings([Row(captions_variant())])
+    rows = [Row(captions_variant())]
+    own = ceilings(rows, columns(rows))
     assert own["attribute_accuracy.shape"] == 0.9811
     assert own["attribute_accuracy_mean"] == pytest.approx((0.9811 + 0.9933) / 2)
 
 
-def test_told_names_what_stood_in_the_images_place():
+def test_the_condition_names_what_stood_in_the_images_place():
     facts = image_variant()
-    assert told(Row(facts)) == "caption_1 as prompt + class"
-    assert told(oracles([facts])[0]) == "the real picture + class"
-    assert told(Row(captions_variant(perspectives=("class", "caption_1", "caption_2")))) == "class + caption_1-2"
+    assert conditioned_on(Row(facts)) == "caption_1 as prompt + class"
+    assert conditioned_on(oracles([facts])[0]) == "the real picture + class"
+    assert (
+        conditioned_on(Row(captions_variant(perspectives=("class", "caption_1", "caption_2")))) == "class + caption_1-2"
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,10 +129,10 @@ def test_uncertainty_is_wilsons():
 
 
 def test_measures_are_what_the_rows_have_in_a_fixed_order():
-    facts = {**image_variant(), "fid": 30.0, "fd_another": 1.0}
-    keys = [measure.key for measure in measures([Row(facts)])]
+    facts = {**image_variant(), "fid": 30.0, "fd_another": 1.0, "features": ["judge", "clip", "another", "inception"]}
+    keys = [measure.key for measure in headline([Row(facts)])]
     assert keys == ["attribute_accuracy_mean", "fid", "fd_judge", "fd_another", "fd_clip"]  # the class is an attribute
-    keys = [measure.key for measure in measures([Row(without(facts, "attribute_accuracy_mean"))])]
+    keys = [measure.key for measure in headline([Row(without(facts, "attribute_accuracy_mean"))])]
     assert keys == ["class_accuracy", "fid", "fd_judge", "fd_another", "fd_clip"]
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.evaluation.conditions import Condition
 from condmix.files.artifacts import damaged, read_array, read_checked_json, read_text
 
 
@@ -83,21 +84,22 @@ class Details:
                 f"{folder / 'details.json'} is of another evaluation than {params.paths.metrics / variant}.json: "
                 f"run {remedy}"
             )
-        names = ["real", metrics["condition"], *(["oracle"] if metrics.get("oracle") else [])]
+        others = [Condition.ORACLE] if metrics.get(Condition.ORACLE) else []
+        names = ["real", metrics["condition"], *others]
         pictures = {name: read_pictures(folder / f"{name}.npy", len(content["samples"]), remedy) for name in names}
         losses = read_losses(params.paths.metrics / "losses" / f"{variant}.csv", f"dvc repro train@{variant}")
         return cls(metrics, content["card"], content["samples"], pictures, losses)
 
 
-def said(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is said of one picture, given its sample of every variant: "captions", by people or templates, each with
-    whether a variant was told it, and "generated", what a captioner wrote and a variant was told.
+def scene_texts(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The texts of one picture, given its sample of every variant: "captions", by people or templates, each with
+    whether it conditioned a variant, and "generated", those of a captioner that did.
     """
     captions, name = list(dict.fromkeys(samples[0]["captions"])), samples[0].get("class")
     used = dict.fromkeys(text for sample in samples for text in sample["condition_captions"])
     return {
         "captions": [(caption, caption in used) for caption in captions],
-        # where a class is told, its name is among the texts that condition
+        # where a class conditions, its name is among the texts that condition
         "generated": [text for text in used if text not in captions and text != name],
     }
 

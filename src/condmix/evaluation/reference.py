@@ -1,0 +1,114 @@
+"""Pictures drawn for the first n test conditions -> what is known of them, from which condmix.metrics computes.
+
+Axes: N pictures of the split, n of them drawn, A attributes, S image size, F features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condmix import CondmixError, pipeline
+from condmix.data.prepared import Split, load_meta
+from condmix.evaluation.features import Features
+from condmix.evaluation.frechet import Statistics
+from condmix.evaluation.judges import read_card
+from condmix.evaluation.observations import Observations, Space
+from condmix.evaluation.observers import Observer, Seen
+from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
+from condmix.settings.load import Params
+
+
+def class_attribute(split: Split) -> int:
+    """Column of the attribute that is the class: the one whose values are the class names."""
+    for column, values in enumerate(split.attribute_names.values()):
+        if values == split.class_names:
+            return column
+    raise CondmixError(
+        f"no attribute has the classes as its values; attributes: {', '.join(split.attribute_names)}; "
+        f"classes: {', '.join(split.class_names)}"
+    )
+
+
+class Reference:
+    """The held-out test pictures: what networks see in them, and what drawn pictures should show."""
+
+    def __init__(self, params: Params, split: Split, observer: Observer | None = None):
+        """`observer`, or one of its own, looks at the real pictures; drawn ones come as an `Observer` saw them."""
+        self.split, self.params = split, params
+        self.observer = observer = observer or Observer(params)
+        card = read_card(params.paths.judge)
+        self.judge_accuracy, self.judge_n = card.get("accuracy"), card.get("n")
+        self.features = [network.name for network in observer.networks]
+        self.facts = {"split": "test", "n": len(split.images)}
+        self._real = {network.name: reference_features(network, split, params) for network in observer.networks}
+        self._statistics = {name: Statistics.of(real) for name, real in self._real.items()}
+
+    def observations(self, seen: Seen, named: np.ndarray | None = None, **others: Any) -> Observations:
+        """Of n pictures drawn for the first n test conditions, which name `named` (N, A); `others` are its fields."""
+        spaces = [Space(x, seen.features[x], self._real[x], self._statistics[x]) for x in self.features]
+        right, n = self.right(seen), len(seen.features[self.features[0]])
+        if right is None or self.split.attributes is None:
+            known = right is not None and self.split.labels[:n] >= 0
+            class_right = right[known, 0] if np.any(known) else None
+            return Observations(tuple(spaces), class_right=class_right, **others)
+        return Observations(
+            tuple(spaces), tuple(self.names()), right, None if named is None else named[:n],
+            None if self.split.mentions is None else self.split.mentions[:n], right[:, class_attribute(self.split)],
+            **others,
+        )  # fmt: skip
+
+    def headline(self, seen: Seen, named: np.ndarray | None, pictures: np.ndarray, **others: Any) -> Observations:
+        """`observations` with all that only the headline pictures (n, S, S, 3) uint8 are measured by."""
+        training = Split.load(self.params.paths.dataset, "train").images
+        return self.observations(
+            seen, named, pictures=pictures, real=self.split.images[: len(pictures)], training=training,
+            resamples=self.params.evaluate.resamples, seed=self.params.seed, **others,
+        )  # fmt: skip
+
+    def right(self, seen: Seen) -> np.ndarray | None:
+        """(n, A) bool: does the judge see the real picture's value of each attribute? The class is one (n, 1) if no
+        attributes are known; None without a judge."""
+        if seen.values is None:
+            return None
+        heads = list(self.observer.judge.heads)
+        values = seen.values[:, [heads.index(name) for name in self.names()]].numpy()
+        known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
+        return values == known[: len(values)]
+
+    def names(self) -> list[str]:
+        """What the columns of `right` are."""
+        return ["class"] if self.split.attributes is None else list(self.split.attribute_names)
+
+
+def reference_features(network: Features, split: Split, params: Params) -> Tensor:
+    """Features (N, F) of the whole test split, computed once per feature network and data."""
+    key = {
+        "features": network.id,
+        "code": pipeline.code_sha256(pipeline.closure("evaluation/features.py", pipeline.NEUTRAL)),
+        "data": load_meta(params.paths.dataset)["splits"]["test"]["images_sha256"],
+        "n": str(len(split.images)),
+    }
+    path = params.paths.statistics / f"{network.name}.safetensors"
+    found = _cached(path, key)
+    if found is None:
+        size = params.evaluate.batch_size
+        batches = (torch.from_numpy(np.array(split.images[i : i + size])) for i in range(0, len(split.images), size))
+        found = torch.cat([network(batch).float().cpu() for batch in batches])
+        write_checked_tensors(path, {"features": found}, key)
+    return found
+
+
+def _cached(path: Path, key: dict[str, str]) -> Tensor | None:
+    """What was saved under this very key; anything else is made again, as it is a cache."""
+    if not path.exists():
+        return None
+    try:
+        tensors, metadata = read_checked_tensors(path, "dvc repro")
+        return require(tensors, "features", torch.float32, (None, None), path, "dvc repro") if metadata == key else None
+    except CondmixError:
+        return None

@@ -1,0 +1,1 @@
+"""The files that evaluation wrote, read and checked: rows to compare, and what a variant left to look at."""

@@ -1,0 +1,251 @@
+"""One contract for every metric that the folder holds: what it says of itself, and its numbers by slow definitions."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+import condmix.metrics as package
+from condmix.evaluation.caption_score import CaptionFit
+from condmix.evaluation.distances import frechet_interval
+from condmix.evaluation.frechet import Statistics
+from condmix.evaluation.observations import Observations, Space
+from condmix.metrics import Pictures, Place, at, compared, computed, measures, metrics
+from condmix.reporting.summary import summary
+from condmix.results.rows import read_metrics
+from condmix.settings import plugins
+from condmix.stages.report import main as report
+from fake_results import captions_variant, project
+
+SPACES, NAMES, N = ("judge", "clip", "inception"), ("shape", "colour"), 8
+
+
+def space(name, n=N):
+    drawn, real = np.random.default_rng([len(name), n]).normal(size=(2, n, 3))
+    real = torch.from_numpy(real)
+    return Space(name, torch.from_numpy(drawn) + 0.5, real, Statistics.of(real))
+
+
+def tiny():
+    """All that may be known of eight pictures of four conditions."""
+    random = np.random.default_rng(0)
+    right, named = random.random((2, N, 2)) < 0.5
+    right[0], named[0], named[1] = True, True, False
+    pictures, real, training = random.integers(0, 256, (3, N, 4, 4, 3), dtype=np.uint8)
+    ranks, cosines = random.random((N, 2)), torch.from_numpy(random.random((3, N)))
+    fit = CaptionFit("a clip", ranks, ranks > 0.6, int((ranks <= 0.6).sum()), *cosines)
+    return Observations(
+        tuple(map(space, SPACES)), NAMES, right, named, random.random((N, 3, 2)) < 0.5, right[:, 0],
+        pictures, real, training, fit, per_condition=2, resamples=50, seed=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def observed():
+    return tiny()
+
+
+def everything(drawn):
+    """The metrics file of these observations."""
+    found = {"features": [one.name for one in drawn.spaces]}
+    for pictures in Pictures:
+        found |= computed(drawn, pictures)
+    return found
+
+
+def entries(name, drawn):
+    metric = plugins.plugin("metrics", name)()
+    found = metric.compute(drawn)
+    for one in drawn.spaces:
+        found |= metric.compute_in(one, drawn)
+    return found
+
+
+@pytest.mark.parametrize("name", plugins.plugins("metrics"))
+def test_a_metric_says_what_it_is_and_every_number_that_it_computes(name, observed):
+    metric, found = plugins.plugin("metrics", name)(), entries(name, observed)
+    listed = metric.measures([found | {"features": list(SPACES)}])
+    assert found and listed and any(one.higher_is_better is not None for one in listed)
+    for one in listed:
+        assert one.heading and one.words and len(one.explanation) > 20 and len(one.blind_to) > 10
+        value = one.of(found)
+        assert np.shape(value) == ((2,) if one.interval else ()) and np.isfinite(value).all(), one.key
+        assert not one.share or 0 <= value <= 1
+        assert one.features is None or one.features in SPACES
+        assert one.attribute is None or one.attribute in (*NAMES, "all")
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("name", plugins.plugins("metrics"))
+def test_a_metric_is_left_out_where_what_it_needs_is_missing(name, observed):
+    metric, found = plugins.plugin("metrics", name)(), entries(name, observed)
+    for need in metric.needs:
+        assert not found.keys() & everything(replace(observed, **{need: None})).keys()
+    assert metric.measures([{}]) == [] or not [m for m in metric.measures([{}]) if m.of({}) is not None]
+
+
+def test_keys_are_unique_and_files_group_what_is_of_one_space(observed):
+    file = everything(observed)
+    keys = [measure.key for measure in measures([file])]
+    assert len(keys) == len(set(keys))
+    headline = list(computed(observed, Pictures.HEADLINE))
+    assert headline[:4] == ["fd_judge_interval", "kid_judge", "precision_judge", "recall_judge"]
+    assert headline[4:9] == ["fd_clip_interval", "kid_clip", "precision_clip", "recall_clip", "mmd_clip"]
+    assert headline[9:13] == ["fid_interval", "kid", "precision_inception", "recall_inception"]
+    ranks = {measure.key: measure.rank for measure in measures([file]) if measure.rank}
+    assert list(ranks) == ["fid", "fd_judge", "fd_clip", "scene_accuracy", "attribute_accuracy_mean", "class_accuracy"]
+    shown = [measure.key for measure in compared([file]) if measure.attribute is None]
+    assert shown == ["scene_accuracy", "attribute_accuracy_mean", "fid", "fd_judge", "fd_clip"]
+
+
+def test_too_few_pictures_have_no_precision_and_no_third_neighbour(observed):
+    few = entries("precision_recall", replace(observed, spaces=(space("judge", 3),)))
+    assert few == {}
+
+
+def test_groups_by_caption_are_the_same_whatever_the_condition(observed):
+    mentions = np.zeros((N, 2, 2), bool)
+    mentions[:4, 0], mentions[2:6, 1] = True, True
+    right = np.array([1, 1, 1, 0, 0, 1, 0, 0], bool)[:, None] & np.ones((N, 2), bool)
+    found = entries("attribute_accuracy_by_caption", replace(observed, right=right, mentions=mentions))
+    shares = {group: values["shape"] for group, values in found["attribute_accuracy_by_caption"].items()}
+    assert shares == {"caption_1 only": 1.0, "caption_2 only": 0.5, "both": 0.5, "neither": 0.0}
+    assert found["attribute_n_by_caption"] == {"caption_1 only": 4, "caption_2 only": 4, "both": 4, "neither": 4}
+
+
+# ---- slow references: the definitions, pair by pair and picture by picture ----
+
+
+def distance(x, y):
+    return sum((float(a) - float(b)) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5
+
+
+def frechet(x, y):
+    first, second = np.cov(x.T), np.cov(y.T)
+    between = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    return between + np.trace(first + second - 2 * scipy.linalg.sqrtm(first @ second).real)
+
+
+def kid(x, y):
+    def k(a, b):
+        return (float(a @ b) / x.shape[1] + 1) ** 3
+
+    within = [np.mean([k(a, b) for a, b in itertools.permutations(s, 2)]) for s in (x, y)]
+    return sum(within) - 2 * np.mean([k(a, b) for a in x for b in y])
+
+
+def mmd(x, y):
+    x, y = (s / np.linalg.norm(s, axis=1, keepdims=True) for s in (x, y))
+
+    def mean(s, t):
+        return np.mean([np.exp(-(distance(a, b) ** 2) / 200) for a in s for b in t])
+
+    return 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+
+
+def within_reach(points, of):
+    reach = [sorted(distance(a, b) for b in of)[3] for a in of]
+    return np.mean([any(distance(p, a) <= r for a, r in zip(of, reach, strict=True)) for p in points])
+
+
+def median_nearest(pictures, training):
+    def rms(a, b):
+        return np.sqrt(((a.astype(float) - b) ** 2).mean()) / 255
+
+    return torch.tensor([min(rms(a, b) for b in training) for a in pictures]).median().item()
+
+
+def shares(right, chosen):
+    columns = ([r for r, c in zip(right[:, i], chosen[:, i], strict=True) if c] for i in range(right.shape[1]))
+    return {name: sum(column) / len(column) for name, column in zip(NAMES, columns, strict=True) if column}
+
+
+def reference(o):
+    """Dotted key -> its value by definition."""
+    found = {"scene_accuracy": np.mean([all_ for row in o.right for all_ in row])}
+    for s in o.spaces:
+        x, y, fid = s.drawn.numpy(), s.real.numpy(), s.name == "inception"
+        conditions = [[x[2 * i], x[2 * i + 1]] for i in range(N // 2)]
+        ends = frechet_interval(s.drawn, s.statistics, o.seed, o.resamples)
+        found |= {
+            "fid" if fid else f"fd_{s.name}": frechet(x, y), "kid" if fid else f"kid_{s.name}": kid(x, y),
+            "fid_interval" if fid else f"fd_{s.name}_interval": ends,
+            f"precision_{s.name}": within_reach(x, y), f"recall_{s.name}": within_reach(y, x),
+            f"diversity.{s.name}": np.mean([distance(*pair) for pair in conditions]),
+        }  # fmt: skip
+    named, unnamed = shares(o.right, o.named), shares(o.right, ~o.named)
+    found |= {f"attribute_accuracy.{name}": share for name, share in named.items()}
+    found |= {f"attribute_accuracy_unnamed.{name}": share for name, share in unnamed.items()}
+    for group, (first, second) in {"caption_1 only": (1, 0), "caption_2 only": (0, 1), "both": (1, 1),
+                                   "neither": (0, 0)}.items():  # fmt: skip
+        chosen = (o.mentions[:, 0] == first) & (o.mentions[:, 1] == second)
+        by_name = shares(o.right, chosen) | {"all": o.right[chosen].sum() / chosen.sum()}
+        found |= {f"attribute_accuracy_by_caption.{group}.{name}": share for name, share in by_name.items()}
+    ranks = [r for row, used in zip(o.captions.ranks, o.captions.conditioned, strict=True)
+             for r, u in zip(row, used, strict=True) if not u]  # fmt: skip
+    return found | {
+        "mmd_clip": mmd(o.spaces[1].drawn.numpy(), o.spaces[1].real.numpy()),
+        "diversity_n.conditions": N // 2, "diversity_n.pictures_each": 2,
+        "nearest_training.median": median_nearest(o.pictures, o.training),
+        "nearest_training.median_of_real": median_nearest(o.real, o.training),
+        "attribute_accuracy_mean": np.mean(list(named.values())), "class_accuracy": sum(o.class_right) / N,
+        "held_out_captions.score": np.mean(o.captions.drawn.tolist()), "held_out_captions.rank": np.mean(ranks),
+        "held_out_captions.of_real_pictures": np.mean(o.captions.real.tolist()),
+        "held_out_captions.of_others": np.mean(o.captions.others.tolist()), "held_out_captions.captions": len(ranks),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", reference(tiny()))
+def test_a_measure_is_what_its_definition_gives(key, observed):
+    assert at(everything(observed), key) == pytest.approx(reference(observed)[key], abs=6e-5)
+
+
+# ---- a metric is one new file ----
+
+CONTRAST = '''
+from condmix.metrics import Metric
+
+
+class Contrast(Metric):
+    """Mean standard deviation of the judge's features."""
+
+    key = "contrast"
+    higher_is_better = True
+    explanation = "How much the features of the pictures vary"
+    blind_to = "everything else"
+    needs = ("right",)
+
+    def compute(self, drawn):
+        return {"contrast": round(drawn.spaces[0].drawn.std(0).mean().item(), 4)}
+'''
+
+
+@pytest.fixture
+def contrast(tmp_path, monkeypatch):
+    """A file that was put into the package's folder."""
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "plugin" / "contrast.py").write_text(CONTRAST)
+    before = plugins.plugins
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "plugin")])
+    monkeypatch.setattr(plugins, "plugins", lambda kind: sorted([*before(kind), *["contrast"] * (kind == "metrics")]))
+
+
+def test_a_new_file_is_a_new_metric_everywhere(contrast, observed, tmp_path):
+    assert metrics()[-1].key == "contrast"
+    value = computed(observed, Pictures.EVERY)["contrast"]
+    assert value > 0 and "contrast" not in computed(replace(observed, right=None), Pictures.EVERY)
+    better, worse = captions_variant() | {"contrast": value}, captions_variant("experiment") | {"contrast": value / 2}
+    better["sweep"][0]["contrast"] = value
+    params = project(tmp_path, better, worse)
+    assert [facts["contrast"] for facts in read_metrics(params)] == [value, value / 2]
+    assert "contrast" in summary(params).split("\n\n")[1].splitlines()[0]
+    report(params)
+    page = (params.paths.report / "index.html").read_text()
+    assert f'<td class="number best"><data value="{value}">' in page and "<b>contrast</b>, higher is better" in page
+    assert "How much the features of the pictures vary. Blind to: everything else." in page
+    (found,) = [measure for measure in measures([better]) if measure.key == "contrast"]
+    assert Place.SETS in found.places and found.rank is None  # in a grid's table too, and it ranks nothing
