@@ -155,3 +155,28 @@ def test_damaged_metrics_say_what_to_run(tmp_path):
     (params.paths.metrics / "caption.json").write_text('{"variant": ')
     with pytest.raises(CondmixError, match=r"caption\.json is damaged .* run dvc repro evaluate@caption"):
         read_metrics(params)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attribute_accuracy": [0.5]},
+        {"attribute_accuracy": "0.5"},
+        {"attribute_accuracy": {"shape": "0.5"}},
+        {"attribute_accuracy_unnamed": 0.5},
+        {"attribute_accuracy_by_caption": {"both": 0.5}},
+        {"fd_judge": "12"},
+        {"fd_judge": None},
+        {"attribute_accuracy": None},
+        {"fd_judge_interval": [1, "2"]},
+        {"scene_accuracy": True},
+        {"oracle": {"attribute_accuracy": [0.5]}},
+        {"sweep": [{"guidance": 1.0, "fd_judge": []}]},
+        {"shuffled": {"n": 3, "attribute_accuracy": {"shape": None}}},
+    ],
+    ids=str,
+)
+def test_a_measure_that_is_no_number_is_refused(tmp_path, wrong):
+    params = project(tmp_path, captions_variant("caption") | wrong)
+    with pytest.raises(CondmixError, match=r"caption\.json is damaged .* run dvc repro evaluate@caption"):
+        read_metrics(params)

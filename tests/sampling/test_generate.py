@@ -153,10 +153,10 @@ def undrawn(drawing, monkeypatch):
         (["--seed", str(2**32 - 1)], "below 2^32"),
         (["--variant", "judge"], '--variant: no variant "judge"; found: class_v1'),
         (["--variant", "../models/experiment"], '--variant: no variant "../models/experiment"'),
-        (["--caption", " "], "captions has no words"),
-        (["--negative", " "], "negatives has no words"),
-        (["--prompt", " "], "prompt has no words"),
-        (["--caption", "caf\udce9"], "captions 'caf\\udce9' is not valid text"),
+        (["--caption", " "], "a caption has no words"),
+        (["--negative", " "], "a negative has no words"),
+        (["--prompt", " "], "the prompt has no words"),
+        (["--caption", "caf\udce9"], "a caption, 'caf\\udce9', is not valid text"),
         (["--prior"], "prior turns the words of a prompt"),
     ],
 )
@@ -165,6 +165,12 @@ def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says, 
     assert done.exit_code == 1 and done.output.startswith("condmix: ") and done.output.count("\n") == 1, done.output
     assert says in done.output
     assert not list(undrawn.root.glob("*.part")) and not list(undrawn.root.glob(".*.part"))
+
+
+def test_a_refused_request_makes_no_folder(undrawn, run):
+    for given in (["--caption", " "], ["--class", "round"], ["--steps", "1001"]):
+        assert run(*given, "--out", "new/x.png").exit_code == 1
+    assert not undrawn.root.joinpath("new").exists()
 
 
 @pytest.mark.parametrize(("name", "form"), [("a.png", "PNG"), ("b.JPG", "JPEG"), ("new/c.webp", "WEBP")])

@@ -32,6 +32,18 @@ def test_a_picture_may_be_a_file_an_array_or_of_pil(drawing):
     assert not np.array_equal(drawn[0], model.draw(steps=3))
 
 
+def test_a_picture_of_pil_is_seen_as_its_file_is(drawing):
+    """Upright, and on white where it is transparent."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save("seen.png", exif=turned)
+    model = condmix.load("class_v1")
+    assert np.array_equal(model.draw(image="seen.png", steps=3), model.draw(image=Image.open("seen.png"), steps=3))
+    plain = Image.open("seen.png").convert("RGB")
+    assert not np.array_equal(model.draw(image="seen.png", steps=3), model.draw(image=plain, steps=3))
+
+
 def test_encoders_are_opened_once(drawing, monkeypatch):
     from condmix.encoders.clip_text import ClipText
 
@@ -48,12 +60,16 @@ def test_encoders_are_opened_once(drawing, monkeypatch):
     ("request_", "says"),
     [
         ({"caption": ["red"]}, 'no keyword "caption"; found: .*did you mean "captions"'),
-        ({"captions": "red"}, r"captions is a list of texts; give \['red'\]"),
+        ({"captions": "red"}, "captions is 'red'; 'str' instances are not allowed as a Sequence value"),
+        ({"captions": ["red", None]}, "captions.1 is None; input should be a valid string"),
+        ({"guidance": "high"}, "guidance is 'high'; input should be a valid number"),
+        ({"n": 1.5}, "n is 1.5; input should be a valid integer"),
+        ({"image": 5}, "image is of type int: give a PIL picture, an array or a file"),
         ({"image": np.zeros((3, 8, 8))}, r"image has shape \(3, 8, 8\) and type float64: give \(H, W, 3\) uint8 RGB"),
         ({"n": 0}, "seed 0 and n 0: pictures use"),
         ({"seed": 2**32}, "below 2\\^32"),
         ({"weights": {"caption_1": float("nan")}, "captions": ["red"]}, "weights: caption_1=nan: give a number"),
-        ({"class_name": "round"}, "class: experiment does not see class"),
+        ({"class_name": "round"}, "class_name: experiment does not see class"),
         ({"sampler": "eular"}, 'no sampler "eular"'),
     ],
 )

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from condmix.evaluation.observations import Observations, Space
 
 
+ABSENT = object()  # in the place of a value, where null is one
+
+
 class Pictures(Enum):
     """The sets of pictures that a metric is computed for."""
 
@@ -147,8 +150,12 @@ def computed(drawn: Observations, pictures: Pictures) -> dict[str, Any]:
 def measures(files: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] | None = None) -> list[Measure]:
     """The measures that any of the rows has: `files` themselves, or rows that were taken out of them."""
     rows = files if rows is None else rows
-    known = [measure for metric in metrics() for measure in metric.measures(files)]
-    return [measure for measure in known if any(measure.of(row) is not None for row in rows)]
+    return [measure for measure in known(files) if any(measure.of(row) is not None for row in rows)]
+
+
+def known(files: Sequence[Mapping[str, Any]]) -> list[Measure]:
+    """Every measure that such files may hold, whether they do or not."""
+    return [measure for metric in metrics() for measure in metric.measures(files)]
 
 
 def compared(files: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] | None = None) -> list[Measure]:
@@ -166,15 +173,17 @@ def feature_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def names_under(files: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    """The names that have values under a dotted key, in the files' order."""
-    found = [values for facts in files if isinstance(values := at(facts, key), Mapping)]
+    """The names that have values under a dotted key, in the files' order; ValueError where it holds something else."""
+    found = [values for facts in files if (values := at(facts, key, ABSENT)) is not ABSENT]
+    if not all(isinstance(values, Mapping) for values in found):
+        raise ValueError(f"{key} does not hold a value by name")
     return list(dict.fromkeys(name for values in found for name in values))
 
 
-def at(facts: Mapping[str, Any], key: str) -> Any:
-    """The value under a dotted key, None where there is none."""
+def at(facts: Mapping[str, Any], key: str, absent: Any = None) -> Any:
+    """The value under a dotted key, `absent` where there is none."""
     for part in key.split("."):
-        facts = facts.get(part) if isinstance(facts, Mapping) else None
+        facts = facts.get(part, absent) if isinstance(facts, Mapping) else absent
     return facts
 
 

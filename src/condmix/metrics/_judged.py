@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from condmix.metrics import Metric
+
 SEEN_BY = "as the judge sees it, a network trained on real pictures alone"
 JUDGE_ERRORS = "the judge's own mistakes, of which its accuracy on real pictures shows a part; how the pictures look"
+
+
+class JudgedShare(Metric):
+    """The share of some pictures that the judge finds right."""
+
+    higher_is_better = True
+    share = True
 
 
 def rounded_share(right: np.ndarray) -> float:

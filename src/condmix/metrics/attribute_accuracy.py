@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from condmix.metrics import Metric, Place, names_under
-from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, per_attribute
+from condmix.metrics import Place, names_under
+from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, JudgedShare, per_attribute
 
 KEY = "attribute_accuracy"
 
 
-class AttributeAccuracy(Metric):
+class AttributeAccuracy(JudgedShare):
     order = 110
     places = Place.COMPARISON
     needs = ("right", "named")
-    higher_is_better = True
-    share = True
     explanation = f"Share of the pictures whose condition names the attribute that show its value, {SEEN_BY}"
     blind_to = f"attributes that no condition names; {JUDGE_ERRORS}"
 

@@ -5,19 +5,17 @@ The groups are the same for every variant, so that they show what each caption b
 
 from __future__ import annotations
 
-from condmix.metrics import Metric, Pictures, Place, names_under
-from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, per_attribute, rounded_share
+from condmix.metrics import Pictures, Place, names_under
+from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, JudgedShare, per_attribute, rounded_share
 
 KEY = "attribute_accuracy_by_caption"
 
 
-class AttributeAccuracyByCaption(Metric):
+class AttributeAccuracyByCaption(JudgedShare):
     order = 140
     pictures = Pictures.HEADLINE
     places = Place.MATRIX
     needs = ("right", "mentions")
-    higher_is_better = True
-    share = True
     explanation = f"Share that is right of what only one, both or neither of two captions name, {SEEN_BY}"
     blind_to = f"further captions; {JUDGE_ERRORS}"
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from condmix.metrics import Metric, Place, names_under
-from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, per_attribute
+from condmix.metrics import Place, names_under
+from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, JudgedShare, per_attribute
 
 KEY = "attribute_accuracy_unnamed"
 
 
-class AttributeAccuracyUnnamed(Metric):
+class AttributeAccuracyUnnamed(JudgedShare):
     order = 120
     places = Place.UNNAMED
     needs = ("right", "named")
-    higher_is_better = True
-    share = True
     explanation = f"Share of the pictures whose condition does not name the attribute that show its value, {SEEN_BY}"
     blind_to = f"why it is right, by chance or by what a condition implies; {JUDGE_ERRORS}"
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from condmix.metrics import Metric, Place
-from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, rounded_share
+from condmix.metrics import Place
+from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, JudgedShare, rounded_share
 
 
-class ClassAccuracy(Metric):
+class ClassAccuracy(JudgedShare):
     order = 130
     places = Place.COMPARISON
     needs = ("class_right",)
-    higher_is_better = True
-    share = True
     explanation = f"Share of the pictures that show the held-out picture's class, {SEEN_BY}"
     blind_to = f"all but the class; {JUDGE_ERRORS}"
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from condmix.metrics import Metric, Place
-from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, rounded_share
+from condmix.metrics import Place
+from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, JudgedShare, rounded_share
 
 
-class SceneAccuracy(Metric):
+class SceneAccuracy(JudgedShare):
     order = 100
     places = Place.COMPARISON
     needs = ("right",)
-    higher_is_better = True
-    share = True
     explanation = f"Share of all attributes of the held-out picture, named or not, that the drawn one shows, {SEEN_BY}"
     blind_to = JUDGE_ERRORS
 

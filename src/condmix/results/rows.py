@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError
 from condmix.evaluation.conditions import Condition, changes_of
 from condmix.files.artifacts import read_checked_json
-from condmix.metrics import Measure, at, compared, measures
+from condmix.metrics import ABSENT, Measure, at, compared, known
 
 # Fields that a row of another condition inherits from its headline row.
 INHERITED = (
@@ -39,11 +39,11 @@ def _figures(facts: Any, checked: Callable[[Any], Any]) -> Any:
     checked(facts)
     rows = [facts, *facts.get("sweep", []), *(facts[one] for one in Condition if one in facts)]
     rows += [row for change in changes_of(facts) if (row := change.of(facts))]
-    for measure in measures([facts], rows):
+    for measure in known([{"features": facts.get("features", ()), **row} for row in rows]):
         for key in filter(None, (measure.key, measure.count)):
-            for value in (at(row, key) for row in rows):
+            for value in (at(row, key, ABSENT) for row in rows):
                 numbers = value if measure.interval and isinstance(value, list) else [value]
-                if value is not None and not all(type(number) in (int, float) for number in numbers):
+                if value is not ABSENT and not all(type(number) in (int, float) for number in numbers):
                     raise ValueError(f"{key} is no number")
     return facts
 

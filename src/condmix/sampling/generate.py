@@ -25,10 +25,11 @@ def main(params: Params, variant: str, request: Request, scale: int, out: Path) 
     """
     if variant not in VARIANTS:
         raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))
-    check_out(out)
     model = LoadedModel(params.paths.model(variant), params)
     check_sheet(request["n"], model.size, scale)
-    sheet = grid(model.draw(**request), scale=scale)
+    draw = model.checked(**request)
+    check_out(out)
+    sheet = grid(draw(), scale=scale)
     with replacing(out) as part:
         Image.fromarray(sheet).save(part, FORMATS[out.suffix.lower()])
 

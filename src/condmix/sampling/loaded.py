@@ -9,14 +9,17 @@ The command line goes through it too.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
 from condmix import CondmixError
 from condmix.clip.shifted_diffusion import load_prior
@@ -24,7 +27,7 @@ from condmix.data.captions import blank
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
-from condmix.files.pictures import read_picture
+from condmix.files.pictures import read_picture, to_rgb
 from condmix.sampling.sample import Condition, Sampling, sample_batches
 from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
 from condmix.settings.load import load as load_params
@@ -40,8 +43,10 @@ class Request(TypedDict, total=False):
     With no source at all the pictures are unconditional.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
     captions: Sequence[str]  # for caption_1, caption_2, ... in order
-    image: Picture | None  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
+    image: SkipValidation[Picture | None]  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
     prompt: str | None  # words in the image's place: their CLIP text vector instead of a picture's
     prior: bool  # the trained prior turns the prompt's vector into one picture's vector per picture
     class_name: str | None
@@ -54,6 +59,9 @@ class Request(TypedDict, total=False):
     steps: int | None  # None: the project's
     n: int  # how many pictures; 1 where it is left out
     seed: int  # picture i is drawn from seed + i; 0 where it is left out
+
+
+REQUEST = TypeAdapter(Request)
 
 
 class LoadedModel:
@@ -92,10 +100,11 @@ class LoadedModel:
 
     def draw(self, **request: Unpack[Request]) -> np.ndarray:
         """The same as one array (n, S, S, 3) uint8."""
-        known = Request.__annotations__
-        for name in request:
-            if name not in known:
-                raise CondmixError(unknown("keyword", name, list(known)))
+        return self.checked(**request)()
+
+    def checked(self, **request: Unpack[Request]) -> Callable[[], np.ndarray]:
+        """`draw` in two steps, for a caller with checks of its own: what comes back draws, and nothing is drawn yet."""
+        _check_types(request)
         n, seed = request.get("n", 1), request.get("seed", 0)
         if n < 1 or seed < 0 or seed + n > 2**32:
             raise CondmixError(f"seed {seed} and n {n}: pictures use seed + 0 ... seed + n - 1, from 0 and below 2^32")
@@ -103,16 +112,19 @@ class LoadedModel:
         sampling = self._sampling(request)
         given, unwanted = self._given(request), self._negative(request.get("negatives", ()))
         _check_weights(request.get("weights", {}), self.perspectives, given)
+        if request.get("prior") and request.get("prompt") is None:
+            raise CondmixError("prior turns the words of a prompt into pictures' vectors; give a prompt")
+        prior = load_prior(self._params.paths.prior, self.card["encoder"]) if request.get("prior") else None
         vectors, mask = self._repeated(given, n)
-        if request.get("prior"):
-            if request.get("prompt") is None:
-                raise CondmixError("prior turns the words of a prompt into pictures' vectors; give a prompt")
-            prior = load_prior(self._params.paths.prior, self.card["encoder"])
-            vectors["image"] = prior.sample(vectors["image"], range(seed, seed + n))
         negative = self._repeated(unwanted, n) if unwanted else None
         seeds, size = range(seed, seed + n), self._params.evaluate.batch_size
-        batches = sample_batches(self.model, sampling, vectors, mask, seeds, size, negative)
-        return torch.cat([batch.cpu() for batch in batches]).numpy()
+
+        def pictures() -> np.ndarray:
+            seen = vectors if prior is None else {**vectors, "image": prior.sample(vectors["image"], seeds)}
+            batches = sample_batches(self.model, sampling, seen, mask, seeds, size, negative)
+            return torch.cat([batch.cpu() for batch in batches]).numpy()
+
+        return pictures
 
     def _sampling(self, request: Request) -> Sampling:
         guidance, interval = request.get("guidance"), request.get("interval")
@@ -157,7 +169,7 @@ class LoadedModel:
         for name, encoder, content, keyword in (
             ("image", "clip_image", None if image is None else _pixels(image), "image"),
             ("image", "clip_text", prompt, "prompt"),
-            ("class", "class_label", request.get("class_name"), "class"),
+            ("class", "class_label", request.get("class_name"), "class_name"),
         ):
             if content is None:
                 continue
@@ -225,27 +237,41 @@ def load(model: str | os.PathLike[str], device: str | torch.device | None = None
 def _pixels(image: Picture) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray):
+        try:
+            return np.asarray(to_rgb(image))
+        except Exception as error:  # what Pillow raises where the file behind the picture is damaged
+            raise CondmixError(f"image does not decode ({error or type(error).__name__})") from error
+    if isinstance(image, str | os.PathLike):
         return read_picture(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise CondmixError(f"image is of type {type(image).__name__}: give a PIL picture, an array or a file")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise CondmixError(f"image has shape {image.shape} and type {image.dtype}: give (H, W, 3) uint8 RGB")
     return image
 
 
+def _check_types(request: Request) -> None:
+    """CondmixError for a keyword that does not exist, or a value of another type than `Request` says."""
+    try:
+        REQUEST.validate_python(request)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        keyword, given = ".".join(map(str, problem["loc"])), reprlib.repr(problem["input"])
+        if problem["type"] == "extra_forbidden":
+            raise CondmixError(unknown("keyword", keyword, list(Request.__annotations__))) from None
+        said = problem["msg"][0].lower() + problem["msg"][1:]
+        raise CondmixError(f"{keyword} is {given}; {said}") from None
+
+
 def _check_words(request: Request) -> None:
     """Words that CLIP can read: training never sees an empty caption."""
-    for keyword, several in (("captions", True), ("prompt", False), ("negatives", True)):
-        value: Any = request.get(keyword)
-        if several and isinstance(value, str):
-            raise CondmixError(f"{keyword} is a list of texts; give [{value!r}]")
-        for text in (value or ()) if several else (value,):
-            if text is None:
-                continue
-            if blank(text):
-                raise CondmixError(f"{keyword} has no words; leave it out for an unconditional picture")
+    texts = {"a caption": request.get("captions", ()), "a negative": request.get("negatives", ())}
+    for what, several in {**texts, "the prompt": filter(None.__ne__, [request.get("prompt")])}.items():
+        for text in several:
             if not _is_unicode(text):
-                raise CondmixError(f"{keyword} {text!r} is not valid text; give it in the terminal's encoding")
+                raise CondmixError(f"{what}, {text!r}, is not valid text; give it in the terminal's encoding")
+            if blank(text):
+                raise CondmixError(f"{what} has no words; leave it out for an unconditional picture")
 
 
 def _is_unicode(text: str) -> bool:
