@@ -168,7 +168,7 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
     from condmix.sampling.generate import weights_of
 
     run(_params(), variant, {**request, "weights": weights_of(weights)}, scale, out)
-    click.echo(f"{request['n']} pictures in {out}")
+    click.echo(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {out}")
 
 
 @main.command()

@@ -153,7 +153,7 @@ def undrawn(drawing, monkeypatch):
         (["--seed", str(2**32 - 1)], "below 2^32"),
         (["--variant", "judge"], '--variant: no variant "judge"; found: class_v1'),
         (["--variant", "../models/experiment"], '--variant: no variant "../models/experiment"'),
-        (["--caption", " "], "a caption has no words"),
+        *((["--caption", text], "a caption has no words") for text in ("", " ", "\u200b")),
         (["--negative", " "], "a negative has no words"),
         (["--prompt", " "], "the prompt has no words"),
         (["--caption", "caf\udce9"], "a caption, 'caf\\udce9', is not valid text"),

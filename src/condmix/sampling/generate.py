@@ -56,8 +56,8 @@ def check_sheet(n: int, size: int, scale: int) -> None:
     side = (math.ceil(math.sqrt(n)) * (size + 1) + 1) * scale
     if side > MOST_PIXELS:
         raise CondmixError(
-            f"--n {n} pictures of {size} pixels at --scale {scale} make a sheet {side:,} pixels wide, more than "
-            f"{MOST_PIXELS:,}; lower --scale or --n"
+            f"--n {n} and --scale {scale} make a sheet {side:,} pixels wide, more than {MOST_PIXELS:,}; "
+            "lower --scale or --n"
         )
 
 

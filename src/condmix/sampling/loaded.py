@@ -268,17 +268,12 @@ def _check_words(request: Request) -> None:
     texts = {"a caption": request.get("captions", ()), "a negative": request.get("negatives", ())}
     for what, several in {**texts, "the prompt": filter(None.__ne__, [request.get("prompt")])}.items():
         for text in several:
-            if not _is_unicode(text):
-                raise CondmixError(f"{what}, {text!r}, is not valid text; give it in the terminal's encoding")
             if blank(text):
                 raise CondmixError(f"{what} has no words; leave it out for an unconditional picture")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:  # bytes of the command line that are no text
-        return False
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # bytes of the command line that are no text
+                raise CondmixError(f"{what}, {text!r}, is not valid text; give it in the terminal's encoding") from None
 
 
 def _check_weights(weights: Mapping[str, float], perspectives: Collection[str], given: Mapping[str, Any]) -> None:
