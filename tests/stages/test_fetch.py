@@ -25,7 +25,7 @@ from profiles import section
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
-QUICK = transfer.Patience(attempts=3, first_wait=0.001, longest_wait=0.01, longest_asked=1.0, timeout=2.0)
+QUICK = transfer.Retries(attempts=3, first_wait=0.001, longest_wait=0.01, longest_asked=1.0, timeout=2.0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -100,9 +100,9 @@ def server():
 def get(server, tmp_path):
     """Fetches the file with changes to url, size, checksum; the folders are archives/ and partial/."""
 
-    def run(patience=QUICK, **changes):
+    def run(retries=QUICK, **changes):
         file = {"name": "file.zip", "url": server.url, "size": len(CONTENT), "checksum": SHA256} | changes
-        return transfer.fetch(**file, archives=tmp_path / "archives", partial=tmp_path / "partial", patience=patience)
+        return transfer.fetch(**file, archives=tmp_path / "archives", partial=tmp_path / "partial", retries=retries)
 
     return run
 
@@ -179,10 +179,10 @@ def test_passing_trouble_is_tried_again(trouble, get, server, part):
 
 def test_a_silent_server_times_out(get, server):
     server.script = ["silent"]
-    assert get(patience=transfer.Patience(attempts=2, first_wait=0.001, timeout=0.3)).read_bytes() == CONTENT
+    assert get(retries=transfer.Retries(attempts=2, first_wait=0.001, timeout=0.3)).read_bytes() == CONTENT
 
 
-def test_patience_ends_and_keeps_what_has_come(get, server, part):
+def test_retries_end_and_what_has_come_is_kept(get, server, part):
     server.script = [500_000, *["reset"] * 10]
     with pytest.raises(CondmixError, match="3 times in a row; what has come is kept"):
         get()
@@ -216,7 +216,7 @@ def test_waits_double_with_jitter_up_to_a_limit(get, server, monkeypatch):
     monkeypatch.setattr(transfer.time, "sleep", waits.append)
     server.script = ["reset"] * 20
     with pytest.raises(CondmixError):
-        get(patience=transfer.Patience(attempts=8, first_wait=1.0, longest_wait=20.0))
+        get(retries=transfer.Retries(attempts=8, first_wait=1.0, longest_wait=20.0))
     assert len(waits) == 7
     for wait, middle in zip(waits, [1, 2, 4, 8, 16, 20, 20], strict=True):
         assert 0.5 * middle <= wait <= 1.5 * middle

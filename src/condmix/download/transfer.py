@@ -29,8 +29,8 @@ TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How a download meets trouble that may pass. Waits are in seconds."""
+class Retries:
+    """Retry limits for transient network errors. Waits are in seconds."""
 
     attempts: int = 6  # in a row, without a single new byte
     first_wait: float = 1.0  # doubled at each attempt, with +-50% jitter so that clients don't come back together
@@ -39,8 +39,8 @@ class Patience:
     timeout: float = 30.0  # without an answer or a byte
 
 
-class Trouble(Exception):
-    """What may pass: a time-out, a reset, 429 or 5xx. `wait` is what the server asked for, in seconds."""
+class TransientError(Exception):
+    """A time-out, a reset, 429 or 5xx, which may pass. `wait` is what the server asked for, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None):
         super().__init__(reason)
@@ -48,7 +48,7 @@ class Trouble(Exception):
 
 
 def fetch(
-    name: str, url: str, size: int, checksum: str, archives: Path, partial: Path, patience: Patience | None = None
+    name: str, url: str, size: int, checksum: str, archives: Path, partial: Path, retries: Retries | None = None
 ) -> Path:
     """Makes sure that archives/name is there and right; `checksum` is "md5:..." or "sha256:...", `size` in bytes.
 
@@ -66,7 +66,7 @@ def fetch(
     archives.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
 
-    found = download(url, part, size, algorithm, patience or Patience())
+    found = download(url, part, size, algorithm, retries or Retries())
     if found != expected:
         part.unlink()
         raise CondmixError(
@@ -77,24 +77,23 @@ def fetch(
     return target
 
 
-def download(url: str, part: Path, size: int, algorithm: str, patience: Patience) -> str:
+def download(url: str, part: Path, size: int, algorithm: str, retries: Retries) -> str:
     """Brings `part` to `size` bytes and returns its digest; tries again while there is hope."""
     failures, public = 0, without_credentials(url)
     while True:
         before = size_of(part)
         try:
-            return stream(url, part, size, algorithm, patience.timeout)
-        except Trouble as trouble:
+            return stream(url, part, size, algorithm, retries.timeout)
+        except TransientError as error:
             failures = 1 if size_of(part) > before else failures + 1
-            if failures >= patience.attempts:
+            if failures >= retries.attempts:
                 raise CondmixError(
-                    f"{public}: {trouble}, {failures} times in a row; what has come is kept, so run the stage again "
-                    "later"
-                ) from trouble
-            if (trouble.wait or 0) > patience.longest_asked:
-                raise CondmixError(f"{public}: {trouble}; the server asks to wait {trouble.wait:.0f} s") from trouble
-            backoff = min(patience.longest_wait, patience.first_wait * 2 ** (failures - 1)) * random.uniform(0.5, 1.5)
-            time.sleep(max(backoff, trouble.wait or 0))
+                    f"{public}: {error}, {failures} times in a row; what has come is kept, so run the stage again later"
+                ) from error
+            if (error.wait or 0) > retries.longest_asked:
+                raise CondmixError(f"{public}: {error}; the server asks to wait {error.wait:.0f} s") from error
+            backoff = min(retries.longest_wait, retries.first_wait * 2 ** (failures - 1)) * random.uniform(0.5, 1.5)
+            time.sleep(max(backoff, error.wait or 0))
 
 
 def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> str:
@@ -111,7 +110,7 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
         digest = digest_of(part, algorithm) if start else hashlib.new(algorithm, usedforsecurity=False)
         written = append(part, start, size, digest, chunks)
     if written < size:
-        raise Trouble(f"the connection ended after {written} of {size} bytes")
+        raise TransientError(f"the connection ended after {written} of {size} bytes")
     if written > size:
         part.unlink()
         raise CondmixError(
@@ -175,7 +174,7 @@ def open_file(url: str):
 
 @contextmanager
 def open_http(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """GET from byte `start`; passing trouble becomes Trouble, the rest CondmixError, and no body of theirs is read."""
+    """GET from byte `start`: TransientError for what may pass, else CondmixError; error pages are not read."""
     public = without_credentials(url)
     headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, not recompressed for the way
     if start:
@@ -191,12 +190,12 @@ def open_http(url: str, start: int, size: int, timeout: float) -> Iterator[tuple
             )
         if response.status_code in TRANSIENT:
             wait = asked_wait(response.headers.get("Retry-After"), response.headers.get("Date"))
-            raise Trouble(f"{response.status_code} {response.reason}", wait)
+            raise TransientError(f"{response.status_code} {response.reason}", wait)
         if not response.ok:
             raise CondmixError(f"{public} answers {response.status_code} {response.reason}: check the URL")
         begins = start if response.status_code == 206 else 0
         if begins and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise Trouble("the server resumed at another place than asked")
+            raise TransientError("the server resumed at another place than asked")
         if response.headers.get("Content-Length", "").isdigit():
             check_length(public, begins + int(response.headers["Content-Length"]), size)
         yield begins, _chunks(public, response)
@@ -224,7 +223,7 @@ def _passing(public: str) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         raise CondmixError(f"{public}: the secure connection failed ({reason(error)})") from None
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise Trouble(f"{type(error).__name__}: {reason(error)}") from None
+        raise TransientError(f"{type(error).__name__}: {reason(error)}") from None
     except (requests.RequestException, ValueError) as error:  # ValueError: urllib3's, for a host such as "a..b"
         raise CondmixError(f"{public} can't be fetched ({reason(error)})") from None
 
