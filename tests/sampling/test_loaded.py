@@ -64,6 +64,9 @@ def test_encoders_are_opened_once(drawing, monkeypatch):
         ({"captions": ["red", None]}, "captions.1 is None; input should be a valid string"),
         ({"guidance": "high"}, "guidance is 'high'; input should be a valid number"),
         ({"n": 1.5}, "n is 1.5; input should be a valid integer"),
+        ({"image": np.zeros((5, 0, 3), np.uint8)}, r"image has shape \(5, 0, 3\) and type uint8: give"),
+        ({"steps": 0}, "steps 0: experiment was trained with 1000 times; give 1 to 1000"),
+        ({"sampler": ""}, 'no sampler ""; found: '),
         ({"image": 5}, "image is of type int: give a PIL picture, an array or a file"),
         ({"image": np.zeros((3, 8, 8))}, r"image has shape \(3, 8, 8\) and type float64: give \(H, W, 3\) uint8 RGB"),
         ({"n": 0}, "seed 0 and n 0: pictures use"),
@@ -76,6 +79,19 @@ def test_encoders_are_opened_once(drawing, monkeypatch):
 def test_a_request_that_cannot_be_meant_so_is_one_sentence(drawing, request_, says):
     with pytest.raises(CondmixError, match=says):
         condmix.load("experiment")(**request_)
+
+
+def test_a_folder_without_a_variant_is_refused(drawing):
+    drawing.paths.judge.mkdir()
+    with pytest.raises(CondmixError, match="models/judge holds no trained variant: those are models/class_v1, "):
+        condmix.load("models/judge")
+
+
+def test_numbers_of_other_libraries_are_numbers(drawing):
+    model = condmix.load("experiment")
+    plain = model.draw(n=2, seed=3, steps=2, guidance=1.5)
+    numpy = model.draw(n=np.int64(2), seed=np.int64(3), steps=np.int32(2), guidance=np.float32(1.5))
+    assert np.array_equal(plain, numpy) and len(model.draw(n=True, steps=1)) == 1
 
 
 def test_a_folder_outside_of_a_project_is_refused(tmp_path):

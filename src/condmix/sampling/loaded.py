@@ -104,7 +104,7 @@ class LoadedModel:
 
     def checked(self, **request: Unpack[Request]) -> Callable[[], np.ndarray]:
         """`draw` in two steps, for a caller with checks of its own: what comes back draws, and nothing is drawn yet."""
-        _check_types(request)
+        request = _typed(request)
         n, seed = request.get("n", 1), request.get("seed", 0)
         if n < 1 or seed < 0 or seed + n > 2**32:
             raise CondmixError(f"seed {seed} and n {n}: pictures use seed + 0 ... seed + n - 1, from 0 and below 2^32")
@@ -128,8 +128,9 @@ class LoadedModel:
 
     def _sampling(self, request: Request) -> Sampling:
         guidance, interval = request.get("guidance"), request.get("interval")
-        sampler = request.get("sampler") or self._params.evaluate.sampler
-        times, steps = self.card["diffusion.steps"], request.get("steps") or self._params.evaluate.steps
+        sampler, steps, times = request.get("sampler"), request.get("steps"), self.card["diffusion.steps"]
+        sampler = self._params.evaluate.sampler if sampler is None else sampler
+        steps = self._params.evaluate.steps if steps is None else steps
         if sampler not in plugins("samplers"):
             raise CondmixError(unknown("sampler", sampler, plugins("samplers")))
         if guidance is not None and not abs(guidance) <= MOST_GUIDANCE:
@@ -230,6 +231,8 @@ def load(model: str | os.PathLike[str], device: str | torch.device | None = None
                 f"{folder} lies in no condmix project ({root} has no params.yaml): give a folder models/<variant> of "
                 f"one, or, inside it, a variant ({', '.join(VARIANTS)})"
             )
+        if folder.name not in VARIANTS and not (folder / "model.json").is_file():
+            raise CondmixError(f"{folder} holds no trained variant: those are models/{', models/'.join(VARIANTS)}")
     params = load_params(root)
     return LoadedModel(folder or params.paths.model(str(model)), params, device)
 
@@ -245,15 +248,15 @@ def _pixels(image: Picture) -> np.ndarray:
         return read_picture(Path(image))
     if not isinstance(image, np.ndarray):
         raise CondmixError(f"image is of type {type(image).__name__}: give a PIL picture, an array or a file")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise CondmixError(f"image has shape {image.shape} and type {image.dtype}: give (H, W, 3) uint8 RGB")
     return image
 
 
-def _check_types(request: Request) -> None:
-    """CondmixError for a keyword that does not exist, or a value of another type than `Request` says."""
+def _typed(request: Request) -> Request:
+    """The request with values of the types that `Request` says; CondmixError where one is of another, or unknown."""
     try:
-        REQUEST.validate_python(request)
+        return REQUEST.validate_python(request)
     except ValidationError as error:
         problem = error.errors()[0]
         keyword, given = ".".join(map(str, problem["loc"])), reprlib.repr(problem["input"])
