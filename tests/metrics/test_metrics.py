@@ -40,7 +40,8 @@ def tiny():
     fit = CaptionFit("a clip", ranks, ranks > 0.6, int((ranks <= 0.6).sum()), *cosines)
     return Observations(
         tuple(map(space, SPACES)), NAMES, right, named, random.random((N, 3, 2)) < 0.5, right[:, 0],
-        pictures, real, training, fit, per_condition=2, resamples=50, seed=1,
+        pictures, real, training, fit, random.random((N, 2)) < 0.5, 30 * random.random(N),
+        per_condition=2, resamples=50, seed=1,
     )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def test_keys_are_unique_and_files_group_what_is_of_one_space(observed):
     ranks = {measure.key: measure.rank for measure in measures([file]) if measure.rank}
     assert list(ranks) == ["fid", "fd_judge", "fd_clip", "scene_accuracy", "attribute_accuracy_mean", "class_accuracy"]
     shown = [measure.key for measure in compared([file]) if measure.attribute is None]
-    assert shown == ["scene_accuracy", "attribute_accuracy_mean", "fid", "fd_judge", "fd_clip"]
+    assert shown == ["scene_accuracy", "attribute_accuracy_mean", "fid", "fd_judge", "fd_clip", "residual"]
 
 
 def test_too_few_pictures_have_no_precision_and_no_third_neighbour(observed):
@@ -159,6 +160,17 @@ def median_nearest(pictures, training):
     return torch.tensor([min(rms(a, b) for b in training) for a in pictures]).median().item()
 
 
+def grain(pictures):
+    def apart(one, i, j, c):
+        neighbours = [one[i - 1, j, c], one[i + 1, j, c], one[i, j - 1, c], one[i, j + 1, c]]
+        return abs(float(one[i, j, c]) - sum(map(float, neighbours)) / 4)
+
+    inner = range(1, pictures.shape[1] - 1)
+    return np.mean(
+        [np.median([apart(one, *at) for at in itertools.product(inner, inner, range(3))]) for one in pictures]
+    )
+
+
 def shares(right, chosen):
     columns = ([r for r, c in zip(right[:, i], chosen[:, i], strict=True) if c] for i in range(right.shape[1]))
     return {name: sum(column) / len(column) for name, column in zip(NAMES, columns, strict=True) if column}
@@ -187,7 +199,12 @@ def reference(o):
         found |= {f"attribute_accuracy_by_caption.{group}.{name}": share for name, share in by_name.items()}
     ranks = [r for row, used in zip(o.captions.ranks, o.captions.conditioned, strict=True)
              for r, u in zip(row, used, strict=True) if not u]  # fmt: skip
+    by_network = shares(o.right_by_network, o.named)
+    found |= {f"attribute_accuracy_network.{name}": share for name, share in by_network.items()}
     return found | {
+        "scene_accuracy_network": np.mean(o.right_by_network.tolist()), "residual": sum(o.residual) / N,
+        "attribute_accuracy_network_mean": np.mean(list(by_network.values())),
+        "grain": grain(o.pictures), "grain_real": grain(o.real),
         "mmd_clip": mmd(o.spaces[1].drawn.numpy(), o.spaces[1].real.numpy()),
         "diversity_n.conditions": N // 2, "diversity_n.pictures_each": 2,
         "nearest_training.median": median_nearest(o.pictures, o.training),

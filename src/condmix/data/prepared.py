@@ -25,6 +25,7 @@ class SplitMeta(TypedDict):
 class Meta(TypedDict):
     """meta.json of a prepared data set."""
 
+    dataset: str
     image_size: Annotated[int, Field(ge=1)]
     class_names: list[str]
     attributes: dict[str, Annotated[list[str], Field(min_length=1)]]

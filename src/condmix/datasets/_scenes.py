@@ -88,7 +88,7 @@ def picture(values: Sequence[int], dice: Dice) -> np.ndarray:
     shape, colour, size, position, background = names
     scene = np.tile(_tint(BACKGROUND_COLOURS[background], dice), (SIDE, SIDE, 1))
 
-    vertical, horizontal = _ends(position)
+    vertical, horizontal = ends(position)
     top, left = dice.pick(STARTS[size][vertical]), dice.pick(STARTS[size][horizontal])
     coverage = silhouette(shape, DIAMETER[size])[:, :, None]
     inside = scene[top : top + DIAMETER[size], left : left + DIAMETER[size]]
@@ -101,7 +101,7 @@ def _tint(colour: tuple[int, int, int], dice: Dice) -> np.ndarray:
     return np.array([channel + dice.below(2 * COLOUR_JITTER + 1) - COLOUR_JITTER for channel in colour], np.int64)
 
 
-def _ends(position: str) -> tuple[str, str]:
+def ends(position: str) -> tuple[str, str]:
     if position == "centre":
         return "middle", "middle"
     vertical, horizontal = position.split()

@@ -26,7 +26,7 @@ class Space:
 class Observations:
     """Drawn pictures as networks see them, and the held-out pictures that they were drawn for; None: not known.
 
-    What is right is right by the judge. `pictures`, `real`, `training` and `captions` are the headline set's.
+    What is right is right by the best judge. `pictures`, `real`, `training` and `captions` are the headline set's.
     """
 
     spaces: tuple[Space, ...]
@@ -39,6 +39,8 @@ class Observations:
     real: np.ndarray | None = None  # (n, S, S, 3) uint8: the held-out pictures
     training: np.ndarray | None = None  # (M, S, S, 3) uint8
     captions: CaptionFit | None = None
+    right_by_network: np.ndarray | None = None  # (n, A) bool, where the best judge is another
+    residual: np.ndarray | None = None  # (n,) of the best fit of a scene, in grey levels
     per_condition: int = 1  # neighbouring pictures that share a condition
     resamples: int = 0  # of a bootstrap; 0: no intervals
     seed: int = 0

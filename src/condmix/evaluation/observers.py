@@ -1,4 +1,4 @@
-"""Pictures -> what the judge and the feature networks see in them, which is all that most measures need.
+"""Pictures -> what the judges and the feature networks see in them, which is all that most measures need.
 
 Drawn pictures are looked at batch by batch as they are drawn, by the process that draws them.
 """
@@ -15,24 +15,27 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from condmix.data.prepared import load_meta
 from condmix.evaluation.features import extractors
 from condmix.evaluation.judges import Judge
+from condmix.evaluation.scene_fit import fit_for
 from condmix.files.artifacts import read_tensors
 from condmix.settings.load import Params
 
-VALUES = "values"
+FIT, NETWORK = "fit", "network"  # the judges; what a fit sees is right on generated pictures too, so it comes first
 
 
 @dataclass(frozen=True)
 class Seen:
     """What is seen in n pictures, on the CPU.
 
-    `features` (n, F) float32 of each feature network; `values` (n, A), which value of each attribute the judge sees
-    (one column, the class, where no attributes are known; None without a judge).
+    `features` (n, F) float32 of each feature network; `values` (n, A) of each judge, which value of each attribute it
+    sees (one column, the class, where no attributes are known); `residual` (n,) float64 of a fit, in grey levels.
     """
 
     features: dict[str, Tensor]
-    values: Tensor | None
+    values: dict[str, Tensor]
+    residual: Tensor | None = None
 
     def first(self, n: int) -> Seen:
         """Of the first n pictures."""
@@ -65,22 +68,35 @@ class Seen:
         return Seen._of({name: whole([one[name] for one in tensors]) for name in tensors[0]})
 
     def _tensors(self) -> dict[str, Tensor]:
-        features = {f"features.{name}": tensor for name, tensor in self.features.items()}
-        return features if self.values is None else features | {VALUES: self.values}
+        tensors = {f"features.{name}": tensor for name, tensor in self.features.items()}
+        tensors |= {f"values.{name}": tensor for name, tensor in self.values.items()}
+        return tensors if self.residual is None else tensors | {"residual": self.residual}
 
     @staticmethod
     def _of(tensors: dict[str, Tensor]) -> Seen:
-        features = {name.removeprefix("features."): one for name, one in tensors.items() if name != VALUES}
-        return Seen(features, tensors.get(VALUES))
+        def named(start: str) -> dict[str, Tensor]:
+            return {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
+
+        return Seen(named("features."), named("values."), tensors.get("residual"))
 
 
 class Observer:
-    """A profile's judge (None if it has none) and feature networks."""
+    """A profile's judges, if it has any, and feature networks.
+
+    `heads` are what the columns of each judge's values stand for; the first judge is the one to trust.
+    """
 
     def __init__(self, params: Params, device: str | torch.device | None = None):
         """Without a device: the GPU if there is one. CondmixError for networks that can't be had."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.judge = Judge.load(params.paths.judge, device)
+        meta = load_meta(params.paths.dataset)
+        self.fit = fit_for(meta["dataset"])
+        heads = {
+            FIT: list(meta["attributes"]) if self.fit else [],
+            NETWORK: list(self.judge.heads) if self.judge else [],
+        }
+        self.heads = {name: columns for name, columns in heads.items() if columns}
         settings = params.evaluate
         inception = settings.inception_weights and settings.inception_weights.verified("evaluate.inception_weights")
         self.networks = extractors(settings.features, self.judge, params.paths.clip, inception, device)
@@ -89,11 +105,14 @@ class Observer:
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Seen:
         """Of one batch (B, S, S, 3) uint8."""
-        values = None
+        values, residual = {}, None
+        if self.fit is not None:
+            shown, errors = self.fit(pictures.cpu().numpy())
+            values[FIT], residual = torch.from_numpy(shown), torch.from_numpy(errors)
         if self.judge is not None:
             logits = self.judge(pictures)
-            values = torch.stack([logits[name].argmax(1) for name in self.judge.heads], dim=1).cpu()
-        return Seen({network.name: network(pictures).float().cpu() for network in self.networks}, values)
+            values[NETWORK] = torch.stack([logits[name].argmax(1) for name in self.judge.heads], dim=1).cpu()
+        return Seen({network.name: network(pictures).float().cpu() for network in self.networks}, values, residual)
 
     def all(self, pictures: np.ndarray) -> Seen:
         """Of pictures (n, S, S, 3) uint8, n >= 1, in batches."""

@@ -18,7 +18,7 @@ from condmix.evaluation.features import Features
 from condmix.evaluation.frechet import Statistics
 from condmix.evaluation.judges import read_card
 from condmix.evaluation.observations import Observations, Space
-from condmix.evaluation.observers import Observer, Seen
+from condmix.evaluation.observers import FIT, NETWORK, Observer, Seen
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
 from condmix.settings.load import Params
 
@@ -41,8 +41,7 @@ class Reference:
         """`observer`, or one of its own, looks at the real pictures; drawn ones come as an `Observer` saw them."""
         self.split, self.params = split, params
         self.observer = observer = observer or Observer(params)
-        card = read_card(params.paths.judge)
-        self.judge_accuracy, self.judge_n = card.get("accuracy"), card.get("n")
+        self.judged = self._judged()
         self.features = [network.name for network in observer.networks]
         self.facts = {"split": "test", "n": len(split.images)}
         self._real = {network.name: reference_features(network, split, params) for network in observer.networks}
@@ -52,6 +51,9 @@ class Reference:
         """Of n pictures drawn for the first n test conditions, which name `named` (N, A); `others` are its fields."""
         spaces = [Space(x, seen.features[x], self._real[x], self._statistics[x]) for x in self.features]
         right, n = self.right(seen), len(seen.features[self.features[0]])
+        others |= {"residual": None if seen.residual is None else seen.residual.numpy()}
+        if len(self.observer.heads) > 1:
+            others["right_by_network"] = self.right(seen, NETWORK)
         if right is None or self.split.attributes is None:
             known = right is not None and self.split.labels[:n] >= 0
             class_right = right[known, 0] if np.any(known) else None
@@ -70,15 +72,31 @@ class Reference:
             resamples=self.params.evaluate.resamples, seed=self.params.seed, **others,
         )  # fmt: skip
 
-    def right(self, seen: Seen) -> np.ndarray | None:
-        """(n, A) bool: does the judge see the real picture's value of each attribute? The class is one (n, 1) if no
-        attributes are known; None without a judge."""
-        if seen.values is None:
+    def right(self, seen: Seen, judge: str = "") -> np.ndarray | None:
+        """(n, A) bool: does the judge, by default the best, see the real picture's value of each attribute? The class
+        is one (n, 1) if no attributes are known; None without a judge."""
+        if not self.observer.heads:
             return None
-        heads = list(self.observer.judge.heads)
-        values = seen.values[:, [heads.index(name) for name in self.names()]].numpy()
+        judge = judge or next(iter(self.observer.heads))
+        heads = self.observer.heads[judge]
+        values = seen.values[judge][:, [heads.index(name) for name in self.names()]].numpy()
         known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
         return values == known[: len(values)]
+
+    def _judged(self) -> dict[str, Any]:
+        """How right the judges are about real pictures, as metrics/<variant>.json says it."""
+        card = read_card(self.params.paths.judge)
+        by_network = {"judge_accuracy": card.get("accuracy"), "judge_accuracy_n": card.get("n")}
+        if self.observer.fit is None:
+            return by_network
+        values, residual = self.observer.fit(self.split.images)
+        accuracy = zip(self.observer.heads[FIT], (values == self.split.attributes).mean(0), strict=True)
+        return {
+            "judge_accuracy": {name: round(float(share), 4) for name, share in accuracy},
+            "judge_accuracy_n": len(values),
+            "residual_real": round(float(residual.mean()), 3),
+            **{f"{key}_network": value for key, value in by_network.items()},
+        }
 
     def names(self) -> list[str]:
         """What the columns of `right` are."""

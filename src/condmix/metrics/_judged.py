@@ -8,7 +8,9 @@ import numpy as np
 
 from condmix.metrics import Metric
 
-SEEN_BY = "as the judge sees it, a network trained on real pictures alone"
+SEEN_BY = (
+    "as the judge sees it: in the demo world the best fit of any scene, elsewhere a network trained on real pictures"
+)
 JUDGE_ERRORS = "the judge's own mistakes, of which its accuracy on real pictures shows a part; how the pictures look"
 
 

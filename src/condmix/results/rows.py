@@ -23,6 +23,7 @@ from condmix.metrics import ABSENT, Measure, at, compared, known
 INHERITED = (
     "variant", "profile", "fusion", "perspectives", "guidance", "sampler", "steps", "n", "seed", "split", "reference",
     "features", "ema", "commit", "judge_accuracy", "judge_accuracy_n",
+    "judge_accuracy_network", "judge_accuracy_n_network", "residual_real",
 )  # fmt: skip
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95% interval
 
@@ -73,6 +74,7 @@ class Content(Figures):
     reference: NotRequired[Reference]
     features: NotRequired[list[str]]
     judge_accuracy: NotRequired[dict[str, float]]
+    judge_accuracy_network: NotRequired[dict[str, float]]
     seed: NotRequired[int]
     sampler: NotRequired[str]
     steps: NotRequired[int]

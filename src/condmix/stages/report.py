@@ -98,7 +98,7 @@ def judge_metrics(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str
     path = params.paths.metrics / "judge.json"
     judge = read_checked_json(path, Judged, "dvc repro judge")
     for facts in metrics:
-        if facts.get("judge_accuracy", {}) != judge["accuracy"]:
+        if facts.get("judge_accuracy_network", facts.get("judge_accuracy", {})) != judge["accuracy"]:
             raise CondmixError(
                 f"{path} is of another judge than {params.paths.metrics / facts['variant']}.json: run dvc repro"
             )
