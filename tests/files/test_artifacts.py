@@ -593,8 +593,9 @@ def without_optimiser(tensors, note):
 FOREIGN = [
     (lambda tensors, note: tensors.pop("average.0"), 'it lacks "average.0"'),
     (lambda tensors, note: tensors.pop("model.fusion.null"), 'it lacks "fusion.null"'),
-    (lambda tensors, note: tensors.pop("optimizer.3.exp_avg"), 'it lacks "optimizer.3.exp_avg"'),
-    (without_optimiser, 'it lacks "optimizer.0.step"'),
+    (lambda tensors, note: tensors.pop("optimizer.0.3.exp_avg"), 'it lacks "optimizer.0.3.exp_avg"'),
+    (without_optimiser, 'it lacks "optimizer.0.0.step"'),
+    (lambda tensors, note: tensors.pop("optimizer.1.3.momentum"), 'it lacks "optimizer.1.3.momentum"'),
     (lambda tensors, note: tensors.update({"average.0": torch.ones(3)}), "of shape"),
     (lambda tensors, note: tensors.update({"model.extra": torch.ones(3)}), "which the network does not have"),
     (lambda tensors, note: note.update(step=13), "it is of step 13, but the run has 12 steps"),

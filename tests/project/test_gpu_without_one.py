@@ -153,7 +153,7 @@ def test_a_training_step_stays_on_the_gpu_and_does_not_wait(gpu, trainer, monkey
         gpu.copies.clear()
         loss, norm = one.advance(0)
         assert loss.device.type == norm.device.type == "cuda"
-        moments = one.optimizer.state.values()
+        moments = [state for optimizer in one.optimizers for state in optimizer.state.values()]
         assert {value.device.type for moment in moments for value in moment.values()} == {"cuda"}
         assert {value.device.type for value in one.average} == {"cuda"}
     assert not gpu.waits and gpu.copies.keys() <= TRAINING.keys()
@@ -170,7 +170,8 @@ def test_every_parameter_of_a_training_step_gets_its_gradient(trainer, monkeypat
         assert parameter.grad is not None and parameter.grad.shape == parameter.shape, name
         assert parameter.grad.device.type == "meta", name
     torch.nn.utils.clip_grad_norm_(one.model.parameters(), 1.0)
-    one.optimizer.step()
+    for optimizer in one.optimizers:
+        optimizer.step()
 
 
 def test_the_prior_trains_and_samples_there(gpu):

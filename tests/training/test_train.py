@@ -236,14 +236,14 @@ def test_the_card_rebuilds_the_model(project, untracked):
 
 def test_the_optimiser_equals_the_plain_one_on_channels_last_weights(project, untracked):
     """fused AdamW on CPU does not: it ignores that a gradient's strides differ from its parameter's."""
-    trainer = make(project)
+    trainer = make(change(project, optimizer="adamw"))
     plain = [p.detach().clone().contiguous() for p in trainer.model.parameters()]
     reference = torch.optim.AdamW(plain, lr=project.train.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=False)
     for step in range(4):
         trainer.step = step
-        trainer.optimizer.zero_grad = lambda set_to_none: None  # leave the gradients for a look
+        trainer.optimizers[0].zero_grad = lambda set_to_none: None  # leave the gradients for a look
         trainer.advance(step)
-        reference.param_groups[0]["lr"] = trainer.optimizer.param_groups[0]["lr"]
+        reference.param_groups[0]["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         for parameter, copy in zip(trainer.model.parameters(), plain, strict=True):
             copy.grad = parameter.grad.clone().contiguous()
             parameter.grad = None

@@ -304,6 +304,7 @@ class Train(Settings):
     images: Pictures
     batch_size: Positive  # of an optimiser step, over all processes
     micro_batch: Positive | None  # pictures that a process takes at once; null: its whole share
+    optimizer: Literal["adamw", "muon"]  # muon: Muon for matrices, AdamW for all other weights
     lr: Rate
     warmup: Fraction  # share of the steps
     decay: Fraction  # share of the steps over which lr falls to zero at the end

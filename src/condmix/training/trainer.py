@@ -43,6 +43,7 @@ from condmix.tracking.runs import Run, environment, project_root
 from condmix.training.batches import batch_indices, draw_times, drop_sources, parts, perturbed, to_model
 from condmix.training.checkpoint import Checkpoint, machine
 from condmix.training.learning_rate import learning_rate
+from condmix.training.optimizers import STATE, optimizers, parameters_of
 
 LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
 # Settings that no weight depends on: how often the state is kept and the loss noted; "auto", which is resolved first.
@@ -83,15 +84,7 @@ class Trainer:
         self.model = ConditionalModel(architecture(params, self.packed.variant))
         self.model.to(self.device, memory_format=torch.channels_last)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=params.train.lr,
-            betas=(0.9, 0.99),
-            weight_decay=params.train.weight_decay,
-            # fused gives silently wrong updates on CPU when a gradient's strides differ from its parameter's
-            fused=self.device.type == "cuda",
-            foreach=None if self.device.type == "cuda" else True,
-        )
+        self.optimizers = optimizers(self.model, params.train, self.device)
         network = torch.compile(self.model) if params.train.compile else self.model
         self.network = averaging(network, group)
         self.checkpoint = Checkpoint(project_root(), self._key())
@@ -140,12 +133,15 @@ class Trainer:
 
     def advance(self, step: int) -> tuple[Tensor, Tensor]:
         """Optimiser step number `step`; returns its loss and gradient norm, on the device."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.settings)
+        lr = learning_rate(step, self.steps, self.settings)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
         value = self.backward(self.batch(step))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step = step + 1
         # The average's memory grows with the run, or its first steps would hold the initial weights for long.
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
@@ -226,8 +222,9 @@ class Trainer:
         """Write the checkpoint."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{i}": value for i, value in enumerate(self.average)}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+        for k, optimizer in enumerate(self.optimizers):
+            for i, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{k}.{i}.{name}": value for name, value in moments.items()}
         note = {"step": self.step, "rows": self.rows, "run_id": self.run_id, "seconds": self.seconds}
         self.checkpoint.save(tensors, note)
 
@@ -246,12 +243,12 @@ class Trainer:
             require(tensors, f"average.{i}", value.dtype, value.shape, path, remedy)
             for i, value in enumerate(self.average)
         ]
-        moments = self._moments(tensors)
+        moments = [self._moments(tensors, k) for k in range(len(self.optimizers))]
         weights = _with_prefix(tensors, "model.")
         check_weights(self.model, weights, path, remedy)
         self.model.load_state_dict(weights)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for optimizer, state in zip(self.optimizers, moments, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         for value, saved in zip(self.average, averages, strict=True):
             value.copy_(saved)
         self.step, self.rows = note["step"], note["rows"]
@@ -259,15 +256,16 @@ class Trainer:
         if self.group.is_main_process:
             print(f"{self.variant}: resumes at step {self.step:,} of {self.steps:,}", file=sys.stderr)
 
-    def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's state in a checkpoint, by parameter; CondmixError where a part of it is missing."""
+    def _moments(self, tensors: dict[str, Tensor], k: int) -> dict[int, dict[str, Tensor]]:
+        """The state of optimiser k in a checkpoint, by parameter; CondmixError where a part of it is missing."""
         moments: dict[int, dict[str, Tensor]] = {}
-        for i, parameter in enumerate(self.model.parameters()):
-            if moments and f"optimizer.{i}.step" not in tensors:  # a parameter that no gradient has reached
-                continue
-            shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            for name, shape in shapes.items():
-                place = f"optimizer.{i}.{name}"
+        names = STATE[type(self.optimizers[k])]
+        for i, parameter in enumerate(parameters_of(self.optimizers[k])):
+            if moments and "step" in names and f"optimizer.{k}.{i}.step" not in tensors:
+                continue  # AdamW keeps nothing for a weight that no gradient has reached
+            for name in names:
+                shape = () if name == "step" else parameter.shape
+                place = f"optimizer.{k}.{i}.{name}"
                 value = require(tensors, place, torch.float32, shape, self.checkpoint.path, self.checkpoint.remedy)
                 # a file holds no strides; moments laid out unlike their weights would take a slow path
                 layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
@@ -318,7 +316,7 @@ class Trainer:
         self._check_finite(value, norm)
         if not self.group.is_main_process:
             return
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizers[0].param_groups[0]["lr"]
         seen = self.step * self.settings.batch_size
         self.rows.append([seen, value, norm, lr])
         bar.set_postfix_str(f"loss {value:.3f}")
