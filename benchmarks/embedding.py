@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from condmix.clip.folder import save_clip
+from condmix.clip.openclip import new_clip
 from condmix.datasets._scenes import COMBINATIONS, Dice, values_of
 from condmix.datasets._wording import describe
 from condmix.encoders.clip_image import ClipImage
@@ -36,7 +37,6 @@ from condmix.encoders.clip_text import ClipText
 from condmix.files.pictures import decode
 from condmix.runtime.prefetch import CORES
 from condmix.stages.embed import BATCH, Job, Source, Work, columns, encode_shard
-from condmix.stages.encode import new_clip
 
 SIZE = BATCH["cpu"]
 

@@ -6,6 +6,7 @@ Imports are made inside the commands, so that `condmix --help` answers at once.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -35,6 +36,14 @@ VARIANT_STAGES = {
     "train": "Train a variant, or resume its training.",
     "evaluate": "Sample from a variant and measure the pictures.",
 }
+
+
+class Number(click.FloatRange):
+    """A number in a range; "nan", which is in none although it passes the comparisons, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = super().convert(value, param, context)
+        return number if math.isfinite(number) else self.fail(f"{value} is not a finite number", param, context)
 
 
 class Cli(click.Group):
@@ -183,9 +192,7 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
 @click.option(
     "--per-shard", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Pictures in a shard."
 )
-@click.option(
-    "--min-success", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs."
-)
+@click.option("--min-success", type=Number(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs.")
 @click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
 @click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
 def download(source: Path, folder: Path, **options: object) -> None:
@@ -200,7 +207,7 @@ def download(source: Path, folder: Path, **options: object) -> None:
 @click.option("--size", default="9m", show_default=True, help="Parameters: quick, 9m or 36m.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Pictures per step.")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Timed steps of each contender.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End the timed rounds early after so long.")
+@click.option("--seconds", type=Number(0, min_open=True), help="End the timed rounds early after so long.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--contenders", default="", help="Names with commas between them.  [default: all that --list shows]")
 @click.option("--compile/--no-compile", default=None, help="torch.compile in our recipe.  [default: on a GPU]")

@@ -11,6 +11,7 @@ from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence
 from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
 from condmix.captioners._coca_training import new_coca
+from condmix.clip import openclip
 from condmix.clip.folder import CARD, CONFIG, WEIGHTS, load_clip
 from condmix.clip.weights import VOCABULARIES, check_text_tower, refuse_code
 from condmix.encoders.t5_text import T5Text
@@ -289,7 +290,7 @@ def tiny(tmp_path, monkeypatch):
 def test_a_pt_file_that_holds_no_weights_is_one_sentence(content, tiny, tmp_path):
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(CondmixError, match=f"weights.pt does not hold the weights of {tiny}") as error:
-        encode.load_pretrained(tiny, None, str(tmp_path / "weights.pt"))
+        openclip.load_pretrained(tiny, None, str(tmp_path / "weights.pt"))
     assert "\n" not in str(error.value)
     with pytest.raises(CondmixError, match=r"weights.pt is not a ResNet-56 checkpoint of .* \(.+\)") as error:
         judges.load_resnet56(tmp_path / "weights.pt")
@@ -315,7 +316,7 @@ def test_a_pickle_is_never_run(tiny, tmp_path):
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(CondmixError):
-        encode.load_pretrained(tiny, None, str(tmp_path / "evil.pt"))
+        openclip.load_pretrained(tiny, None, str(tmp_path / "evil.pt"))
     with pytest.raises(CondmixError):
         judges.load_resnet56(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()

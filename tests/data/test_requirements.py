@@ -54,11 +54,12 @@ def asked(tmp_path, **others):
         ({"clip": SimpleNamespace(pretrained=None, weights=None)}, BARE, FULL, "no training picture has a caption to"),
         ({"clip": SimpleNamespace(pretrained=None, weights=None)}, FEW_CAPTIONS, FULL, "at least 2 captioned pictures"),
         (
-            {"prior": SimpleNamespace()},
+            {"prior": SimpleNamespace(clusters=2)},
             BARE,
             FULL,
             "no training picture has a caption to train a prior on: set prior to null",
         ),
+        ({"prior": SimpleNamespace(clusters=9_999)}, FULL, FULL, "prior.clusters is 9,999, but there are"),
         ({"evaluate": SimpleNamespace(features=("judge",))}, BARE, BARE, "evaluate.features has judge, which"),
     ],
 )
@@ -73,7 +74,7 @@ def test_what_a_later_stage_cannot_use_stops_the_pipeline(asking, train, test, s
         {"perspectives": ("image", "pseudo", "class", "caption_1", "caption_2_again", "caption_any_2", "mixed_any")},
         {"perspectives": ("generated_7", "dino_1")},  # not the data set's to have
         {"variants": ("class_v1", "class_v2", "caption")},
-        {"clip": SimpleNamespace(pretrained=None, weights=None), "prior": SimpleNamespace()},
+        {"clip": SimpleNamespace(pretrained=None, weights=None), "prior": SimpleNamespace(clusters=2)},
         {"evaluate": SimpleNamespace(features=("judge", "clip"))},
     ],
 )
@@ -138,8 +139,8 @@ def test_a_class_that_no_picture_has_gives_no_accuracy():
     reference = object.__new__(Reference)
     reference.features, reference._real, reference._statistics = ["x"], {"x": None}, {"x": None}
     reference.split = SimpleNamespace(attributes=None, labels=np.array([-1, -1]))
-    reference.observer = SimpleNamespace(judge=SimpleNamespace(heads={"class": ["a"]}))
-    seen = Seen({"x": torch.zeros(2, 1)}, torch.zeros(2, 1, dtype=torch.long))
+    reference.observer = SimpleNamespace(heads={"network": ["class"]})
+    seen = Seen({"x": torch.zeros(2, 1)}, {"network": torch.zeros(2, 1, dtype=torch.long)})
     assert reference.observations(seen).class_right is None
     reference.split.labels[1] = 0
     assert reference.observations(seen).class_right.tolist() == [True]

@@ -18,10 +18,12 @@ from types import SimpleNamespace
 import aiohttp
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import misbehaving
 from condmix import CondmixError
+from condmix.cli import main
 from condmix.download import addresses, ledger, shards, transfer
 from misbehaving import colour, picture
 
@@ -186,7 +188,9 @@ def test_a_repeated_url_is_fetched_once(get, server):
     assert server.asked() == {"ok/0": 1, "ok/1": 1}
 
 
-@pytest.mark.parametrize("line", ["no tab", "http://a/x.jpg\ta caption", "a\tftp://a/x.jpg", "a\t"])
+@pytest.mark.parametrize(
+    "line", ["no tab", "http://a/x.jpg\ta caption", "a\tftp://a/x.jpg", "a\t", "a\thttp://a/x.jpg\rb\thttp://a/y.jpg"]
+)
 def test_a_list_that_is_none_is_refused_by_line(line, tmp_path):
     source = tmp_path / "list.tsv"
     source.write_text(f"a ring\thttp://127.0.0.1:1/0.jpg\n{line}\n")
@@ -423,6 +427,15 @@ def test_a_folder_in_a_file_s_place_is_said_before_anything_is_asked(name, get, 
     assert not server.asked()
 
 
+@pytest.mark.parametrize("target", ["nothing", "000000.tar"])
+def test_a_link_that_leads_nowhere_is_no_shard(target, get, server, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "000000.tar").symlink_to(target)
+    with pytest.raises(CondmixError, match="000000.tar is not a file: move it away"):
+        get(["ok/0"])
+    assert not server.asked()
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_a_file_in_the_folder_s_place(below, get, tmp_path):
     (tmp_path / "file").write_text("")
@@ -443,6 +456,8 @@ def test_a_file_in_the_folder_s_place(below, get, tmp_path):
         ("UPDATE urls SET state = 'maybe'", "2 of its rows make no sense"),
         ("UPDATE urls SET attempts = 'often' WHERE key = 1", "1 of its rows"),
         ("UPDATE urls SET url = x'00' WHERE key = 1", "1 of its rows"),
+        ("UPDATE urls SET caption = 'a rinh' WHERE key = 1", "its row 1 is not line 2 of"),
+        ("UPDATE urls SET key = 7 WHERE key = 1", "no line for its row 7"),
         ("PRAGMA user_version = 9", "of another version of condmix"),
     ],
 )
@@ -533,3 +548,12 @@ def test_pictures_stand_upright_opaque_and_at_size():
     assert white.min() >= 254
     with pytest.raises(shards.Failure, match="too many pixels"):
         shards.to_jpeg(picture(0), 64, replace(limits, pixels=80 * 60 - 1))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-0.1", "1.5"])
+def test_a_share_that_is_none_is_refused_on_the_command_line(value, tmp_path):
+    (tmp_path / "list.tsv").write_text("a\thttp://127.0.0.1:1/\n")
+    arguments = ["download", str(tmp_path / "list.tsv"), str(tmp_path / "out"), "--min-success", value]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and "--min-success" in result.output and value in result.output
+    assert not (tmp_path / "out").exists()

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from clip_helpers import TINY, save_tiny_clip
 from condmix.clip import contrastive
+from condmix.clip.openclip import new_clip
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.evaluation.judges import NETWORKS, Judge
 from condmix.sampling.sample import Sampling, sample
 from condmix.settings.load import plugins
-from condmix.stages.encode import new_clip
 from condmix.stages.train import run
 from condmix.tracking.runs import Run
 from gpu_models import SIZE, B, conditions, make_trainer, network, on

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clip_helpers import TINY, save_tiny_clip
 from condmix.clip import contrastive
+from condmix.clip.openclip import new_clip
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior
 from condmix.diffusion.model import ConditionalModel
 from condmix.diffusion.schedule import Schedule
@@ -24,7 +25,6 @@ from condmix.evaluation.judges import NETWORKS, Judge
 from condmix.sampling.sample import Sampling, sample
 from condmix.settings.load import plugins
 from condmix.stages import judge
-from condmix.stages.encode import new_clip
 from gpu_models import SIZE, B, conditions, make_trainer, network, on
 from pretend_gpu import PretendGenerator, PretendGpu
 

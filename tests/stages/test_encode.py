@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from clip_helpers import TINY, Colours, colour_params, save_tiny_siglip
 from condmix import CondmixError
+from condmix.clip import openclip
 from condmix.clip.contrastive import Recipe, batches, draw_text, learning_rate, make_optimizers, normaliser
 from condmix.clip.folder import CONFIG, WEIGHTS, load_clip
 from condmix.clip.probes import linear_probe, recall_at_1, ridge, zero_shot
@@ -209,12 +210,12 @@ def test_a_local_file_needs_no_tag(world, known):
 
 def test_a_file_without_a_tag_is_preprocessed_as_all_tags_agree():
     siglip = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    assert encode.preprocessing("ViT-B-16-SigLIP", ["webli"]) == siglip
+    assert openclip.preprocessing("ViT-B-16-SigLIP", ["webli"]) == siglip
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model("ViT-B-32")
-    assert set(encode.preprocessing("ViT-B-32", tags)) >= {"mean", "std"}
-    assert encode.preprocessing("unknown", []) == {}
+    assert set(openclip.preprocessing("ViT-B-32", tags)) >= {"mean", "std"}
+    assert openclip.preprocessing("unknown", []) == {}
 
 
 def test_a_folder_of_the_hub_brings_model_preprocessing_and_tokenizer(world, tmp_path, monkeypatch):
@@ -238,9 +239,9 @@ def test_weights_that_cannot_be_had_are_one_sentence(known, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", offline)
     monkeypatch.setitem(pretrained._PRETRAINED["tiny-clip"], "far", {"url": "https://example.invalid/w.pt"})
     with pytest.raises(CondmixError, match="tiny-clip/far could not .*not known.*give clip.weights: {path: <file>"):
-        encode.load_pretrained("tiny-clip", "far", None)
+        openclip.load_pretrained("tiny-clip", "far", None)
     with pytest.raises(CondmixError, match='no clip.pretrained of tiny-clip "opnai"; .* did you mean "openai"'):
-        encode.load_pretrained("tiny-clip", "opnai", None)
+        openclip.load_pretrained("tiny-clip", "opnai", None)
 
 
 def test_files_that_could_run_code_or_hold_another_model_are_refused(known):
@@ -249,7 +250,7 @@ def test_files_that_could_run_code_or_hold_another_model_are_refused(known):
     save_file({"a": torch.zeros(1)}, known / "other.safetensors")
     for name in ("script.pt", "code.pt", "other.safetensors"):
         with pytest.raises(CondmixError, match=f"{name} does not hold the weights of tiny-clip") as error:
-            encode.load_pretrained("tiny-clip", None, known / name)
+            openclip.load_pretrained("tiny-clip", None, known / name)
         assert "\n" not in str(error.value)
 
 

@@ -19,7 +19,7 @@ TINY = {
 def save_tiny_clip(folder, seed=0, **changes):
     """Write a random CLIP into `folder` in open_clip's format; returns the model."""
     from condmix.clip.folder import save_clip
-    from condmix.stages.encode import new_clip
+    from condmix.clip.openclip import new_clip
 
     torch.manual_seed(seed)
     model, model_cfg, tokenizer = new_clip(TINY | changes)

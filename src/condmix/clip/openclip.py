@@ -1,16 +1,20 @@
-"""What open_clip knows by name, and a CLIP that it builds from an architecture."""
+"""What open_clip knows by name: its models, their pretrained weights, and a CLIP built from an architecture."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from condmix import CondmixError
-from condmix.clip.weights import check_text_tower
+from condmix.clip.folder import open_tokenizer
+from condmix.clip.weights import check_finite, check_text_tower
+from condmix.runtime.messages import reason
 from condmix.settings.load import unknown
 
 
@@ -80,3 +84,72 @@ def check_architecture(model: str | dict[str, Any]) -> None:
         except Exception as error:  # torch raises whatever does not fit
             reason = str(error).partition("\n")[0]
             raise CondmixError(f"clip.model is built by open_clip, but does not run: {reason}") from error
+
+
+def load_pretrained(name: Any, tag: str | None, weights: Path | None) -> tuple[nn.Module, dict[str, Any], Any]:
+    """A model that open_clip knows by name, with the weights of a tag (downloaded) or of a local file.
+
+    With both, the file's weights are used as the tag's: its preprocessing and activation (OpenAI's weights were
+    trained with QuickGELU, which "ViT-B-32" alone does not say). A file without a tag is preprocessed as all tags of
+    the model agree, such as SigLIP's squashing. Returns model, its configuration, tokenizer.
+    """
+    import open_clip
+
+    check_name(name)
+    if tag is not None:
+        check_tag(name, tag)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    model_cfg = open_clip.get_model_config(name)
+    check_text_tower(model_cfg, f"clip.model {name}")
+    tag_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    if tag_cfg.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    try:
+        model = open_clip.create_model(
+            name,
+            str(weights) if weights else tag,
+            force_quick_gelu=model_cfg.get("quick_gelu", False),
+            force_preprocess_cfg=preprocessing(name, [tag] if tag else tags),
+            require_pretrained=True,
+            weights_only=True,
+        )
+    except Exception as error:  # urllib, huggingface_hub, pickle, safetensors and torch each raise their own
+        if weights is not None:
+            raise CondmixError(
+                f"clip.weights: {weights} does not hold the weights of {name} as safetensors or as a plain "
+                f"PyTorch state dict ({reason(error)}); a TorchScript archive such as OpenAI's .pt must be "
+                "converted first"
+            ) from error
+        raise CondmixError(
+            f"the weights {name}/{tag} could not be downloaded ({reason(error)}): without network, give "
+            "clip.weights: {path: <file>, sha256: ...}, the model's open_clip_model.safetensors fetched elsewhere"
+        ) from error
+    check_finite(model, weights or f"{name}/{tag}")
+    try:
+        return model, model_cfg, open_tokenizer(name, model_cfg)
+    except (ImportError, OSError, ValueError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
+        raise CondmixError(
+            f"the tokenizer of {name} could not be had ({reason(error)}): it needs "
+            'pip install "condmix[t5]" and a network, or give clip.weights: {path: <folder>, sha256: ...} in place '
+            "of clip.model, with the files of the model's repository on the Hugging Face hub"
+        ) from error
+
+
+def preprocessing(name: str, tags: Sequence[str]) -> dict[str, Any]:
+    """The parts of a model's preprocessing (mean, std, resize mode, ...) in which all these tags agree."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    settings = [
+        {field.name: open_clip.get_pretrained_cfg(name, tag).get(field.name) for field in fields(PreprocessCfg)}
+        for tag in tags
+    ]
+    first = settings[0] if settings else {}
+    return {
+        key: value
+        for key, value in first.items()
+        if value is not None and all(other[key] == value for other in settings)
+    }
+
+
+# Training

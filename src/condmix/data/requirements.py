@@ -58,6 +58,9 @@ def lacking(params: Any, train: Holds, test: Holds) -> Iterator[str]:
         yield "no training picture has a caption to train a captioner on: set generated to null"
     if params.prior is not None and not train.captioned:
         yield "no training picture has a caption to train a prior on: set prior to null"
+    elif params.prior is not None and params.prior.clusters > train.pictures:
+        clusters, pictures = params.prior.clusters, train.pictures
+        yield f"prior.clusters is {clusters:,}, but there are {pictures:,} training pictures: lower it"
     if "judge" in params.evaluate.features and not train.attributes and train.labelled < FEWEST:
         yield (
             f"evaluate.features has judge, which learns from the classes of at least {FEWEST} training pictures, and "

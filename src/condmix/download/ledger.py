@@ -83,7 +83,8 @@ class Ledger:
         with open(self.source, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         (version,) = self.db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
+        new = version == 0
+        if new:
             self._fill(sha256, size)
         elif version == 1:  # begun by an earlier version, whose rows hold whole URLs
             self.db.execute("ALTER TABLE urls ADD COLUMN begins INTEGER NOT NULL DEFAULT -1")
@@ -97,6 +98,8 @@ class Ledger:
         if begun != (sha256, size):
             what = f"--size {begun[1]}, not {size}" if begun[0] == sha256 else f"another list than {self.source}"
             raise CondmixError(f"{self.folder} was begun with {what}: choose another folder")
+        if not new:
+            self._compare()
         self._follow_shards()
 
     def close(self) -> None:
@@ -128,17 +131,35 @@ class Ledger:
 
     def _check(self) -> None:
         """CondmixError where the ledger does not hold what it was written with, so that no row is lost unnoticed."""
+        (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
         lists = self.db.execute("SELECT typeof(sha256), typeof(size), typeof(lines) FROM list").fetchall()
         odd = self.db.execute(
             f"""SELECT count(*) FROM urls WHERE state NOT IN {STATES} OR typeof(attempts) != 'integer'
                 OR typeof(caption) != 'text' OR typeof(url) != 'text' OR typeof(begins) != 'integer'"""
         ).fetchone()[0]
         if lists != [("text", "integer", "integer")] or odd:
-            what = f"{odd:,} of its rows make no sense" if odd else "it does not say which list it is of"
-            raise CondmixError(
-                f"{self.folder / LEDGER} is damaged ({what}): choose another folder; the finished shards in this one "
-                "are whole and can be kept"
-            )
+            raise self._damaged(f"{odd:,} of its rows make no sense" if odd else "it does not say which list it is of")
+
+    def _compare(self) -> None:
+        """CondmixError where a row does not hold its line of the list: SQLite has no checksums of its own."""
+        rows = self.db.execute("SELECT key, caption, url FROM urls ORDER BY key")
+        row = next(rows, None)
+        for key, (_, caption, url) in enumerate(read_list(self.source)):
+            if row is None or row[0] != key:  # a repeated URL has no row
+                continue
+            if (row[1], without_credentials(row[2])) != (caption, without_credentials(url)):
+                raise self._damaged(f"its row {key} is not line {key + 1} of {self.source}")
+            row = next(rows, None)
+        if row is not None:
+            raise self._damaged(f"{self.source} has no line for its row {row[0]}")
+
+    def _damaged(self, what: str) -> CondmixError:
+        return CondmixError(
+            f"{self.folder / LEDGER} is damaged ({what}): choose another folder; the finished shards in this one "
+            "are whole and can be kept"
+        )
 
     def _follow_shards(self) -> None:
         """What was taken waits again, unless a shard on disk has it; so does what a shard had that is gone."""
@@ -275,7 +296,7 @@ def read_list(source: Path) -> Iterator[tuple[int, str, str]]:
             except UnicodeDecodeError as error:
                 raise CondmixError(f"{where}: not UTF-8 ({error.reason})") from error
             caption, tab, url = text.partition("\t")
-            if not tab or not url.startswith(("http://", "https://")):
+            if not tab or not url.startswith(("http://", "https://")) or not url.isprintable():
                 found = without_credentials(text.strip())[:80]
                 raise CondmixError(f"{where}: expected caption<TAB>http(s)-URL, found {found!r}")
             yield begins, caption, url

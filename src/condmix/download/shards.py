@@ -122,7 +122,7 @@ def _check_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise CondmixError(f"{folder} can't be a folder, since there is a file in its place: choose another") from error
     for path in (folder / LEDGER, folder / MANIFEST, folder / LOCK, *folder.glob(SHARDS)):
-        if path.exists() and not path.is_file():
+        if (path.exists() or path.is_symlink()) and not path.is_file():
             raise CondmixError(f"{path} is not a file: move it away, or choose another folder")
 
 

@@ -6,6 +6,7 @@ Each check is a generator of sentences. Nothing is opened here and no network is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from condmix import CondmixError
 from condmix.settings.perspectives import ALONE, parse
@@ -145,6 +146,19 @@ def _twice(key: str, names: Sequence[str]) -> Iterator[str]:
         yield f"{key} names one twice: {', '.join(names)}"
 
 
+def _scorer(params: Params) -> Iterator[str]:
+    """A CLIP can't score the pictures that it conditioned."""
+    scorer, weights = params.evaluate.scorer, params.clip.weights
+    if scorer is None:
+        return
+    trained_here = Path(scorer.path).resolve() == params.paths.clip.resolve()
+    if trained_here or (weights and weights.sha256 == scorer.sha256):
+        yield (
+            f"evaluate.scorer {scorer.path} is the CLIP that conditions the pictures, so it can't judge them; name "
+            "another one, or write `scorer: null`"
+        )
+
+
 CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_fusion, "params.yaml"),
     (_plugin_names, ""),
@@ -156,4 +170,5 @@ CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_processes, ""),
     (_network, ""),
     (_sampling, ""),
+    (_scorer, ""),
 )

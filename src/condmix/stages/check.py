@@ -57,6 +57,11 @@ def check_clip(params: Params) -> None:
                 "`model: null` and `pretrained: null`, or give the weights' file"
             )
         return
+    if clip.weights:
+        from condmix.clip.openclip import load_pretrained
+
+        load_pretrained(clip.model, clip.pretrained, Path(clip.weights.path))
+        return
     from condmix.clip.openclip import check_architecture, check_name, check_tag
 
     if isinstance(clip.model, str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,15 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.clip.contrastive import Recipe, train_clip
-from condmix.clip.folder import load_clip, open_tokenizer, read_config, save_clip
-from condmix.clip.openclip import check_name, check_tag, new_clip
+from condmix.clip.folder import load_clip, read_config, save_clip
+from condmix.clip.openclip import load_pretrained, new_clip
 from condmix.clip.probes import linear_probe, recall_at_1, zero_shot
-from condmix.clip.weights import check_finite, check_text_tower
 from condmix.data.captions import read_captions, tidy
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.files.artifacts import write_checked_json
 from condmix.files.atomic import scratch
 from condmix.files.npy import write_pixels
-from condmix.runtime.messages import reason
 from condmix.runtime.processes import join_group, spawn, threads
 from condmix.settings.load import plugin
 from condmix.tracking.runs import environment
@@ -77,55 +75,6 @@ def main(params: Any) -> None:
 # Where a CLIP comes from
 
 
-def load_pretrained(name: Any, tag: str | None, weights: Path | None) -> tuple[nn.Module, dict[str, Any], Any]:
-    """A model that open_clip knows by name, with the weights of a tag (downloaded) or of a local file.
-
-    With both, the file's weights are used as the tag's: its preprocessing and activation (OpenAI's weights were
-    trained with QuickGELU, which "ViT-B-32" alone does not say). A file without a tag is preprocessed as all tags of
-    the model agree, such as SigLIP's squashing. Returns model, its configuration, tokenizer.
-    """
-    import open_clip
-
-    check_name(name)
-    if tag is not None:
-        check_tag(name, tag)
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    model_cfg = open_clip.get_model_config(name)
-    check_text_tower(model_cfg, f"clip.model {name}")
-    tag_cfg = open_clip.get_pretrained_cfg(name, tag) if tag else {}
-    if tag_cfg.get("quick_gelu"):
-        model_cfg["quick_gelu"] = True
-    try:
-        model = open_clip.create_model(
-            name,
-            str(weights) if weights else tag,
-            force_quick_gelu=model_cfg.get("quick_gelu", False),
-            force_preprocess_cfg=preprocessing(name, [tag] if tag else tags),
-            require_pretrained=True,
-            weights_only=True,
-        )
-    except Exception as error:  # urllib, huggingface_hub, pickle, safetensors and torch each raise their own
-        if weights is not None:
-            raise CondmixError(
-                f"clip.weights: {weights} does not hold the weights of {name} as safetensors or as a plain "
-                f"PyTorch state dict ({reason(error)}); a TorchScript archive such as OpenAI's .pt must be "
-                "converted first"
-            ) from error
-        raise CondmixError(
-            f"the weights {name}/{tag} could not be downloaded ({reason(error)}): without network, give "
-            "clip.weights: {path: <file>, sha256: ...}, the model's open_clip_model.safetensors fetched elsewhere"
-        ) from error
-    check_finite(model, weights or f"{name}/{tag}")
-    try:
-        return model, model_cfg, open_tokenizer(name, model_cfg)
-    except (ImportError, OSError, ValueError) as error:  # SigLIP's and other tokenizers are transformers', on the hub
-        raise CondmixError(
-            f"the tokenizer of {name} could not be had ({reason(error)}): it needs "
-            'pip install "condmix[t5]" and a network, or give clip.weights: {path: <folder>, sha256: ...} in place '
-            "of clip.model, with the files of the model's repository on the Hugging Face hub"
-        ) from error
-
-
 def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
     """Like `load_pretrained`, from a folder in open_clip's format, as its models lie on the Hugging Face hub.
 
@@ -134,26 +83,6 @@ def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
     """
     clip = load_clip(folder)
     return clip.model, read_config(folder), clip.tokenizer
-
-
-def preprocessing(name: str, tags: Sequence[str]) -> dict[str, Any]:
-    """The parts of a model's preprocessing (mean, std, resize mode, ...) in which all these tags agree."""
-    import open_clip
-    from open_clip.transform import PreprocessCfg
-
-    settings = [
-        {field.name: open_clip.get_pretrained_cfg(name, tag).get(field.name) for field in fields(PreprocessCfg)}
-        for tag in tags
-    ]
-    first = settings[0] if settings else {}
-    return {
-        key: value
-        for key, value in first.items()
-        if value is not None and all(other[key] == value for other in settings)
-    }
-
-
-# Training
 
 
 def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
