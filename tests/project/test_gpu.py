@@ -161,7 +161,7 @@ def test_the_clip_trains_there_and_its_towers_see_what_they_see_on_the_cpu(tmp_p
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         model, _, tokenizer = new_clip(TINY)
-        recipe = contrastive.Recipe(5, batch_size=8, lr=1e-3, warmup=1, weight_decay=0.1, joined=0.5, flip=True)
+        recipe = contrastive.Recipe(5, batch_size=8, lr=1e-3, warmup=0.2, weight_decay=0.1, joined=0.5, flip=True)
         captions = [["a dog", "red"]] * 16
         losses[device] = contrastive.train_clip(on(device), model, tokenizer, pixels, captions, recipe, seed=0)
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)

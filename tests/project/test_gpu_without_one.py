@@ -25,6 +25,7 @@ from condmix.evaluation.judges import NETWORKS, Judge
 from condmix.sampling.sample import Sampling, sample
 from condmix.settings.load import plugins
 from condmix.stages import judge
+from condmix.training.loop import Plan
 from gpu_models import SIZE, B, conditions, make_trainer, network, on
 from pretend_gpu import PretendGenerator, PretendGpu
 
@@ -196,7 +197,8 @@ def test_the_judge_trains_there(gpu, monkeypatch):
         fill_gradients(monkeypatch, one)
         gpu.waits.clear()
         order = judge.shuffled((targets >= 0).any(1), 8, torch.Generator())
-        judge.fit(one, images, targets, order, steps=3, lr=1e-3)
+        plan = Plan("judge", "judge.lr", 3, 1e-3, 0.1)
+        judge.train_judge(one, plan, judge.drawn(images, targets, order, Tensor.contiguous))
     assert gpu.waits.keys() == {"training.losses.Losses.read"}
 
 
@@ -205,7 +207,7 @@ def test_the_clip_trains_there(gpu, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 3, size, size), dtype=np.uint8)
     waits = []
     for steps in (1, 3):
-        recipe = contrastive.Recipe(steps, batch_size=8, lr=1e-3, warmup=1, weight_decay=0.1, joined=0.5, flip=True)
+        recipe = contrastive.Recipe(steps, batch_size=8, lr=1e-3, warmup=0.2, weight_decay=0.1, joined=0.5, flip=True)
         model, _, tokenizer = new_clip(TINY)
         with gpu:
             gpu.waits.clear()

@@ -170,14 +170,6 @@ def test_every_row_is_drawn_once_an_epoch():
         assert epoch.sort().values.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
-def test_the_learning_rate_rises_then_falls_to_zero():
-    factors = [judge.rise_and_fall(step, 100) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1) and max(factors) == factors[10] == 1.0
-    assert factors[:11] == sorted(factors[:11]) and factors[10:] == sorted(factors[10:], reverse=True)
-    assert factors[100] == pytest.approx(0.0)
-    assert judge.rise_and_fall(0, 1) == 1.0
-
-
 def test_a_missing_or_damaged_judge_is_refused(tmp_path):
     with pytest.raises(CondmixError, match="model.json is missing: run dvc repro judge"):
         Judge.load(tmp_path)

@@ -69,7 +69,7 @@ def toy(count=600):
 @pytest.mark.parametrize("clusters, near", [(3, 0.9), (0, 0.8)])
 def test_it_learns_every_mode_that_a_text_allows_and_not_their_mean(clusters, near):
     train, modes = toy()
-    network = prior.fit(train, SMALL, clusters)
+    network = prior.train_prior(train, SMALL, clusters)
     vague, clear = (network.sample(torch.eye(8)[[k]].expand(200, 8), range(200), 12, 1.0) for k in (5, 6))
     cosine = vague @ modes.T
     assert cosine.amax(1).mean() > near > 2**-0.5  # which is the mean's with either mode

@@ -19,9 +19,7 @@ from condmix.settings.load import load
 from condmix.stages.train import preview, run
 from condmix.training.batches import batch_indices, draw_times, drop_sources, to_model
 from condmix.training.checkpoint import Checkpoint
-from condmix.training.learning_rate import learning_rate
 from condmix.training.trainer import Trainer
-from profiles import section
 from tiny_project import write_packed_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -377,13 +375,6 @@ def test_a_preview_takes_no_more_steps_than_there_are_times(project):
     diffusion = project.diffusion.model_copy(update={"steps": 5})
     trainer = Trainer(project.model_copy(update={"diffusion": diffusion}), "experiment", Accelerator(cpu=True))
     assert preview(trainer).shape[2] == 3
-
-
-def test_learning_rate_rises_stays_and_falls_to_zero():
-    train = section("train", lr=2.0, warmup=0.1, decay=0.5)
-    rates = [learning_rate(step, 100, train) for step in range(100)]
-    assert rates[0] == pytest.approx(0.2) and rates[9:51] == [2.0] * 42
-    assert rates[75] == pytest.approx(1.0) and rates[-1] == pytest.approx(2.0 / 50)
 
 
 def test_pictures_enter_in_minus_one_to_one():

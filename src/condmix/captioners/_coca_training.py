@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.clip.contrastive import MAX_LOGIT_SCALE, Recipe, batches, learning_rate, make_optimizers, normaliser
+from condmix.clip.contrastive import Recipe, batches, clamp_scale, make_optimizers, normaliser
 from condmix.clip.folder import save_clip
 from condmix.clip.weights import check_text_tower
-from condmix.training.losses import Losses
+from condmix.training.loop import fit
 
 CAPTIONING, CONTRAST = 2.0, 1.0  # weights of the two losses; Yu et al., section 4.1
 
@@ -81,39 +80,21 @@ def train(model: nn.Module, pixels: np.ndarray, captions: Sequence[Sequence[Tens
     from open_clip.loss import CoCaLoss
 
     recipe = Recipe(
-        steps=training.steps,
-        batch_size=training.batch_size,
-        lr=training.lr,
-        warmup=round(training.warmup * training.steps),
-        weight_decay=training.weight_decay,
-        joined=0.0,
-        flip=False,
+        training.steps, training.batch_size, lr=training.lr, warmup=training.warmup, weight_decay=training.weight_decay
     )
     rng, device = np.random.default_rng(seed), model.logit_scale.device
     criterion = CoCaLoss(CAPTIONING, CONTRAST, pad_id=0)
-    optimizers = make_optimizers(model, recipe)
-    losses, normalise = Losses("the captioner", "generated.training.lr", recipe.lr), normaliser(model, device)
-    model.train()
-    progress = tqdm(total=recipe.steps, desc="train captioner", unit="step", mininterval=1.0)
-    for step, index in zip(range(recipe.steps), batches(len(pixels), recipe.batch_size, rng), strict=False):
+    normalise, drawn = normaliser(model, device), batches(len(pixels), recipe.batch_size, rng)
+
+    def loss_of() -> Tensor:
+        index = next(drawn)
         images = normalise(torch.from_numpy(pixels[index]))
         texts = torch.stack([captions[i][rng.integers(len(captions[i]))] for i in index])
         longest = int((texts != 0).sum(dim=1).max())
         output = model(images, texts[:, :longest].to(device, non_blocking=True))
-        contrast, captioning = criterion(**output)
-        loss = contrast + captioning
-        if losses.add(loss):
-            progress.set_postfix_str(f"captioning {captioning.item() / CAPTIONING:.3f}")
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * learning_rate(step, recipe)
-            optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        progress.update()
-    progress.close()
-    losses.read()
+        return sum(criterion(**output))
+
+    model.train()
+    plan = recipe.plan("captioner", "generated.training.lr")
+    fit(plan, make_optimizers(model, recipe), loss_of, after=lambda: clamp_scale(model))
     model.eval()

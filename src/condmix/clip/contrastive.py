@@ -17,26 +17,31 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.runtime.processes import averaging
-from condmix.training.losses import Losses
+from condmix.training.loop import Plan, fit
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training unstable
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast; `joined` is the share of texts that join several captions, `flip` mirrors images."""
+    """How long and how fast; `warmup` is a share of the steps, `joined` one of the texts: they join several captions.
+
+    `flip` mirrors half of the images.
+    """
 
     steps: int
     batch_size: int
     lr: float
-    warmup: int
+    warmup: float
     weight_decay: float
-    joined: float
-    flip: bool
+    joined: float = 0.0
+    flip: bool = False
+
+    def plan(self, what: str, setting: str) -> Plan:
+        return Plan(what, setting, self.steps, self.lr, self.warmup, clip_norm=1.0)
 
 
 def train_clip(
@@ -59,9 +64,9 @@ def train_clip(
     rank, world = group.process_index, group.num_processes
     rng = np.random.default_rng(seed)
     model.to(group.device)
-    optimizers = make_optimizers(model, recipe)
     # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
     criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+    optimizers = make_optimizers(model, recipe)  # before DistributedDataParallel looks which gradients are sparse
     towers = averaging(model, group)
     share = min(recipe.batch_size, len(pixels)) // world
     if share < 2:  # one picture is told from no other, and batch normalisation needs two
@@ -70,12 +75,11 @@ def train_clip(
             "processes, each of which needs 2 in a batch: lower clip.processes, or raise clip.batch_size"
         )
     model.train()
-    losses, normalise = Losses("the CLIP", "clip.lr", recipe.lr), normaliser(model, group.device)
-    progress = tqdm(
-        total=recipe.steps * share * world, desc="train CLIP", unit="img", unit_scale=True, disable=rank > 0
-    )
-    for step, index in zip(range(recipe.steps), batches(len(pixels), share * world, rng), strict=False):
+    normalise, drawn = normaliser(model, group.device), batches(len(pixels), share * world, rng)
+
+    def loss_of() -> Tensor:
         # every process draws for the whole batch, so that their generators stay together
+        index = next(drawn)
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
         mirrored = rng.random(len(index)) < 0.5
         mine = slice(rank * share, (rank + 1) * share)
@@ -83,25 +87,19 @@ def train_clip(
         if recipe.flip:
             flips = torch.from_numpy(mirrored[mine]).to(group.device, non_blocking=True)
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        tokens = tokenizer(texts[mine]).to(group.device, non_blocking=True)
-        image_features, text_features, scale = towers(images, tokens)
-        loss = criterion(image_features, text_features, scale)
-        if losses.add(reduce(loss.detach(), "mean")):
-            progress.set_postfix(loss=f"{losses.values[-1]:.3f}")
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse], 1.0)
-        for optimizer in optimizers:
-            for settings in optimizer.param_groups:
-                settings["lr"] = recipe.lr * learning_rate(step, recipe)
-            optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        progress.update(len(index))
-    progress.close()
-    losses.read()
+        return criterion(*towers(images, tokenizer(texts[mine]).to(group.device, non_blocking=True)))
+
+    losses = fit(
+        recipe.plan("CLIP", "clip.lr"), optimizers, loss_of, quiet=rank > 0,
+        noted=lambda loss: reduce(loss.detach(), "mean"), after=lambda: clamp_scale(model),
+    )  # fmt: skip
     model.eval()
-    return float(np.mean(losses.values[-max(1, recipe.steps // 10) :]))
+    return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+
+
+def clamp_scale(model: nn.Module) -> None:
+    """Keep the logits' scale where training is stable."""
+    model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -120,13 +118,6 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [*optimizers, torch.optim.AdamW(groups, **options, fused=True)]
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Share of the full learning rate: linear warm-up, then half a cosine to zero."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)))
 
 
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -97,7 +97,7 @@ def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
         steps=settings.steps,
         batch_size=settings.batch_size,
         lr=settings.lr,
-        warmup=round(settings.warmup * settings.steps),
+        warmup=settings.warmup,
         weight_decay=settings.weight_decay,
         joined=settings.joined,
         flip=params.data.flip,

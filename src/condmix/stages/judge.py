@@ -6,7 +6,6 @@ its accuracy on the test split's real pictures: no judgement of generated pictur
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,15 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.data.prepared import Split
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 from condmix.files.artifacts import write_checked_json
-from condmix.training.losses import Losses
+from condmix.training.loop import Plan, fit
 
 FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
+WARMUP = 0.1  # of the steps
+
+Augment = Callable[[Tensor], Tensor]  # of images (B, S, S, 3) uint8
 
 
 def main(params: Any) -> None:
@@ -51,9 +52,12 @@ def main(params: Any) -> None:
         torch.manual_seed(params.judge.seed)  # the new network's weights; the data's order has its own generator
         judge = Judge("small_cnn", heads, size_of(train)).to(device())
         generator = torch.Generator().manual_seed(params.judge.seed)
-        augment = None if train.attribute_names else partial(moved, flip=params.data.flip, generator=generator)
         order = shuffled(usable, settings.batch_size, generator)
-        fit(judge, train.images, targets, order, settings.steps, settings.lr, augment)
+        augment = partial(moved, flip=params.data.flip, generator=generator)
+        if train.attribute_names:  # positions would not survive it
+            augment = torch.Tensor.contiguous
+        plan = Plan("judge", "judge.lr", settings.steps, settings.lr, WARMUP)
+        train_judge(judge, plan, drawn(train.images, targets, order, augment))
 
     facts = {
         "accuracy": accuracy(judge, batches(test.images, targets_of(test))),
@@ -102,44 +106,28 @@ def pretrained(weights: Path, heads: dict[str, list[str]], size: int) -> Judge:
     return load_resnet56(weights)
 
 
-def fit(
-    judge: Judge,
-    images: np.ndarray,
-    targets: Tensor,
-    order: Iterator[Tensor],
-    steps: int,
-    lr: float,
-    augment: Callable[[Tensor], Tensor] | None = None,
-) -> None:
-    """Train the judge on images (N, S, S, 3) uint8 and targets (N, heads) by the heads' summed cross-entropy.
+def train_judge(judge: Judge, plan: Plan, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+    """Train in place on batches of images (B, S, S, 3) uint8 and targets (B, heads), -1 where unknown.
 
-    `order` yields the rows of each step. AdamW; lr rises over the first tenth of the steps, then falls to 0.
+    The loss is the heads' summed cross-entropy, the optimiser AdamW.
     """
+
+    def loss_of() -> Tensor:
+        images, targets = next(batches)
+        wanted = targets.to(device(), non_blocking=True).unbind(dim=1)
+        pairs = zip(judge(images).values(), wanted, strict=True)
+        return sum(functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+
     judge.train()
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rise_and_fall, steps=steps))
-    losses = Losses("the judge", "judge.lr", lr)
-    for _ in tqdm(range(steps), desc="judge", unit="step", mininterval=0.5):
-        rows = next(order)
-        batch = torch.from_numpy(images[rows.numpy()])
-        answers = judge(augment(batch) if augment else batch)
-        wanted = targets[rows].to(device(), non_blocking=True).unbind(dim=1)
-        pairs = zip(answers.values(), wanted, strict=True)
-        loss = sum(functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
-        losses.add(loss)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    losses.read()
+    fit(plan, [torch.optim.AdamW(judge.parameters(), lr=plan.lr, weight_decay=0.05)], loss_of)
 
 
-def rise_and_fall(step: int, steps: int) -> float:
-    """Share of the learning rate at step 0..steps-1."""
-    rise = max(1, steps // 10)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / (steps - rise))
+def drawn(
+    images: np.ndarray, targets: Tensor, order: Iterator[Tensor], augment: Augment
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pictures and targets of the rows in `order`."""
+    for rows in order:
+        yield augment(torch.from_numpy(images[rows.numpy()])), targets[rows]
 
 
 def shuffled(usable: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

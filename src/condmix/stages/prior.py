@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.clip.probes import linear_probe, ridge
@@ -25,6 +24,7 @@ from condmix.evaluation.frechet import Statistics, frechet_distance
 from condmix.files.atomic import write_json
 from condmix.runtime.seeds import derive
 from condmix.settings import load as settings
+from condmix.training.loop import Plan, fit
 
 MEASURED = 2000  # captioned test pictures, at most
 PROBED = 10_000  # training pictures, at most, to which the attributes' probes are fitted
@@ -42,9 +42,9 @@ def main(params: settings.Params) -> None:
     train = {name: read(params, "train", name) for name in names}
     if not any(present.any() for name, (_, present, _) in train.items() if name != "image"):
         raise CondmixError(f"profile {params.profile} has no captions to train a prior on: set prior to null")
-    networks = {params.prior.clusters: fit(train, params.prior, params.prior.clusters)}
+    networks = {params.prior.clusters: train_prior(train, params.prior, params.prior.clusters)}
     if params.prior.ablation and params.prior.clusters:
-        networks[0] = fit(train, params.prior, clusters=0)
+        networks[0] = train_prior(train, params.prior, clusters=0)
     metrics = measure(params, train, networks)
     metrics["seconds"] = round(time.monotonic() - started, 1)
     facts = {"encoder": train["image"][2]["encoder"], **params.prior.model_dump()}
@@ -57,7 +57,7 @@ def read(params: settings.Params, split: str, name: str) -> tuple[Tensor, Tensor
     return read_cache(params.paths.embeddings / split / f"{name}.safetensors", {"perspective": name, "split": split})
 
 
-def fit(train: dict[str, tuple[Tensor, Tensor, Any]], chosen: settings.Prior, clusters: int) -> ShiftedPrior:
+def train_prior(train: dict[str, tuple[Tensor, Tensor, Any]], chosen: settings.Prior, clusters: int) -> ShiftedPrior:
     """The trained network; each step takes pairs of a picture and one of its captions, all pairs being as likely."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, has_image, _ = train["image"]
@@ -68,23 +68,19 @@ def fit(train: dict[str, tuple[Tensor, Tensor, Any]], chosen: settings.Prior, cl
     network = ShiftedPrior(Shape(images.shape[1], clusters, chosen.width, chosen.blocks))
     network.means, network.sds = clustered(scaled(images[has_image]), clusters, chosen.seed)
     network.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=chosen.lr, weight_decay=0.01)
-    fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / chosen.steps)
     generator = torch.Generator().manual_seed(derive(chosen.seed, "prior", "steps"))
     size = chosen.batch_size
-    for _ in tqdm(range(chosen.steps), f"train prior, {clusters} clusters", unit="step", mininterval=0.5):
+
+    def loss_of() -> Tensor:
         picture, number = pairs[torch.randint(len(pairs), (size,), generator=generator)].T
         kept = torch.rand(size, generator=generator) >= chosen.p_uncond
         t = torch.randint(network.schedule.steps, (size,), generator=generator)
         noise = torch.randn(size, images.shape[1], generator=generator)
-        z_0, said = scaled(images[picture]), texts[picture, number].float()
-        loss = network.loss(*(tensor.to(device, non_blocking=True) for tensor in (z_0, said, kept, t, noise)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        fall.step()
-    if not torch.isfinite(loss):
-        raise CondmixError(f"the prior's loss is {loss.item()}: lower prior.lr ({chosen.lr})")
+        z_0, text = scaled(images[picture]), texts[picture, number].float()
+        return network.loss(*(tensor.to(device, non_blocking=True) for tensor in (z_0, text, kept, t, noise)))
+
+    plan = Plan(f"prior of {clusters} clusters", "prior.lr", chosen.steps, chosen.lr, warmup=0.0)
+    fit(plan, [torch.optim.AdamW(network.parameters(), lr=chosen.lr, weight_decay=0.01)], loss_of)
     return network.eval()
 
 

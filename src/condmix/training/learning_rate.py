@@ -1,12 +1,13 @@
-"""The learning rate of a step."""
+"""The learning rate of a step, for everything that is trained."""
 
 from __future__ import annotations
 
-from condmix.settings.load import Train
 
+def share(step: int, steps: int, warmup: float, decay: float | None = None) -> float:
+    """Of the full rate: a linear rise, a plateau, and a linear fall to zero, which ends after the last step.
 
-def learning_rate(step: int, steps: int, train: Train) -> float:
-    """Linear warm-up, a plateau at `train.lr`, then a linear fall to zero over the last `train.decay`."""
-    warmup = max(1, round(train.warmup * steps))
-    decay = max(1, round(train.decay * steps))
-    return train.lr * min(1.0, (step + 1) / warmup, (steps - step) / decay)
+    Rise and fall take these shares of the steps; without a `decay` the fall begins where the rise ends.
+    """
+    rise = max(1, round(warmup * steps))
+    fall = max(1, steps - rise if decay is None else round(decay * steps))
+    return min(1.0, (step + 1) / rise, (steps - step) / fall)

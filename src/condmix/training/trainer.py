@@ -42,7 +42,7 @@ from condmix.settings.perspectives import parse
 from condmix.tracking.runs import Run, environment, project_root
 from condmix.training.batches import batch_indices, draw_times, drop_sources, parts, perturbed, to_model
 from condmix.training.checkpoint import Checkpoint, machine
-from condmix.training.learning_rate import learning_rate
+from condmix.training.learning_rate import share
 from condmix.training.optimizers import STATE, optimizers, parameters_of
 
 LOSS_COLUMNS = ("images", "loss", "gradient_norm", "lr")
@@ -133,7 +133,7 @@ class Trainer:
 
     def advance(self, step: int) -> tuple[Tensor, Tensor]:
         """Optimiser step number `step`; returns its loss and gradient norm, on the device."""
-        lr = learning_rate(step, self.steps, self.settings)
+        lr = self.settings.lr * share(step, self.steps, self.settings.warmup, self.settings.decay)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
