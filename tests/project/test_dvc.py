@@ -21,7 +21,7 @@ def test_every_output_of_the_contract_is_there(project):
     for variant in VARIANTS:
         assert (project.folder / "models" / variant / "model.safetensors").exists()
         metrics = project.metrics(variant)
-        assert metrics["variant"] == variant and metrics["n"] == 8 and metrics["guidance"] == 3.0
+        assert metrics["variant"] == variant and metrics["n"] == 8 and metrics["guidance"] == 2.0
         assert metrics["sampler"] == "dpmpp_2m" and metrics["steps"] == 2 and metrics["seed"] == 0
         assert metrics["fd_judge"] >= 0 and metrics["fd_clip"] >= 0
         for shares in (metrics["attribute_accuracy"], metrics["judge_accuracy"]):
@@ -80,7 +80,7 @@ def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(pr
     for variant, fusion in [("class_v1", "concat"), ("class_v2", "additive"), ("caption", "additive")]:
         params, tags, metrics, status, artifacts = by_variant[variant, fusion]
         assert status == "FINISHED"
-        assert params["profile"] == "tiny" and params["guidance"] == "3.0" and params["seed"] == "0"
+        assert params["profile"] == "tiny" and params["guidance"] == "2.0" and params["seed"] == "0"
         assert params["perspectives"] and params["encoder"].startswith("clip sha256:")
         assert len(tags["model_sha256"]) == 64 and tags["git_commit"]
         assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= set(metrics)

@@ -73,7 +73,7 @@ class Colours(Dataset):
 def colour_params(root, **clip):
     """Parameters for the stages encode, embed and pack on `Colours`, with files under `root`."""
     clip = {"model": TINY, "pretrained": None, "weights": None, "steps": 4, "batch_size": 20, "lr": 5e-3} | clip
-    clip = {"warmup": 0.1, "weight_decay": 0.0, "joined": 0.5, "processes": 1, "seed": 0} | clip
+    clip = {"optimizer": "adamw", "warmup": 0.1, "weight_decay": 0.0, "joined": 0.5, "processes": 1, "seed": 0} | clip
     paths = Paths(root, "colours")
     archives = paths.archives
     archives.mkdir(parents=True)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from condmix import CondmixError
 from condmix.runtime.processes import averaging
 from condmix.training.loop import Plan, fit
+from condmix.training.muon import Muon, takes
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al.: a larger scale makes training unstable
 
@@ -37,6 +38,7 @@ class Recipe:
     lr: float
     warmup: float
     weight_decay: float
+    optimizer: str = "adamw"  # or "muon", for matrices
     joined: float = 0.0
     flip: bool = False
 
@@ -103,7 +105,7 @@ def clamp_scale(model: nn.Module) -> None:
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW, in which weights of matrices decay; and Adam for the rows of CLIP's token table that a batch uses.
+    """AdamW or Muon, in which weights of matrices decay; and Adam for the rows of CLIP's token table that a batch uses.
 
     The table has a row for each of 49,408 tokens, nine tenths of a small CLIP. Updating and exchanging all of it would
     take a third of a step; and decay would shrink the tokens that never occur to zero.
@@ -114,8 +116,11 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
         model.token_embedding.sparse = True
         table = model.token_embedding.weight
         optimizers.append(torch.optim.SparseAdam([table], **options))
-    decay = [p for p in model.parameters() if p.ndim >= 2 and p is not table]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    matrices = [p for p in model.parameters() if recipe.optimizer == "muon" and p is not table and takes(p)]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay))
+    left = [p for p in model.parameters() if p is not table and not any(p is one for one in matrices)]
+    decay, others = [p for p in left if p.ndim >= 2], [p for p in left if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [*optimizers, torch.optim.AdamW(groups, **options, fused=True)]
 

@@ -54,7 +54,7 @@ class Request(TypedDict, total=False):
     guidance: float | None  # s in uncond + s (cond - uncond); 1 is the plain conditional model; None: the project's
     composed: bool  # guide by each source alone, with s shared among those given
     weights: Mapping[str, float]  # {perspective: its own scale}; implies `composed`
-    interval: tuple[float, float] | None  # guide at these shares t / T of the diffusion time only; 1 is pure noise
+    interval: tuple[float, float] | None  # guide at these shares t / T of the diffusion time only; None: the project's
     sampler: str | None  # ddpm, ddim, dpmpp_2m; None: the project's
     steps: int | None  # None: the project's
     n: int  # how many pictures; 1 where it is left out
@@ -128,6 +128,7 @@ class LoadedModel:
 
     def _sampling(self, request: Request) -> Sampling:
         guidance, interval = request.get("guidance"), request.get("interval")
+        interval = self._params.evaluate.interval if interval is None else interval
         sampler, steps, times = request.get("sampler"), request.get("steps"), self.card["diffusion.steps"]
         sampler = self._params.evaluate.sampler if sampler is None else sampler
         steps = self._params.evaluate.steps if steps is None else steps

@@ -215,6 +215,7 @@ class Clip(Settings):
     weights: Content | None
     steps: Positive
     batch_size: Annotated[int, Strict(), Field(ge=2, le=10**9)]  # a picture is compared with the others of its batch
+    optimizer: Literal["adamw", "muon"]
     lr: Rate
     warmup: Fraction  # share of the steps
     weight_decay: Number

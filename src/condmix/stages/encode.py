@@ -99,6 +99,7 @@ def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
         lr=settings.lr,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
+        optimizer=settings.optimizer,
         joined=settings.joined,
         flip=params.data.flip,
     )

@@ -18,7 +18,7 @@ from condmix.training.losses import Losses
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast: the learning rate rises to `lr` over `warmup`, a share of the steps, then falls to zero."""
+    """How long and how fast: the learning rate rises over `warmup`, a share of the steps, then falls to zero."""
 
     what: str  # is trained, in progress bars and messages
     setting: str  # the key of `lr` in the profile
