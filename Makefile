@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test test-slow malformed lint setup clean
+.PHONY: help repro test test-slow malformed lint docs setup clean
 .DEFAULT_GOAL := repro
 
 help:  ## This list
@@ -22,7 +22,7 @@ test: setup  ## Set up, run the tests
 
 # Real data (../shared) and long runs.
 test-slow: setup  ## Tests on real data and long runs
-	python -m pytest -m slow --override-ini addopts=
+	python -m pytest -m slow
 
 # What condmix answers to thousands of malformed inputs; ARGS='--area models --every 10' for some of them.
 malformed: setup  ## Thousands of malformed inputs; ARGS='--area models --every 10' for some
@@ -33,6 +33,9 @@ lint: setup  ## ruff, import contracts, dvc.yaml's lists of source files
 	ruff format --check .
 	lint-imports
 	python -m condmix.pipeline --check
+
+docs: setup  ## The documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 setup: $(VENV)/.installed  ## The environment in .venv
 
