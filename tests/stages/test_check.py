@@ -148,7 +148,7 @@ def test_the_example_in_the_docs_is_filled_in(project, page, key):
 
 def test_what_has_no_general_value_stays_missing(project):
     path = project / "conf" / "demo.yaml"
-    path.write_text(path.read_text().replace("  images: 24000\n", "").replace("  warmup: 0.02\n", ""))
+    path.write_text(re.sub(r"  images: \d+\n|  warmup: 0.02\n", "", path.read_text()))
     code, output = condmix("check", "--fill")
     assert code == 1 and "added train.warmup: 0.02\n" in output and "lacks train.images;" in output
 
