@@ -1,6 +1,6 @@
-"""docs/demo.png out of a reproduced demo: real scenes and each variant's pictures of them, rows labelled in the picture.
+"""docs/demo.png out of a reproduced demo: real scenes and what the variants drew for them, its rows labelled.
 
-    PYTHONPATH=src python benchmarks/demo_picture.py
+PYTHONPATH=src python benchmarks/demo_picture.py
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Every stage, killed at random moments and run again, leaves what an undisturbed run leaves, bit for bit.
 
-python -m pytest -m slow --override-ini addopts= tests/project/test_kills.py -s
+python -m pytest -m slow tests/project/test_kills.py -s
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from every_stage import SETTINGS, STAGES
 
 KILLS = int(os.environ.get("KILLS", "6"))  # of each stage
 TRAIN = SETTINGS["train"] | {"images": 640, "checkpoint_seconds": 0.2}
-# What tells of the run itself: when and how fast it was, from which commit, and whether MLflow saw it.
+# What tells of the run itself: when and how fast it was, from which commit, whether MLflow saw it, and its checksum.
 OF_THE_RUN = re.compile("second|^date$|^commit$|^mlflow")
 
 
