@@ -79,8 +79,8 @@ def main(variant: str, n: int) -> None:
     vectors, mask = packed.batch(torch.arange(n))
     reference = Reference(params, split)
     settings = params.evaluate
-    print(f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance} at {settings.interval}, {settings.sampler} in "
-          f"{settings.steps} steps, seed {params.seed}; torch {torch.__version__}, "
+    print(f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance} at {settings.interval}, "
+          f"{settings.sampler} in {settings.steps} steps, seed {params.seed}; torch {torch.__version__}, "
           f"load before {os.getloadavg()[0]:.2f}\n")  # fmt: skip
     headings = ("recipe", "pictures seen", "seconds", "named attributes", "the least", "residual", "fd_clip")
     print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")

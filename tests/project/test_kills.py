@@ -3,6 +3,7 @@
 python -m pytest -m slow tests/project/test_kills.py -s
 """
 
+import difflib
 import hashlib
 import json
 import multiprocessing
@@ -21,7 +22,7 @@ from every_stage import SETTINGS, STAGES
 KILLS = int(os.environ.get("KILLS", "6"))  # of each stage
 TRAIN = SETTINGS["train"] | {"images": 640, "checkpoint_seconds": 0.2}
 # What tells of the run itself: when and how fast it was, from which commit, whether MLflow saw it, and its checksum.
-OF_THE_RUN = re.compile("second|^date$|^commit$|^mlflow")
+OF_THE_RUN = re.compile("second|^date$|^commit$|^mlflow|^content_sha256$")
 
 
 def run(folder, *arguments):
@@ -49,6 +50,12 @@ def plain(content):
     return [plain(value) for value in content] if isinstance(content, list) else content
 
 
+def changes(one, other):
+    """Which lines of two text files differ."""
+    texts = [path.read_text(errors="replace").splitlines() for path in (one, other)]
+    return f"{one}:\n" + "\n".join(difflib.unified_diff(*texts, lineterm="", n=0))
+
+
 def artefacts(folder):
     """{path: hash} of everything that stages have written, hidden files too; of the page only that it is there."""
     found = {}
@@ -69,7 +76,8 @@ def folders(tmp_path, monkeypatch):
     for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
-    return [Project(tmp_path / name, "tiny", SETTINGS | {"train": TRAIN}).folder for name in ("whole", "killed")]
+    settings, alone = SETTINGS | {"train": TRAIN}, ["experiment"]
+    return [Project(tmp_path / name, "tiny", settings, variants=alone).folder for name in ("whole", "killed")]
 
 
 @pytest.mark.slow
@@ -112,5 +120,6 @@ def test_killed_stages_leave_what_undisturbed_ones_leave(folders):
         print(f"{' '.join(arguments)}: {seconds:.1f} s, {hits} kills", flush=True)
         expected, found = artefacts(whole), artefacts(killed)
         assert sorted(found) == sorted(expected)
-        assert [path for path in expected if found[path] != expected[path]] == []
+        differing = [path for path in expected if found[path] != expected[path]]
+        assert not differing, "\n".join(changes(whole / path, killed / path) for path in differing)
     print(f"{kills} kills")
