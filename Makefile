@@ -28,9 +28,10 @@ test-slow: setup  ## Tests on real data and long runs
 malformed: setup  ## Thousands of malformed inputs; ARGS='--area models --every 10' for some
 	PYTHONPATH=src:tests/support python -m malformed $(ARGS)
 
-lint: setup  ## ruff, import contracts, dvc.yaml's lists of source files
+lint: setup  ## ruff, mypy, import contracts, dvc.yaml's lists of source files
 	ruff check .
 	ruff format --check .
+	mypy
 	lint-imports
 	python -m condmix.pipeline --check
 

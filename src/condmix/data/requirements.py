@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from condmix.settings.perspectives import Perspective, parse
+from condmix.settings.schema import Params
 from condmix.settings.variants import resolve
 
 FEWEST = 2  # pictures of a split: batch normalisation in training, a covariance in evaluation
@@ -36,7 +36,7 @@ class Holds:
         return True
 
 
-def lacking(params: Any, train: Holds, test: Holds) -> Iterator[str]:
+def lacking(params: Params, train: Holds, test: Holds) -> Iterator[str]:
     """The sentence of everything that would stop the pipeline."""
     if train.pictures < FEWEST:
         yield f"training needs at least {FEWEST} pictures, and the training split has {train.pictures}: add some"
@@ -84,7 +84,7 @@ def _lacking_perspectives(variant: str, perspectives: tuple[str, ...], train: Ho
         )
 
 
-def doubtful(params: Any, train: Holds, test: Holds) -> dict[str, list[str]]:
+def doubtful(params: Params, train: Holds, test: Holds) -> dict[str, list[str]]:
     """What the pipeline goes on without -> where."""
     found: dict[str, list[str]] = {}
     for name in params.variants:

@@ -75,7 +75,9 @@ def legal_coverages(size: int) -> tuple[np.ndarray, np.ndarray]:
 def _resized(coverage: np.ndarray, size: int) -> np.ndarray:
     """As the stage prepare resizes pictures. Its filters are linear, so a resized scene has the resized coverage."""
     image = Image.fromarray(coverage)
-    return np.asarray(image.reduce(SIDE // size) if SIDE % size == 0 else image.resize((size, size), Image.LANCZOS))
+    return np.asarray(
+        image.reduce(SIDE // size) if SIDE % size == 0 else image.resize((size, size), Image.Resampling.LANCZOS)
+    )
 
 
 def _best(pictures: np.ndarray, coverages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

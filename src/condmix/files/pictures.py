@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from condmix import CondmixError
 
@@ -23,7 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 BYTES = 1 << 29  # of a picture file; more is refused before it is read
 PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # 179 megapixels, above which Pillow raises an error of its own
-TURNS = {  # EXIF's orientation -> what turns the picture upright
+TURNS: dict[int | None, Image.Transpose] = {  # EXIF's orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -51,7 +51,7 @@ def decode(payload: bytes, source: str) -> np.ndarray:
             return np.asarray(to_rgb(picture))
     except Image.DecompressionBombError as error:
         raise CondmixError(f"{source} has more than {PIXELS:,} pixels: make it smaller") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise CondmixError(f"{source} does not decode (not an image): read are {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises its own, OSError, SyntaxError, struct.error, ...
         raise CondmixError(f"{source} does not decode ({error or type(error).__name__})") from error

@@ -12,6 +12,7 @@ from typing import Any
 from condmix.metrics import Measure
 from condmix.reporting.tables import cell, conditioned_on, judge_cells
 from condmix.results.rows import Row, agreed, columns, oracles, ranked, read_metrics, through_prior
+from condmix.settings.schema import Params
 from condmix.tracking.delivery import EXPERIMENT
 from condmix.tracking.runs import project_root
 
@@ -22,7 +23,7 @@ CONDITIONED_ON = 3
 MLFLOW_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 
 
-def summary(params: Any) -> str:
+def summary(params: Params) -> str:
     """Ranked rows, oracle rows (marked *), the judge's own accuracy, and the ways to the report and the runs."""
     metrics = read_metrics(params)
     rows, oracle_rows, imagined = ranked(metrics), oracles(metrics), through_prior(metrics)

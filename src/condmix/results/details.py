@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError
 from condmix.evaluation.conditions import Condition
 from condmix.files.artifacts import damaged, read_array, read_checked_json, read_text
+from condmix.settings.schema import Params
 
 
 class Environment(TypedDict):
@@ -73,7 +74,7 @@ class Details:
         return self.pictures["real"].shape[1]
 
     @classmethod
-    def read(cls, params: Any, metrics: Mapping[str, Any]) -> Details:
+    def read(cls, params: Params, metrics: Mapping[str, Any]) -> Details:
         """The files of the variant that `metrics` is of; CondmixError where they don't belong together."""
         variant = metrics["variant"]
         remedy = f"dvc repro --force evaluate@{variant}"

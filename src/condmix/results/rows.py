@@ -18,6 +18,7 @@ from condmix import CondmixError
 from condmix.evaluation.conditions import Condition, changes_of
 from condmix.files.artifacts import read_checked_json
 from condmix.metrics import ABSENT, Measure, at, compared, known
+from condmix.settings.schema import Params
 
 # Fields that a row of another condition inherits from its headline row.
 INHERITED = (
@@ -100,7 +101,7 @@ class Row:
         return Condition(self.facts["condition"])
 
 
-def read_metrics(params: Any) -> list[dict[str, Any]]:
+def read_metrics(params: Params) -> list[dict[str, Any]]:
     """metrics/<variant>.json of each variant of params.yaml, all of its profile; else CondmixError."""
     found = []
     for variant in params.variants:

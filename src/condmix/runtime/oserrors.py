@@ -50,8 +50,8 @@ def sentence(error: BaseException) -> str | None:
         return SENTENCES[errno.ENOMEM] + (f" ({detail})" if detail else "")
     if not isinstance(error, OSError):
         return None
-    number = SAME.get(error.errno, error.errno)
-    if number in SENTENCES:
+    number = None if error.errno is None else SAME.get(error.errno, error.errno)
+    if number is not None and number in SENTENCES:
         return _filled(number, error)
     return f"{_path(error) or 'the system'}: {error.strerror or one_line(error) or type(error).__name__}"
 

@@ -6,11 +6,12 @@ Pillow decodes and resizes without Python's global lock, so threads use the core
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 CORES = os.cpu_count() or 1
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:
@@ -19,7 +20,7 @@ def prefetch(function: Callable[[Item], Result], items: Iterable[Item], threads:
     The first exception, of an item or of the stream itself, is raised in its place.
     """
     pool = ThreadPoolExecutor(threads)
-    waiting = deque()
+    waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -15,13 +15,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.queues import SimpleQueue
 
 import torch
 import torch.distributed
 from accelerate import PartialState
 from torch import nn
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import spawn as start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from condmix import CondmixError
@@ -53,7 +54,7 @@ def averaging(network: nn.Module, group: PartialState) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
 
 
-def together(processes: int, function: Callable[..., None], *arguments: Any) -> int:
+def together(processes: int, function: Callable[..., None], *arguments: object) -> int:
     """Call function(*arguments) in each process of a group and return, when all are done, how many they are.
 
     The group is the launcher's, all of whose processes must make this call. Without a launcher it is `processes`
@@ -69,17 +70,19 @@ def together(processes: int, function: Callable[..., None], *arguments: Any) -> 
     return group.num_processes
 
 
-def spawn(processes: int, function: Callable[..., None], *arguments: Any) -> None:
+def spawn(processes: int, function: Callable[..., None], *arguments: object) -> None:
     """Call function(*arguments) in `processes` new processes, a group of their own, on equal shares of the cores.
 
     `function` must be importable. The first CondmixError that one of them raises is raised here; an error of the
     operating system becomes one.
     """
-    said = torch.multiprocessing.get_context("spawn").SimpleQueue()  # a pipe: the disk may be what is full
+    said: SimpleQueue[str] = torch.multiprocessing.get_context(
+        "spawn"
+    ).SimpleQueue()  # a pipe: the disk may be what is full
     with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
         try:
             with held_back():
-                members = torch.multiprocessing.spawn(
+                members = start_processes(
                     _member, (processes, folder, said, function, arguments), nprocs=processes, join=False
                 )
             while not members.join():
@@ -136,7 +139,9 @@ def keep_memory() -> None:
         mallopt(trim_threshold, 1 << 30)
 
 
-def _member(rank: int, processes: int, folder: str, said: Any, function: Callable[..., None], arguments: tuple) -> None:
+def _member(
+    rank: int, processes: int, folder: str, said: SimpleQueue[str], function: Callable[..., None], arguments: tuple
+) -> None:
     with interruptible() as interruption:
         try:
             _take_part(rank, processes, folder, function, arguments)

@@ -11,7 +11,7 @@ import reprlib
 import string
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -59,10 +59,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in type(self).model_fields:
-            raise Undeclared(f'this stage reads the setting "{name}", but dvc.yaml does not list it in its params')
-        return super().__getattr__(name)
+    if not TYPE_CHECKING:  # or every name would be a setting to mypy
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise Undeclared(f'this stage reads the setting "{name}", but dvc.yaml does not list it in its params')
+            return super().__getattr__(name)
 
 
 class Content(Settings):

@@ -11,9 +11,10 @@ from condmix.data.captions import collect, count, write_captions
 from condmix.data.requirements import lacking
 from condmix.datasets import SPLITS
 from condmix.settings import load
+from condmix.settings.schema import Params
 
 
-def main(params) -> None:
+def main(params: Params) -> None:
     """Writes {train,test}.json to `params.paths.captions`."""
     name = params.data.dataset
     data = load.plugin("datasets", name)(params.paths.archives, params.data.world)

@@ -35,7 +35,7 @@ from condmix.files.artifacts import read_checked_tensors, require, write_checked
 from condmix.runtime.precision import bf16
 from condmix.runtime.prefetch import CORES, prefetch
 from condmix.runtime.processes import is_main, join_group, together
-from condmix.settings.load import plugin
+from condmix.settings.load import Params, plugin
 from condmix.settings.perspectives import parse
 
 SPLITS = ("train", "test")
@@ -107,13 +107,13 @@ class Work:
     length_buckets: bool
 
 
-def main(params: Any) -> None:
+def main(params: Params) -> None:
     """Write data/<profile>/embeddings/<split>/<perspective>.safetensors and delete those no longer made."""
     archives = pipeline.tree_sha256(params.paths.archives) if is_main() else None
     together(params.embed.processes, run, params, archives)
 
 
-def run(params: Any, archives: str | None) -> None:
+def run(params: Params, archives: str | None) -> None:
     """In each process: encode a share of the shards. The first one, which knows `archives`, then writes the caches."""
     paths = params.paths
     state = join_group()
@@ -161,7 +161,7 @@ def run(params: Any, archives: str | None) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def open_encoder(name: str, params: Any, class_names: Sequence[str], device: str) -> Any:
+def open_encoder(name: str, params: Params, class_names: Sequence[str], device: str) -> Any:
     """The encoder of this name, with the section of `embed` that it asks for, if it asks for one."""
     kind = plugin("encoders", name)
     section = getattr(kind, "section", None)

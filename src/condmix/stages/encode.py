@@ -32,7 +32,7 @@ from condmix.files.artifacts import write_checked_json
 from condmix.files.atomic import scratch
 from condmix.files.npy import write_pixels
 from condmix.runtime.processes import join_group, spawn, threads
-from condmix.settings.load import plugin
+from condmix.settings.load import Params, plugin
 from condmix.tracking.runs import environment
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
@@ -41,7 +41,7 @@ PIXELS, CAPTIONS, TRAINED, LOSS = "pixels.npy", "captions.json", "trained.safete
 PROMPT = "a photo of a {}."  # Radford et al.; where the profile has class templates, these are averaged instead
 
 
-def main(params: Any) -> None:
+def main(params: Params) -> None:
     """Write models/clip and metrics/encode.json."""
     paths, settings = params.paths, params.clip
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
@@ -85,7 +85,7 @@ def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
     return clip.model, read_config(folder), clip.tokenizer
 
 
-def train(params: Any, dataset: Any, model: nn.Module) -> dict[str, Any]:
+def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
     """Give `model` the weights that training on the training split's captioned pictures ends with.
 
     Returns the conditions. The processes that train build the same model for themselves.

@@ -12,11 +12,12 @@ from pathlib import Path
 from condmix import CondmixError, pipeline, shown
 from condmix.download.transfer import fetch
 from condmix.settings import load
+from condmix.settings.schema import Params
 
 EXAMPLES = 5  # names of files that are left out of a folder
 
 
-def main(params) -> None:
+def main(params: Params) -> None:
     """Fills `params.paths.archives`."""
     plugin = load.plugin("datasets", params.data.dataset)
     paths = params.paths

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from condmix import CondmixError
 from condmix.data.prepared import Split
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 from condmix.files.artifacts import write_checked_json
+from condmix.settings.schema import Params
 from condmix.training.loop import Plan, fit
 
 FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
@@ -29,7 +29,7 @@ WARMUP = 0.1  # of the steps
 Augment = Callable[[Tensor], Tensor]  # of images (B, S, S, 3) uint8
 
 
-def main(params: Any) -> None:
+def main(params: Params) -> None:
     """Train or take over the judge, measure it on the test split, write models/judge and metrics/judge.json."""
     started = time.monotonic()
     train, test = (Split.load(params.paths.dataset, name) for name in ("train", "test"))

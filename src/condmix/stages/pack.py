@@ -17,7 +17,7 @@ from condmix import CondmixError, pipeline
 from condmix.data.embeddings import numbered, read_cache, read_metadata
 from condmix.files.artifacts import digest_of_file, write_checked_json
 from condmix.files.atomic import replacing_folder
-from condmix.settings.load import plugins, unknown
+from condmix.settings.load import Params, plugins, unknown
 from condmix.settings.perspectives import another, parse
 from condmix.settings.variants import Variant, resolve
 
@@ -25,7 +25,7 @@ SPLITS = ("train", "test")
 PROMPT = "caption_1"  # the text whose vector stands in the place of image or pseudo when a model is asked with words
 
 
-def main(params: Any, variant: str) -> None:
+def main(params: Params, variant: str) -> None:
     """Write data/<profile>/packed/<variant>/{train,test}.safetensors and variant.json."""
     chosen = resolve(variant, params.fusion, params.perspectives)
     check_perspectives(chosen, params.profile, params.paths.embeddings)

@@ -19,9 +19,10 @@ from condmix.files.atomic import replacing_folder
 from condmix.files.npy import write_pixels
 from condmix.runtime.prefetch import CORES, prefetch
 from condmix.settings import load
+from condmix.settings.schema import Params
 
 
-def main(params) -> None:
+def main(params: Params) -> None:
     """Writes {split}_images.npy, _ids, _labels, _attributes, _mentions and meta.json to `params.paths.dataset`."""
     data = load.plugin("datasets", params.data.dataset)(params.paths.archives, params.data.world)
     prepare(data, params.data.dataset, params.data.image_size, params.paths.dataset)

@@ -34,6 +34,7 @@ from condmix.results.rows import (
     short_perspectives,
     through_prior,
 )
+from condmix.settings.schema import Params
 
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
 
@@ -44,14 +45,14 @@ class Judged(TypedDict):
     accuracy: dict[str, float]
 
 
-def main(params: Any) -> None:
+def main(params: Params) -> None:
     """Write metrics/report/index.html from what the variants' evaluations left; CondmixError says what is missing."""
     metrics = read_metrics(params)
     variants = [Details.read(params, facts) for facts in metrics]
     write_text(params.paths.report / "index.html", rendered("report.html", contents(params, metrics, variants)))
 
 
-def contents(params: Any, metrics: Sequence[Mapping[str, Any]], variants: Sequence[Details]) -> dict[str, Any]:
+def contents(params: Params, metrics: Sequence[Mapping[str, Any]], variants: Sequence[Details]) -> dict[str, Any]:
     """Everything that the template names."""
     rows, oracle_rows = ranked(metrics), oracles(metrics)
     environments = [variant.card.get("environment", {}) for variant in variants]
@@ -93,7 +94,7 @@ def notes(shown: Sequence[Measure]) -> list[tuple[str, str, str]]:
     return [(", ".join(headings), *texts) for texts, headings in groups.items()]
 
 
-def judge_metrics(params: Any, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def judge_metrics(params: Params, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """metrics/judge.json; CondmixError where the variants were judged by another judge."""
     path = params.paths.metrics / "judge.json"
     judge = read_checked_json(path, Judged, "dvc repro judge")
