@@ -58,9 +58,20 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         places = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C), a view of a channels_last map
-        q, k, v = self.query_key_value(places)[:, None].chunk(3, dim=-1)  # each (B, 1 head, N, C)
-        attended = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+        attended = self.out(_attention(*self.query_key_value(places).chunk(3, dim=-1)))
         return x + attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(C)) v of (B, N, C) each: Vaswani et al. 2017 (arXiv:1706.03762), equation 1, one head.
+
+    PyTorch's kernel for CPUs has a backward pass that in bf16 takes two to four times as long as matrix products do.
+    Those hold the (B, N, N) weights, so large maps are left to the kernel.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= 256:
+        weights = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2)).softmax(dim=-1)
+        return torch.bmm(weights.to(v.dtype), v)
+    return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
 class CrossAttention(nn.Module):
