@@ -23,7 +23,7 @@ from condmix.bench.setting import BENCHMARKS, SIZES, Setting, Size
 from condmix.bench.timing import interleave, ratio, spread
 from condmix.bench.training import TECHNIQUES, Training, contenders
 from condmix.cli import main
-from condmix.diffusion.schedule import Schedule, loss
+from condmix.diffusion.schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -270,7 +270,7 @@ def test_peers_learn_the_same_thing_on_the_same_schedule(peer):
     contender = {"diffusers": peers.Diffusers, "lucidrains": peers.Lucidrains}[peer](TINY, "cpu")
     schedule, given = Schedule("cosine", pictures.STEPS), batch(5)
     x_t = schedule.add_noise(given.x_0, given.noise, given.t)
-    losses = loss("v", contender.predict(x_t, given.t), given.x_0, given.noise, given.t, schedule)
+    losses = schedule.loss("v", contender.predict(x_t, given.t), given.x_0, given.noise, given.t)
     if peer == "lucidrains":
         snr = schedule.snr(given.t)
         losses = losses * (snr / (snr + 1)).float()

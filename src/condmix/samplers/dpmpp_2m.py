@@ -12,16 +12,9 @@ from torch import Tensor
 from condmix.samplers import Denoise, Noise, Schedule, at, path
 
 
-def dpmpp_2m(
-    denoise: Denoise,
-    x_T: Tensor,
-    schedule: Schedule,
-    steps: int,
-    noise: Noise,
-    spacing: str = "trailing",
-) -> Tensor:
+def dpmpp_2m(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Tensor:
     """Pictures x_0 (B, ...) from x_T (B, ...), deterministic."""
-    *moves, (last, _, _) = path(schedule, steps, spacing)
+    *moves, (last, _, _) = path(schedule, steps)
     x, earlier, earlier_h = x_T, None, None
     for t, a_bar, a_bar_next in moves:
         x_0 = denoise(x, at(t, x))
