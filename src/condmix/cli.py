@@ -195,11 +195,12 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
 @click.option("--min-success", type=Number(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs.")
 @click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
 @click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
-def download(source: Path, folder: Path, **options: object) -> None:
+def download(source: Path, folder: Path, **options: Any) -> None:
     """Fetch a list of caption<TAB>URL lines (CC3M's format) into webdataset shards; killed, it goes on."""
+    from condmix.download.shards import Options
     from condmix.download.shards import main as run
 
-    click.echo(run(source, folder, **options))
+    click.echo(run(source, folder, Options(**options)))
 
 
 @main.command()
@@ -215,13 +216,27 @@ def download(source: Path, folder: Path, **options: object) -> None:
 @click.option("--loss", type=click.IntRange(1), help="Also compare held-out losses after so many pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file.  [default: benchmarks/results/<conditions>]")
 @click.option("--list", "list_only", is_flag=True, help="List contenders and sizes, and measure nothing.")
-def bench(list_only: bool, contenders: str, **options: object) -> None:
+def bench(  # noqa: PLR0913 (a parameter for each option)
+    list_only: bool,
+    what: str,
+    size: str,
+    batch_size: int,
+    compile: bool | None,
+    contenders: str,
+    threads: int | None,
+    out: Path | None,
+    **plan: Any,
+) -> None:
     """Time our training step or sampler beside other libraries', by turns (see benchmarks/README.md)."""
-    from condmix.bench.run import listing
+    from condmix.bench.run import Plan, listing
     from condmix.bench.run import main as run
+    from condmix.bench.setting import setting_here
 
+    if list_only:
+        click.echo(listing())
+        return
     names = [name.strip() for name in contenders.split(",") if name.strip()]
-    click.echo(listing() if list_only else run(contenders=names, **options))
+    click.echo(run(setting_here(what, size, batch_size, compile), Plan(**plan), names, threads, out))
 
 
 @main.group()

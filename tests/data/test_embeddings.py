@@ -12,7 +12,7 @@ from condmix.data.embeddings import cache_key, read_cache, read_metadata, write_
 
 
 def key(count=6, **changes):
-    fields = {"perspective": "image", "split": "train", "encoder": "clip A", "preprocessing": "p", "data": "d"}
+    fields = {"perspective": "image", "split": "train", "encoder": ("clip A", "p"), "data": "d"}
     return cache_key(**fields | changes, count=count)
 
 

@@ -54,12 +54,13 @@ def server(address, tmp_path):
 def get(server, tmp_path):
     """Downloads a list of paths, or of whole URLs, into tmp_path/out and returns the manifest."""
 
-    def run(paths, limits=QUICK, min_success=0.0, size=64, **options):
+    def run(paths, **options):
         urls = [path if "://" in path else server.url(path) for path in paths]
         source = tmp_path / "list.tsv"
         source.write_text("".join(f"caption {number}\t{url}\n" for number, url in enumerate(urls)))
-        options = {"allow_private": True} | options  # the server is on loopback
-        shards.main(source, tmp_path / "out", size=size, min_success=min_success, limits=limits, **options)
+        # the server is on loopback
+        options = {"limits": QUICK, "min_success": 0.0, "size": 64, "allow_private": True} | options
+        shards.main(source, tmp_path / "out", shards.Options(**options))
         return json.loads((tmp_path / "out" / "manifest.json").read_text())
 
     return run
@@ -195,10 +196,10 @@ def test_a_list_that_is_none_is_refused_by_line(line, tmp_path):
     source = tmp_path / "list.tsv"
     source.write_text(f"a ring\thttp://127.0.0.1:1/0.jpg\n{line}\n")
     with pytest.raises(CondmixError, match=r"list.tsv, line 2: expected caption<TAB>http"):
-        shards.main(source, tmp_path / "out", limits=QUICK)
+        shards.main(source, tmp_path / "out", shards.Options(limits=QUICK))
     source.write_text("a ring\thttp://127.0.0.1:1/0.jpg\n")  # mended, it takes the same folder
     with pytest.raises(CondmixError, match=r"only 0 of 1 .*connection: 1"):
-        shards.main(source, tmp_path / "out", limits=QUICK, allow_private=True)
+        shards.main(source, tmp_path / "out", shards.Options(limits=QUICK, allow_private=True))
 
 
 def test_a_folder_belongs_to_one_list_one_size_and_one_process(get, tmp_path):
@@ -347,7 +348,7 @@ def test_a_message_hides_credentials_and_spells_escapes_out(tmp_path):
     source = tmp_path / "list.tsv"
     source.write_text("a\x1b[31m caption\tftp://user:hunter2@host/x.jpg?sig=hunter2\n")
     with pytest.raises(CondmixError) as error:
-        shards.main(source, tmp_path / "out")
+        shards.main(source, tmp_path / "out", shards.Options())
     assert "hunter2" not in str(error.value) and "\x1b" not in str(error.value) and "host/x.jpg" in str(error.value)
 
 
@@ -441,7 +442,7 @@ def test_a_file_in_the_folder_s_place(below, get, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "list.tsv").write_text("a\thttp://127.0.0.1:1/\n")
     with pytest.raises(CondmixError, match="can't be a folder, since there is a file in its place"):
-        shards.main(tmp_path / "list.tsv", tmp_path / "file" / below)
+        shards.main(tmp_path / "list.tsv", tmp_path / "file" / below, shards.Options())
     assert (tmp_path / "file").is_file()
 
 
@@ -512,7 +513,7 @@ def test_a_ledger_of_the_first_version_goes_on(get, server, tmp_path):
 def test_lists_that_are_none(content, said, tmp_path):
     (tmp_path / "list.tsv").write_bytes(content)
     with pytest.raises(CondmixError, match=said):
-        shards.main(tmp_path / "list.tsv", tmp_path / "out")
+        shards.main(tmp_path / "list.tsv", tmp_path / "out", shards.Options())
 
 
 def test_a_list_that_changes_meanwhile_is_noticed_where_it_is_read_again(get, server, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def prior(folder):
 def cache(folder):
     vectors, present = torch.ones(5, 4), torch.tensor([True] * 4 + [False])
     path = folder / "embeddings" / "image.safetensors"
-    write_cache(path, vectors, present, cache_key("image", "train", "clip", "p", "d", 5))
+    write_cache(path, vectors, present, cache_key("image", "train", ("clip", "p"), "d", 5))
     return lambda: read_cache(path, {"perspective": "image"})
 
 

@@ -102,7 +102,7 @@ def get(server, tmp_path):
 
     def run(retries=QUICK, **changes):
         file = {"name": "file.zip", "url": server.url, "size": len(CONTENT), "checksum": SHA256} | changes
-        return transfer.fetch(**file, archives=tmp_path / "archives", partial=tmp_path / "partial", retries=retries)
+        return transfer.fetch(SimpleNamespace(**file), tmp_path / "archives", tmp_path / "partial", retries)
 
     return run
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.runtime.messages import reason, without_credentials
+from condmix.settings.schema import File
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 16  # bytes; a cut connection loses at most so many that had come
@@ -47,17 +48,16 @@ class TransientError(Exception):
         self.wait = wait
 
 
-def fetch(
-    name: str, url: str, size: int, checksum: str, archives: Path, partial: Path, retries: Retries | None = None
-) -> Path:
-    """Makes sure that archives/name is there and right; `checksum` is "md5:..." or "sha256:...", `size` in bytes.
+def fetch(file: File, archives: Path, partial: Path, retries: Retries | None = None) -> Path:
+    """Makes sure that the file is in `archives` and right.
 
     Raises CondmixError where that can't be had. What has come of a download is kept for the next try, unless its
     checksum is wrong.
     """
+    name, size = file.name, file.size
     if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise CondmixError(f"data.files: the name {name!r} must be a plain file name")
-    algorithm, expected = checksum.split(":")
+    algorithm, expected = file.checksum.split(":")
     target, part = archives / name, partial / f"{name}.part"
     if target.exists():
         if target.stat().st_size == size and digest_of(target, algorithm).hexdigest() == expected:
@@ -66,11 +66,11 @@ def fetch(
     archives.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
 
-    found = download(url, part, size, algorithm, retries or Retries())
+    found = download(file.url, part, size, algorithm, retries or Retries())
     if found != expected:
         part.unlink()
         raise CondmixError(
-            f"{without_credentials(url)} has {algorithm} {found}, but the profile expects {expected}: "
+            f"{without_credentials(file.url)} has {algorithm} {found}, but the profile expects {expected}: "
             "correct the checksum, or the URL if it is another file; the download is removed"
         )
     os.replace(part, target)

@@ -37,7 +37,7 @@ def main(params: Params) -> None:
             f"conf/{params.profile}.yaml lists no data.files: nothing to fetch for {params.data.dataset}"
         )
     for file in params.data.files:
-        fetch(file.name, file.url, file.size, file.checksum, paths.archives, paths.partial)
+        fetch(file, paths.archives, paths.partial)
 
 
 def draw(plugin: type, settings: dict, archives: Path, partial: Path) -> None:
