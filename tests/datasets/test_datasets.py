@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import own_data
 from condmix import CondmixError
@@ -25,7 +24,6 @@ from condmix.datasets.cifar10 import Cifar10
 from condmix.datasets.coco import Coco
 from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
-from condmix.files.pictures import decode
 from condmix.settings import load
 
 CLASSES = ["cat", "dog", "ship"]
@@ -295,12 +293,6 @@ def rewrite(path, changes):
                 archive.writestr(name, content)
 
 
-def picture_bytes(mode, form):
-    file = io.BytesIO()
-    Image.new(mode, (8, 6), 90).save(file, form)
-    return file.getvalue()
-
-
 def test_coco_reads_in_the_order_of_ids(coco):
     data = Coco(coco, {})
     assert data.ids("train") == [25, 900] and data.ids("test") == [7]
@@ -343,12 +335,6 @@ def test_reading_captions_opens_no_picture_and_prints_nothing(coco, capfd):
     assert capfd.readouterr().out == ""
     with pytest.raises(CondmixError, match="train2017.zip is missing"):
         next(Coco(coco, {}).images("train"))
-
-
-@pytest.mark.parametrize("mode, form", [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("1", "PNG")])
-def test_every_kind_of_picture_becomes_rgb(mode, form):
-    image = decode(picture_bytes(mode, form), "a test")
-    assert image.shape == (6, 8, 3) and image.dtype == np.uint8
 
 
 @pytest.mark.parametrize("kept", [0, 3, 30, 200, -30])
