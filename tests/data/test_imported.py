@@ -11,14 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clip_helpers import Colours, colour_params, save_tiny_clip
+from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
 from condmix import CondmixError
 from condmix.clip.probes import zero_shot
 from condmix.data.embeddings import read_cache
 from condmix.data.imported import read_embeddings
 from condmix.datasets._cifar_format import write_cifar
-from condmix.settings.load import Import
-from condmix.settings.load import plugin as real_plugin
+from condmix.settings.load import Import, plugin
 from condmix.stages import embed, pack
 from dvc_project import ROOT
 from t5_helpers import save_tiny_t5, t5_settings
@@ -100,14 +99,8 @@ def world(tmp_path, monkeypatch):
     """The parameters of a data set in memory, with its captions, ready for the stage embed."""
     params, data = colour_params(tmp_path), Colours()
     save_tiny_clip(params.paths.clip)
-    params.paths.captions.mkdir(parents=True)
-    for split in ("train", "test"):
-        (params.paths.captions / f"{split}.json").write_text(json.dumps({"captions": data.captions(split)}))
-
-    def plugin(kind, name):
-        return (lambda archives, settings: data) if kind == "datasets" else real_plugin(kind, name)
-
-    monkeypatch.setattr(embed, "plugin", plugin)
+    write_all_captions(params, data)
+    use_data(monkeypatch, embed, lambda: data)
     return params
 
 
@@ -175,7 +168,7 @@ def test_captions_through_a_t5_are_perspectives_too(world, tmp_path):
     save_tiny_t5(tmp_path / "t5")
     world.embed.t5, world.embed.encoders = t5_settings(tmp_path / "t5"), (*world.embed.encoders, "t5_text")
     embed.main(world)
-    t5 = real_plugin("encoders", "t5_text").open(None, [], settings=world.embed.t5)
+    t5 = plugin("encoders", "t5_text").open(None, [], settings=world.embed.t5)
     vectors, present, metadata = read_cache(world.paths.embeddings / "test" / "t5_2.safetensors", None)
     texts = [texts[1] for texts in Colours().captions("test")]
     torch.testing.assert_close(vectors.float(), t5.encode(texts), atol=1e-3, rtol=0)
@@ -214,7 +207,7 @@ def test_openai_s_clip_vectors_tell_the_classes_after_the_import_as_before(tmp_p
         read_cache(params.paths.embeddings / "test" / f"{name}.safetensors", None)[0].float()
         for name in ("openai_1", "label_1")
     )
-    truth = real_plugin("datasets", "cifar10")(params.paths.archives, {}).labels("test")
+    truth = plugin("datasets", "cifar10")(params.paths.archives, {}).labels("test")
     prompts = torch.stack([label_vectors[list(truth).index(number)] for number in range(10)])
     assert zero_shot(images, prompts, torch.from_numpy(truth)) == pytest.approx(0.896, abs=0.002)
     others = torch.from_numpy(RNG.permutation(truth))
