@@ -11,7 +11,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from condmix import CondmixError, __version__, shown
 from condmix.files.atomic import exclusive
 from condmix.runtime.interrupts import interruptible
 from condmix.runtime.oserrors import sentence
+
+if TYPE_CHECKING:
+    from condmix.settings.schema import Params
 
 STAGES = {
     "fetch": "Download and verify the profile's archives, or draw the demo world.",
@@ -176,7 +179,8 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
     from condmix.sampling.generate import main as run
     from condmix.sampling.generate import weights_of
 
-    run(_params(), variant, {**request, "weights": weights_of(weights)}, scale, out)
+    asked: Any = {**request, "weights": weights_of(weights)}  # what click knows, `Request` checks
+    run(_params(), variant, asked, scale, out)
     click.echo(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {out}")
 
 
@@ -312,13 +316,13 @@ def experiments_report(name: str) -> None:
     click.echo(report(root, read_grid(root, name)) / "index.html")
 
 
-def _params():  # noqa: ANN202
+def _params() -> Params:
     from condmix.settings.load import load
 
     return load()
 
 
-def _view(stage: str):  # noqa: ANN202
+def _view(stage: str) -> Params:
     from condmix.pipeline import view
 
     return view(_params(), stage)

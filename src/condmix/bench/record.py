@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -96,7 +96,7 @@ def table(record: Mapping[str, Any], baseline: str) -> str:
         f"{c['threads']}, torch {c['torch']}; {record['rounds']} rounds after {record['warmup']} of warm-up; "
         f"matrix products: {rates}; {c['date']}, commit {c['commit']}"
     )
-    columns = [  # heading, key of the row, how it is shown
+    columns: list[tuple[str, str, Callable[[Any], str]]] = [  # heading, key of the row, how it is shown
         ("dtype", "dtype", str),
         ("parameters", "parameters", lambda count: f"{count / 1e6:.2f} M"),
         ("GFLOP / picture", "flop_per_picture", lambda count: f"{count / 1e9:.2f}"),

@@ -31,7 +31,7 @@ class CocaCaptioner(Captioner):
     encode(text) and decode(tokens), as open_clip's have.
     """
 
-    def __init__(self, settings: Any, model: nn.Module, preprocess: Callable, tokenizer: Any):
+    def __init__(self, settings: Any, model: Any, preprocess: Callable, tokenizer: Any):
         self.settings, self.model, self.preprocess, self.tokenizer = settings, model, preprocess, tokenizer
 
     @torch.no_grad()

@@ -68,7 +68,7 @@ class PictureFiles(Dataset):
     def labels(self, split: str) -> np.ndarray | None:
         if not self.class_names:
             return None
-        numbers = {name: number for number, name in enumerate(self.class_names)}
+        numbers: dict[str | None, int] = {name: number for number, name in enumerate(self.class_names)}
         return np.array([numbers.get(self._class_of(picture), -1) for picture in self._splits[split]], np.int64)
 
     def _class_of(self, picture: Any) -> str | None:

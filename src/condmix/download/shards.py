@@ -22,12 +22,12 @@ import socket
 import sqlite3
 import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 from filelock import FileLock, Timeout
@@ -164,7 +164,8 @@ async def _download(ledger: Ledger, options: Options) -> None:
     states = ledger.states()
     settled = states["done"] + states["failed"] + states["dead"]
     bar = tqdm(total=sum(states.values()), initial=settled, desc="download", unit="url", mininterval=0.5)
-    samples, pictures = [], 0
+    samples: list[tuple[Row, Picture]] = []
+    pictures = 0
     with bar, ThreadPoolExecutor(os.cpu_count()) as decoders:
         async with _session(options) as session:
 
@@ -198,8 +199,8 @@ async def _download(ledger: Ledger, options: Options) -> None:
 
 
 async def _outcomes(
-    ledger: Ledger, ask: Callable[[Row], Awaitable[tuple[Row, Picture | Failure]]], connections: int
-) -> AsyncIterator[tuple[Row, Picture | Failure]]:
+    ledger: Ledger, ask: Callable[[Row], Coroutine[Any, Any, tuple[Row, Picture | Failure]]], connections: int
+) -> AsyncGenerator[tuple[Row, Picture | Failure], None]:
     """What comes of asking for rows, `connections` at a time, as it comes; waits for those that are due later."""
     running: set[asyncio.Task] = set()
     committed = time.monotonic()
@@ -335,7 +336,7 @@ def write_shard(path: Path, samples: list[tuple[Row, Picture]]) -> None:
         for row, picture in samples:
             key = f"{row.key:09d}"
             names = ("width", "height", "original_width", "original_height")
-            facts = {"key": key, "url": without_credentials(row.url)}
+            facts: dict[str, Any] = {"key": key, "url": without_credentials(row.url)}
             facts |= zip(names, picture.size + picture.original, strict=True)
             for ending, content in (
                 ("jpg", picture.jpeg),

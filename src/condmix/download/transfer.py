@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -102,7 +102,7 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
         part.unlink()
     start = size_of(part)
     if start == size:
-        return digest_of(part, algorithm).hexdigest()
+        return str(digest_of(part, algorithm).hexdigest())
     free = shutil.disk_usage(part.parent).free
     if free < size - start:
         raise disk_full(part, size - start, free)
@@ -116,10 +116,10 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
         raise CondmixError(
             f"{without_credentials(url)} has more than the {size} bytes that the profile expects: check URL and size"
         )
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
-def append(part: Path, start: int, size: int, digest, chunks: Iterable[bytes]) -> int:
+def append(part: Path, start: int, size: int, digest: Any, chunks: Iterable[bytes]) -> int:
     """Writes the chunks behind the first `start` bytes, with a progress bar; returns the length it comes to."""
     written = start
     bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5)
@@ -160,7 +160,7 @@ def open_url(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[
         raise CondmixError(f"{without_credentials(url)}: only http://, https:// and file:// URLs can be fetched")
 
 
-def open_file(url: str):
+def open_file(url: str) -> BinaryIO:
     path, public = Path(url2pathname(urlsplit(url).path)), without_credentials(url)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer
@@ -254,7 +254,7 @@ def check_length(public: str, length: int, size: int) -> None:
         raise CondmixError(f"{public} has {length} bytes, but the profile expects {size}: check URL and size")
 
 
-def digest_of(path: Path, algorithm: str):
+def digest_of(path: Path, algorithm: str) -> Any:
     """The hash object of a file, ready to take more bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))

@@ -97,7 +97,7 @@ def notes(shown: Sequence[Measure]) -> list[tuple[str, str, str]]:
 def judge_metrics(params: Params, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """metrics/judge.json; CondmixError where the variants were judged by another judge."""
     path = params.paths.metrics / "judge.json"
-    judge = read_checked_json(path, Judged, "dvc repro judge")
+    judge: dict[str, Any] = read_checked_json(path, Judged, "dvc repro judge")
     for facts in metrics:
         if facts.get("judge_accuracy_network", facts.get("judge_accuracy", {})) != judge["accuracy"]:
             raise CondmixError(
