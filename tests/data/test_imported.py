@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,10 +18,9 @@ from condmix.data.imported import read_embeddings
 from condmix.datasets._cifar_format import write_cifar
 from condmix.settings.load import Import, plugin
 from condmix.stages import embed, pack
-from dvc_project import ROOT
+from real_data import shared
 from t5_helpers import save_tiny_t5, t5_settings
 
-SHARED = Path(os.environ.get("CONDMIX_SHARED", ROOT.parent / "shared")) / "data" / "clip_vitb32_embeddings"
 FACTS = {"perspective": "dino_1", "split": "test", "encoder": "DINO v9", "of": "image"}
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(20, 6)).astype(np.float32)
@@ -180,9 +178,8 @@ def test_captions_through_a_t5_are_perspectives_too(world, tmp_path):
 @pytest.mark.slow
 def test_openai_s_clip_vectors_tell_the_classes_after_the_import_as_before(tmp_path):
     """Zero-shot accuracy of CLIP ViT-B/32 on the first 500 CIFAR-10 test pictures, from the caches of the stage."""
-    if not SHARED.exists():
-        pytest.skip(f"no {SHARED}: real data are not here")
-    pictures, classes = (np.load(SHARED / f"cifar10_{name}.npz") for name in ("test500_images", "class_text"))
+    vectors = shared("clip_vitb32_embeddings")
+    pictures, classes = (np.load(vectors / f"cifar10_{name}.npz") for name in ("test500_images", "class_text"))
     params, labels = colour_params(tmp_path), pictures["labels"]
     params.data = SimpleNamespace(dataset="cifar10", world={})
     write_cifar(

@@ -7,7 +7,6 @@ import os
 import pickle
 import pickletools
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -25,6 +24,7 @@ from condmix.datasets.coco import Coco
 from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
 from condmix.settings import load
+from real_data import build
 
 CLASSES = ["cat", "dog", "ship"]
 
@@ -550,19 +550,9 @@ def test_streamed_json_equals_parsed_json(chunk, indent, monkeypatch):
 # Real files
 
 
-SHARED = Path(os.environ.get("CONDMIX_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-
-
-def built(script, *arguments):
-    """Runs one of the shared data's own builders; skips where the data is absent."""
-    if not (SHARED / "data" / script).exists():
-        pytest.skip(f"needs the real data in {SHARED / 'data'}")
-    subprocess.run([sys.executable, SHARED / "data" / script, *map(str, arguments)], check=True, capture_output=True)
-
-
 @pytest.mark.slow
 def test_real_cifar10(tmp_path):
-    built("cifar10/build_archive.py", tmp_path / ARCHIVE, "--per-class", 50)
+    build("cifar10/build_archive.py", tmp_path / ARCHIVE, "--per-class", 50)
     data = Cifar10(tmp_path, {})
     assert data.class_names[:3] == ["airplane", "automobile", "bird"]
     assert np.bincount(data.labels("train")).tolist() == [50] * 10
@@ -582,7 +572,7 @@ def test_real_cifar10(tmp_path):
 
 @pytest.mark.slow
 def test_real_coco(tmp_path):
-    built("coco/build_archives.py", tmp_path)
+    build("coco/build_archives.py", tmp_path)
     data = Coco(tmp_path, {})
     assert (len(data.ids("train")), len(data.ids("test"))) == (246, 61)
     for split in SPLITS:

@@ -158,6 +158,12 @@ def undrawn(drawing, monkeypatch):
         (["--prompt", " "], "the prompt has no words"),
         (["--caption", "caf\udce9"], "a caption, 'caf\\udce9', is not valid text"),
         (["--prior"], "prior turns the words of a prompt"),
+        (["--caption", "a"] * 4, "4 captions were given, but experiment sees 3"),
+        (["--class", "round"], "experiment does not see class; its perspectives are caption_any, caption_2, image"),
+        (["--variant", "class_v1", "--class", "rond"], 'no class "rond"; found: round, square, long'),
+        (["--variant", "class_v1", "--image", "nothing.png"], "there is no file nothing.png"),
+        (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml does not decode (not an image)"),
+        (["--sampler", "ddimm"], 'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
     ],
 )
 def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says, run):

@@ -232,6 +232,7 @@ def asked_wait(header: str | None, date: str | None = None) -> float | None:
     """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable.
 
     `date` is the answer's Date: where both are dates, they are compared with each other and not with our clock.
+    urllib3's Retry compares with our clock, raises over what is unreadable, and waits however long it is asked to.
     """
     if header is None:
         return None

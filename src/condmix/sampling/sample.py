@@ -114,20 +114,18 @@ def _weights(model: ConditionalModel, sampling: Sampling, mask: Tensor) -> Tenso
     return weights
 
 
-def sample_grid(
-    model: ConditionalModel, sampling: Sampling, vectors: Mapping[str, Tensor], mask: Tensor, scale: int = 4
-) -> np.ndarray:
+def sample_grid(model: ConditionalModel, sampling: Sampling, condition: Condition) -> np.ndarray:
     """One picture (H, W, 3) uint8 of a sample per condition, seeds 0, 1, 2, ..."""
-    return grid(sample(model, sampling, (vectors, mask), range(len(mask))).cpu().numpy(), scale=scale)
+    return grid(sample(model, sampling, condition, range(len(condition[1]))).cpu().numpy(), scale=4)
 
 
-def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 1) -> np.ndarray:
+def grid(images: np.ndarray, columns: int | None = None, scale: int = 1) -> np.ndarray:
     """Lay pictures (N, S, S, 3) out on white, row by row, each pixel enlarged `scale` times without smoothing."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    cell = images.shape[1] + gap
-    sheet = np.full((rows * cell + gap, columns * cell + gap, 3), 255, np.uint8)
+    cell = images.shape[1] + 1  # with a white line between two
+    sheet = np.full((rows * cell + 1, columns * cell + 1, 3), 255, np.uint8)
     for i, image in enumerate(images):
-        top, left = i // columns * cell + gap, i % columns * cell + gap
-        sheet[top : top + cell - gap, left : left + cell - gap] = image
+        top, left = i // columns * cell + 1, i % columns * cell + 1
+        sheet[top : top + cell - 1, left : left + cell - 1] = image
     return sheet.repeat(scale, 0).repeat(scale, 1)
