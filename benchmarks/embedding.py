@@ -87,7 +87,7 @@ def ours(encoder: Any, items: Sequence[Any]) -> np.ndarray:
 @click.option("--pictures", type=click.Path(exists=True, path_type=Path), help="A tar of .jpg files, in their place.")
 @click.option("--bf16", is_flag=True, help="Ours in bf16 as well.")
 @click.option("--rounds", default=5, show_default=True)
-def main(
+def main(  # noqa: PLR0913 (a parameter for each option)
     model: str, n: int, repeat: int, captions: Path | None, pictures: Path | None, bf16: bool, rounds: int
 ) -> None:
     torch.manual_seed(0)

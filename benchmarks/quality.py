@@ -102,7 +102,7 @@ def main(variant: str, n: int) -> None:
                 model.load_state_dict(saved["weights"])
                 model.to(memory_format=torch.channels_last)
                 seeds = [picture_seed(params.seed, i) for i in range(n)]
-                batches = sample_batches(model, sampling, vectors, mask, seeds, settings.batch_size)
+                batches = sample_batches(model, sampling, (vectors, mask), seeds, settings.batch_size)
                 seen = Seen.join([reference.observer(batch) for batch in batches])
                 found = computed(reference.observations(seen, headline.named), Pictures.EVERY)
                 least = min(found["attribute_accuracy"].items(), key=lambda item: item[1])

@@ -11,7 +11,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from condmix import CondmixError, __version__, shown
 from condmix.files.atomic import exclusive
 from condmix.runtime.interrupts import interruptible
 from condmix.runtime.oserrors import sentence
+
+if TYPE_CHECKING:
+    from condmix.settings.schema import Params
 
 STAGES = {
     "fetch": "Download and verify the profile's archives, or draw the demo world.",
@@ -176,7 +179,8 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
     from condmix.sampling.generate import main as run
     from condmix.sampling.generate import weights_of
 
-    run(_params(), variant, {**request, "weights": weights_of(weights)}, scale, out)
+    asked: Any = {**request, "weights": weights_of(weights)}  # what click knows, `Request` checks
+    run(_params(), variant, asked, scale, out)
     click.echo(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {out}")
 
 
@@ -195,11 +199,12 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
 @click.option("--min-success", type=Number(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs.")
 @click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
 @click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
-def download(source: Path, folder: Path, **options: object) -> None:
+def download(source: Path, folder: Path, **options: Any) -> None:
     """Fetch a list of caption<TAB>URL lines (CC3M's format) into webdataset shards; killed, it goes on."""
+    from condmix.download.shards import Options
     from condmix.download.shards import main as run
 
-    click.echo(run(source, folder, **options))
+    click.echo(run(source, folder, Options(**options)))
 
 
 @main.command()
@@ -215,13 +220,27 @@ def download(source: Path, folder: Path, **options: object) -> None:
 @click.option("--loss", type=click.IntRange(1), help="Also compare held-out losses after so many pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file.  [default: benchmarks/results/<conditions>]")
 @click.option("--list", "list_only", is_flag=True, help="List contenders and sizes, and measure nothing.")
-def bench(list_only: bool, contenders: str, **options: object) -> None:
+def bench(  # noqa: PLR0913 (a parameter for each option)
+    list_only: bool,
+    what: str,
+    size: str,
+    batch_size: int,
+    compile: bool | None,
+    contenders: str,
+    threads: int | None,
+    out: Path | None,
+    **plan: Any,
+) -> None:
     """Time our training step or sampler beside other libraries', by turns (see benchmarks/README.md)."""
-    from condmix.bench.run import listing
+    from condmix.bench.run import Plan, listing
     from condmix.bench.run import main as run
+    from condmix.bench.setting import setting_here
 
+    if list_only:
+        click.echo(listing())
+        return
     names = [name.strip() for name in contenders.split(",") if name.strip()]
-    click.echo(listing() if list_only else run(contenders=names, **options))
+    click.echo(run(setting_here(what, size, batch_size, compile), Plan(**plan), names, threads, out))
 
 
 @main.group()
@@ -297,13 +316,13 @@ def experiments_report(name: str) -> None:
     click.echo(report(root, read_grid(root, name)) / "index.html")
 
 
-def _params():  # noqa: ANN202
+def _params() -> Params:
     from condmix.settings.load import load
 
     return load()
 
 
-def _view(stage: str):  # noqa: ANN202
+def _view(stage: str) -> Params:
     from condmix.pipeline import view
 
     return view(_params(), stage)

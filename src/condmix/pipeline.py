@@ -256,7 +256,6 @@ def key(
     inputs: Iterable[Path],
     environment: Mapping[str, Any] | None = None,
     without: Collection[str] = (),
-    package: Path = PACKAGE,
 ) -> str:
     """16 hex digits for a result: of code (files as `closure` lists them), settings, inputs' contents, environment.
 
@@ -264,7 +263,7 @@ def key(
     """
     settings = params.model_dump(mode="json", exclude={"root"})
     facts = {
-        "code": code_sha256(code, package),
+        "code": code_sha256(code),
         "settings": {name: value for name, value in flat(settings).items() if name not in without},
         "inputs": [tree_sha256(path) for path in inputs],
         "environment": environment,

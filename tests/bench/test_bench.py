@@ -20,10 +20,10 @@ from condmix.bench.probe import flop_per_picture, measure
 from condmix.bench.recipe import Learner, Recipe
 from condmix.bench.sampling import Sampler, Sampling
 from condmix.bench.setting import BENCHMARKS, SIZES, Setting, Size
-from condmix.bench.timing import interleave, ratio, spread
+from condmix.bench.timing import Rounds, interleave, ratio, spread
 from condmix.bench.training import TECHNIQUES, Training, contenders
 from condmix.cli import main
-from condmix.diffusion.schedule import Schedule, loss
+from condmix.diffusion.schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,7 +82,7 @@ class FakeClock:
 def test_contenders_take_turns_on_the_same_inputs_and_the_warm_up_is_left_out():
     clock = FakeClock()
     work = {"a": clock.work("a", 9, 1, 2), "b": clock.work("b", 9, 4, 4)}
-    seconds = interleave(work, lambda number: 10 * number, rounds=2, warmup=1, clock=clock)
+    seconds = interleave(work, lambda number: 10 * number, Rounds(2), clock=clock)
     assert clock.calls == [(name, given) for given in (0, 10, 20) for name in "ab"]
     assert seconds == {"a": [1, 2], "b": [4, 4]}
 
@@ -94,7 +94,7 @@ def test_making_the_input_is_not_timed():
         clock.now += 100
         return number
 
-    assert interleave({"a": clock.work("a", 1, 1, 1)}, draw, rounds=2, clock=clock) == {"a": [1, 1]}
+    assert interleave({"a": clock.work("a", 1, 1, 1)}, draw, Rounds(2), clock=clock) == {"a": [1, 1]}
 
 
 @pytest.mark.parametrize(("budget", "rounds"), [(1, 1), (10, 1), (11, 2), (1000, 4)])
@@ -102,7 +102,7 @@ def test_a_spent_budget_ends_the_rounds_but_never_inside_one(budget, rounds):
     """The warm-up, a hundred times as long as a round, costs none of it."""
     clock = FakeClock()
     work = {name: clock.work(name, 500, *[5] * 4) for name in "ab"}
-    seconds = interleave(work, int, rounds=4, warmup=1, budget=budget, clock=clock)
+    seconds = interleave(work, int, Rounds(4, budget=budget), clock=clock)
     assert [len(taken) for taken in seconds.values()] == [rounds, rounds]
 
 
@@ -120,14 +120,15 @@ def test_the_spread_is_the_interquartile_range_over_the_median():
 def test_the_record_follows_from_the_seconds():
     setting = Setting("train", "quick", 64, "cpu", bf16=False, compile=False)
     per_second = gemm.flops("cpu") / 2.0  # the products take 2 s
+    probe = {"parameters": 7, "flop_per_picture": per_second / 64, "peak_mib": 5}
     content = record.evaluate(
         setting,
         "ours",
-        seconds={"ours": [2.0, 2.0, 8.0], "peer": [4.0, 3.0, 16.0]},
+        {
+            "ours": record.Measured("fp32", [2.0, 2.0, 8.0], probe),
+            "peer": record.Measured("fp32", [4.0, 3.0, 16.0], held_out_loss=0.5),
+        },
         products={"fp32": [2.0, 1.0, 3.0]},
-        dtypes={"ours": "fp32", "peer": "fp32"},
-        probes={"ours": {"parameters": 7, "flop_per_picture": per_second / 64, "peak_mib": 5}},
-        losses={"peer": 0.5},
     )
     ours, peer = content["contenders"].values()
     assert ours["median_seconds"] == 2.0 and ours["pictures_per_second"] == 32.0 and ours["times_baseline"] == 1.0
@@ -139,7 +140,7 @@ def test_the_record_follows_from_the_seconds():
 
 def test_without_the_baseline_there_is_no_ratio():
     setting = Setting("train", "quick", 64, "cpu", bf16=False, compile=False)
-    content = record.evaluate(setting, "ours", {"peer": [1.0]}, {"fp32": [1.0]}, {"peer": "fp32"}, {}, {})
+    content = record.evaluate(setting, "ours", {"peer": record.Measured("fp32", [1.0])}, {"fp32": [1.0]})
     assert content["contenders"]["peer"]["times_baseline"] is None
 
 
@@ -271,7 +272,7 @@ def test_peers_learn_the_same_thing_on_the_same_schedule(peer):
     contender = {"diffusers": peers.Diffusers, "lucidrains": peers.Lucidrains}[peer](TINY, "cpu")
     schedule, given = Schedule("cosine", pictures.STEPS), batch(5)
     x_t = schedule.add_noise(given.x_0, given.noise, given.t)
-    losses = loss("v", contender.predict(x_t, given.t), given.x_0, given.noise, given.t, schedule)
+    losses = schedule.loss("v", contender.predict(x_t, given.t), given.x_0, given.noise, given.t)
     if peer == "lucidrains":
         snr = schedule.snr(given.t)
         losses = losses * (snr / (snr + 1)).float()
@@ -430,7 +431,7 @@ def test_one_pass_is_the_sampler_of_condmix_generate(sampler):
     contender: Sampler = sampler("one_pass")
     settings = Settings(contender.schedule, "v", "dpmpp_2m", sampling.STEPS, sampling.SCALE)
     vectors, mask = condition(contender.model, 3, "cpu")
-    assert torch.equal(contender.step(range(3)), sample(contender.model, settings, vectors, mask, range(3)))
+    assert torch.equal(contender.step(range(3)), sample(contender.model, settings, (vectors, mask), range(3)))
 
 
 def run(*arguments: str):

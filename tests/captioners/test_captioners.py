@@ -1,6 +1,7 @@
 """Captioners: each reads its own format through the real loader; decoding against the definition; one is trained."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from captioner_helpers import COCA, pictures, save_tiny_blip, save_tiny_coca, sa
 from clip_helpers import Colours, save_tiny_clip
 from condmix import CondmixError
 from condmix.captioners import Captioner, TrainedCaptioner
-from condmix.captioners._coca import decode, nucleus
+from condmix.captioners._coca import nucleus
 from condmix.settings.load import plugin, plugins
 from profiles import content
 
@@ -85,9 +86,11 @@ def test_decoding_greedily_takes_the_likeliest_token_each_time():
 
     torch.manual_seed(0)
     model = new_coca(COCA, 30)[0].eval()
-    pixels = torch.randn(5, 3, 8, 8)
+    pixels, words = torch.randn(5, 3, 8, 8), SimpleNamespace(eot_token_id=2)
+    made = SimpleNamespace(max_tokens=11, top_p=0.0, temperature=1.0)
+    greedy = plugin("captioners", "trained_coca")(made, model, None, words)
     with torch.no_grad():
-        rows = decode(model, model._encode_image(pixels), [1], 2, 12, 0.0, 1.0, 0)
+        rows = greedy.continued(model._encode_image(pixels), [1], seed=0)
         for picture, row in zip(pixels, rows, strict=True):
             written = torch.tensor([[1, *row]])
             likeliest = model(picture[None], written, output_labels=False)["logits"][0].argmax(dim=1).tolist()

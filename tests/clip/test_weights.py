@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from captioner_helpers import save_tiny_blip, save_tiny_coca, save_tiny_florence2, settings
-from clip_helpers import TINY, save_tiny_clip, save_tiny_siglip
+from clip_helpers import TINY, known_as, save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
 from condmix.captioners._coca_training import new_coca
 from condmix.clip import openclip
@@ -277,12 +277,7 @@ def test_weights_that_are_not_numbers_are_refused(kind, name, copy):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """The name of an architecture that open_clip knows for the time of a test."""
-    from open_clip import add_model_config, factory
-
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY))
-    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", [*factory._MODEL_CONFIG_PATHS])
-    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
-    add_model_config(tmp_path / "tiny-clip.json")
+    known_as(monkeypatch, tmp_path, "tiny-clip", TINY)
     return "tiny-clip"
 
 

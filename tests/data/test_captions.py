@@ -8,7 +8,6 @@ import pytest
 from condmix import CondmixError
 from condmix.data.captions import collect, read_captions, tidy
 from condmix.datasets import Dataset
-from condmix.datasets._cifar_format import write_cifar
 from condmix.datasets.demo import Demo
 from condmix.settings.load import Paths
 from condmix.stages import captions
@@ -63,14 +62,3 @@ def test_the_stage_on_the_demo_world(tmp_path):
         content = json.loads((paths.captions / f"{split}.json").read_text())
         assert content["captions"] == Demo(paths.archives, {}).captions(split) == read_captions(paths.captions, split)
         assert content["sources"] == [["human"] * 5] * len(content["captions"])
-
-
-def test_the_stage_on_cifar10(tmp_path):
-    paths = Paths(tmp_path, "own")
-    paths.archives.mkdir(parents=True)
-    pictures = {split: np.zeros((6, 32, 32, 3), np.uint8) for split in ("train", "test")}
-    write_cifar(paths.archives, pictures, {split: [0, 1, 0, 1, 0, 1] for split in pictures}, ["cat", "ship"])
-    data = section("data", dataset="cifar10", image_size=32)
-    captions.main(params(tmp_path, data, templates=["a photo of a {}"]))
-    assert read_captions(paths.captions, "test")[:2] == [["a photo of a cat"], ["a photo of a ship"]]
-    assert sorted(path.name for path in paths.captions.iterdir()) == ["test.json", "train.json"]

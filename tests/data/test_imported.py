@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,19 +10,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clip_helpers import Colours, colour_params, save_tiny_clip
+from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
 from condmix import CondmixError
 from condmix.clip.probes import zero_shot
 from condmix.data.embeddings import read_cache
 from condmix.data.imported import read_embeddings
 from condmix.datasets._cifar_format import write_cifar
-from condmix.settings.load import Import
-from condmix.settings.load import plugin as real_plugin
+from condmix.settings.load import Import, plugin
 from condmix.stages import embed, pack
-from dvc_project import ROOT
+from real_data import shared
 from t5_helpers import save_tiny_t5, t5_settings
 
-SHARED = Path(os.environ.get("CONDMIX_SHARED", ROOT.parent / "shared")) / "data" / "clip_vitb32_embeddings"
 FACTS = {"perspective": "dino_1", "split": "test", "encoder": "DINO v9", "of": "image"}
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(20, 6)).astype(np.float32)
@@ -83,11 +80,6 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, changes, says
 
 
 def test_other_files_are_refused(tmp_path):
-    one = write(tmp_path / "a.npz")
-    with pytest.raises(CondmixError, match="embed.imports: there is no file or folder .*nowhere"):
-        read(one.model_copy(update={"path": str(tmp_path / "nowhere")}))
-    with pytest.raises(CondmixError, match=f"a.npz has sha256 {one.sha256}, but the profile says 00"):
-        read(one.model_copy(update={"sha256": "0" * 64}))
     pickled = tmp_path / "b.npz"
     np.savez(pickled, vectors=np.array([{"a": 1}], dtype=object))
     for path in (pickled, tmp_path / "c.npz", tmp_path / "c.safetensors", tmp_path / "c.pt"):
@@ -105,14 +97,8 @@ def world(tmp_path, monkeypatch):
     """The parameters of a data set in memory, with its captions, ready for the stage embed."""
     params, data = colour_params(tmp_path), Colours()
     save_tiny_clip(params.paths.clip)
-    params.paths.captions.mkdir(parents=True)
-    for split in ("train", "test"):
-        (params.paths.captions / f"{split}.json").write_text(json.dumps({"captions": data.captions(split)}))
-
-    def plugin(kind, name):
-        return (lambda archives, settings: data) if kind == "datasets" else real_plugin(kind, name)
-
-    monkeypatch.setattr(embed, "plugin", plugin)
+    write_all_captions(params, data)
+    use_data(monkeypatch, embed, lambda: data)
     return params
 
 
@@ -180,7 +166,7 @@ def test_captions_through_a_t5_are_perspectives_too(world, tmp_path):
     save_tiny_t5(tmp_path / "t5")
     world.embed.t5, world.embed.encoders = t5_settings(tmp_path / "t5"), (*world.embed.encoders, "t5_text")
     embed.main(world)
-    t5 = real_plugin("encoders", "t5_text").open(None, [], settings=world.embed.t5)
+    t5 = plugin("encoders", "t5_text").open(None, [], settings=world.embed.t5)
     vectors, present, metadata = read_cache(world.paths.embeddings / "test" / "t5_2.safetensors", None)
     texts = [texts[1] for texts in Colours().captions("test")]
     torch.testing.assert_close(vectors.float(), t5.encode(texts), atol=1e-3, rtol=0)
@@ -192,9 +178,8 @@ def test_captions_through_a_t5_are_perspectives_too(world, tmp_path):
 @pytest.mark.slow
 def test_openai_s_clip_vectors_tell_the_classes_after_the_import_as_before(tmp_path):
     """Zero-shot accuracy of CLIP ViT-B/32 on the first 500 CIFAR-10 test pictures, from the caches of the stage."""
-    if not SHARED.exists():
-        pytest.skip(f"no {SHARED}: real data are not here")
-    pictures, classes = (np.load(SHARED / f"cifar10_{name}.npz") for name in ("test500_images", "class_text"))
+    vectors = shared("clip_vitb32_embeddings")
+    pictures, classes = (np.load(vectors / f"cifar10_{name}.npz") for name in ("test500_images", "class_text"))
     params, labels = colour_params(tmp_path), pictures["labels"]
     params.data = SimpleNamespace(dataset="cifar10", world={})
     write_cifar(
@@ -219,7 +204,7 @@ def test_openai_s_clip_vectors_tell_the_classes_after_the_import_as_before(tmp_p
         read_cache(params.paths.embeddings / "test" / f"{name}.safetensors", None)[0].float()
         for name in ("openai_1", "label_1")
     )
-    truth = real_plugin("datasets", "cifar10")(params.paths.archives, {}).labels("test")
+    truth = plugin("datasets", "cifar10")(params.paths.archives, {}).labels("test")
     prompts = torch.stack([label_vectors[list(truth).index(number)] for number in range(10)])
     assert zero_shot(images, prompts, torch.from_numpy(truth)) == pytest.approx(0.896, abs=0.002)
     others = torch.from_numpy(RNG.permutation(truth))

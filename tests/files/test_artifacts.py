@@ -3,8 +3,10 @@
 A tiny project is written once with all its artefacts; each case copies one folder of it, damages one file and reads.
 """
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import shutil
 import struct
@@ -102,7 +104,7 @@ def prior(folder):
 def cache(folder):
     vectors, present = torch.ones(5, 4), torch.tensor([True] * 4 + [False])
     path = folder / "embeddings" / "image.safetensors"
-    write_cache(path, vectors, present, cache_key("image", "train", "clip", "p", "d", 5))
+    write_cache(path, vectors, present, cache_key("image", "train", ("clip", "p"), "d", 5))
     return lambda: read_cache(path, {"perspective": "image"})
 
 
@@ -296,11 +298,7 @@ def test_any_value_of_another_type_is_refused_or_makes_no_difference(damage, nam
     refused = 0
     for place in places(content):
         for value in (None, 5, -1, 10**30, "text", [], {}, [[]], {"x": "y"}, [5], True, 0.5):
-            if value is None:
-                changed = without(content, place)
-            else:
-                changed = with_value(content, place, value)
-            path.write_text(json.dumps(changed))
+            path.write_text(json.dumps(changed(content, place, value)))
             try:
                 reader()
             except CondmixError as error:
@@ -318,21 +316,15 @@ def places(content, above=()):
             yield from places(value, (*above, key))
 
 
-def without(content, place):
+def changed(content, place, value):
+    """A copy with another value at this place, or for None without it."""
     copy = json.loads(json.dumps(content))
-    inner = copy
-    for key in place[:-1]:
-        inner = inner[key]
-    del inner[place[-1]]
-    return copy
-
-
-def with_value(content, place, value):
-    copy = json.loads(json.dumps(content))
-    inner = copy
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
+    *way, last = place
+    inner = functools.reduce(operator.getitem, way, copy)
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
     return copy
 
 

@@ -114,25 +114,6 @@ def test_generate_draws_from_any_subset(project, given):
         assert grid.size == (2 * 17 + 1, 2 * 17 + 1)
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        (["--variant", "caption", "--class", "ring"], "caption does not see class; its perspectives are caption_1"),
-        (["--caption", "a", "--caption", "b", "--caption", "c"], "3 captions were given, but experiment sees 2"),
-        (["--variant", "class_v1", "--class", "rign"], 'no class "rign"; found: square'),
-        (["--variant", "class_v1", "--image", "nothing.png"], "there is no file nothing.png"),
-        (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml does not decode (not an image)"),
-        (["--variant", "class_v9"], "class_v9"),
-        (["--sampler", "ddimm"], 'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
-    ],
-)
-def test_generate_says_what_is_wrong(project, given, says):
-    done = project.run("condmix", "generate", "--out", "wrong.png", *given, fails=True)
-    assert says in done.stderr and "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (project.folder / "wrong.png").exists()
-
-
 def test_debug_shows_the_traceback(project):
     done = project.run("condmix", "--debug", "generate", "--sampler", "ddmi", fails=True)
     assert "Traceback" in done.stderr

@@ -88,10 +88,10 @@ def test_pictures_are_those_of_the_cpu(sampler, guidance, no_waits):
     model = random_network("gated")
     there = copy.deepcopy(model).to("cuda", memory_format=torch.channels_last)
     away = vectors, mask.flip(0)
-    here = sample(model, sampling, vectors, mask, range(B), away)
-    sample(there, sampling, vectors, mask, range(B), away)  # the schedule's table is sent once
+    here = sample(model, sampling, (vectors, mask), range(B), away)
+    sample(there, sampling, (vectors, mask), range(B), away)  # the schedule's table is sent once
     no_waits()
-    pictures = sample(there, sampling, vectors, mask, range(B), away)
+    pictures = sample(there, sampling, (vectors, mask), range(B), away)
     torch.cuda.set_sync_debug_mode("default")
     difference = (pictures.cpu().int() - here.int()).abs()
     assert difference.max() <= 2 and (difference > 0).float().mean() < 0.05
@@ -157,13 +157,12 @@ def test_judges_see_what_they_see_on_the_cpu(name):
 def test_the_clip_trains_there_and_its_towers_see_what_they_see_on_the_cpu(tmp_path):
     size = TINY["vision_cfg"]["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (16, 3, size, size), dtype=np.uint8)
-    losses = {}
+    images, losses = contrastive.Captioned(pixels, [["a dog", "red"]] * 16), {}
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         model, _, tokenizer = new_clip(TINY)
         recipe = contrastive.Recipe(5, batch_size=8, lr=1e-3, warmup=0.2, weight_decay=0.1, joined=0.5, flip=True)
-        captions = [["a dog", "red"]] * 16
-        losses[device] = contrastive.train_clip(on(device), model, tokenizer, pixels, captions, recipe, seed=0)
+        losses[device] = contrastive.train_clip(on(device), model, tokenizer, images, recipe, seed=0)
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)
     save_tiny_clip(tmp_path)
     images = np.random.default_rng(1).integers(0, 256, (B, 20, 20, 3), dtype=np.uint8)

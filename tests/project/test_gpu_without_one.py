@@ -100,7 +100,7 @@ def draw(gpu, model: ConditionalModel, sampling: Sampling, negative: bool = Fals
     with gpu:
         model.eval().to("cuda", memory_format=torch.channels_last)
         gpu.waits.clear()
-        pictures = sample(model, sampling, vectors, mask, range(B), (vectors, mask.flip(0)) if negative else None)
+        pictures = sample(model, sampling, (vectors, mask), range(B), (vectors, mask.flip(0)) if negative else None)
     assert pictures.device.type == "cuda" and pictures.shape == (B, SIZE, SIZE, 3) and pictures.dtype == torch.uint8
     assert not gpu.waits and gpu.copies.keys() <= SAMPLING.keys()
 
@@ -205,14 +205,14 @@ def test_the_judge_trains_there(gpu, monkeypatch):
 def test_the_clip_trains_there(gpu, monkeypatch):
     size = TINY["vision_cfg"]["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (16, 3, size, size), dtype=np.uint8)
-    waits = []
+    images, waits = contrastive.Captioned(pixels, [["a dog", "red"]] * 16), []
     for steps in (1, 3):
         recipe = contrastive.Recipe(steps, batch_size=8, lr=1e-3, warmup=0.2, weight_decay=0.1, joined=0.5, flip=True)
         model, _, tokenizer = new_clip(TINY)
         with gpu:
             gpu.waits.clear()
             fill_gradients(monkeypatch, model)
-            contrastive.train_clip(on("cuda"), model, tokenizer, pixels, [["a dog", "red"]] * 16, recipe, seed=0)
+            contrastive.train_clip(on("cuda"), model, tokenizer, images, recipe, seed=0)
         assert gpu.waits.pop("training.losses.Losses.read") > 0
         waits.append(dict(gpu.waits))
     assert waits[0] == waits[1]  # all of them before the first step

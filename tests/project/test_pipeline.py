@@ -139,6 +139,6 @@ def test_closures_follow_functions_plugins_and_templates():
     assert "clip/shifted_diffusion.py" in closure("sampling/generate.py")  # through a chain of imports
     assert "samplers/" in closure("sampling/sample.py")  # by plugin("samplers", name)
     assert "metrics/" in closure("stages/evaluate.py") and "metrics/" not in closure("stages/train.py")
-    templates = {f"reporting/templates/{name}" for name in ("report.html", "report.css", "scene.html")}
+    templates = {f"reporting/templates/{name}" for name in ("report.html", "report.css", "page.html", "parts.html")}
     assert templates <= set(closure("stages/report.py"))
     assert "diffusion/unet.py" not in closure("stages/train.py", ["diffusion/model.py"])

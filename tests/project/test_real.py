@@ -1,17 +1,14 @@
 """Profiles cifar10 and coco on real files, from fetch to report, small: `make test-slow`."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dvc_project import ROOT, Project
+from real_data import build
 
-SHARED = Path(os.environ.get("CONDMIX_SHARED", ROOT.parent / "shared")) / "data"
 SMALL = {
     "clip": {
         "model": {
@@ -44,12 +41,6 @@ def settings(profile: str, archives: Path, **data) -> dict:
     ]
     changes = SMALL | {"data": {"files": files} | data}
     return whole | {section: whole[section] | values for section, values in changes.items()}
-
-
-def build(script: str, *arguments: object) -> None:
-    if not (SHARED / script).exists():
-        pytest.skip(f"no {SHARED / script}: real data are not here")
-    subprocess.run([sys.executable, SHARED / script, *map(str, arguments)], check=True, capture_output=True)
 
 
 def test_cifar10(tmp_path):

@@ -5,7 +5,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from condmix.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Line, axis, line_chart, path_of
+from condmix.reporting.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    Line,
+    Quantity,
+    axis,
+    line_chart,
+    path_of,
+)
 
 
 def test_linear_axis_maps_ends_and_middle():
@@ -47,7 +60,7 @@ def test_an_axis_of_one_value_still_has_a_range():
 
 def test_chart_is_well_formed_labelled_and_draws_each_line_and_marker_inside_the_frame():
     lines = [Line("a<b", [(1, 0.5), (5, 1.0), (3, 0.7)], 0), Line("other", [(1, 0.6), (5, 0.8)], 3)]
-    svg = ElementTree.fromstring(line_chart("some & more", "x", "y", lines, mark_x=3.0))
+    svg = ElementTree.fromstring(line_chart("some & more", Quantity("x"), Quantity("y"), lines, mark_x=3.0))
     assert svg.get("role") == "img" and svg.get("aria-label") == "some & more"
     texts = [text.text for text in svg.iter("text")]
     assert {"a<b", "other", "x", "y", "1", "5"} <= set(texts)

@@ -1,9 +1,7 @@
 """What others wrote reaches a message without its credentials and without what a terminal would obey."""
 
 import pytest
-from click.testing import CliRunner
 
-from condmix.cli import main
 from condmix.runtime.messages import reason, without_credentials
 
 
@@ -28,8 +26,3 @@ def test_credentials_are_taken_out_of_urls_and_nothing_else_is(url, shown):
 def test_a_reason_is_one_line_and_never_empty():
     assert reason(ValueError("no http://u:p@h/\nmore")) == "no http://h/"
     assert reason(StopIteration()) == "StopIteration"
-
-
-def test_the_command_line_s_sentence_does_not_reach_the_terminal_as_it_is(tmp_path):
-    result = CliRunner().invoke(main, ["download", str(tmp_path / "\x1b[31mlist"), str(tmp_path / "out")])
-    assert result.exit_code == 1 and "\\x1b[31mlist" in result.output and "\x1b" not in result.output

@@ -17,6 +17,11 @@ from condmix.samplers.dpmpp_2m import dpmpp_2m
 
 SHAPE = (3, 4, 4)
 SAMPLERS = (ddpm, ddim, dpmpp_2m)
+THEIRS = {  # diffusers' class and its options
+    ddpm: ("DDPMScheduler", {"variance_type": "fixed_large", "clip_sample": False}),
+    ddim: ("DDIMScheduler", {"clip_sample": False}),
+    dpmpp_2m: ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}),
+}
 DIFFUSERS_PREDICTION = {"epsilon": "epsilon", "v": "v_prediction"}
 
 
@@ -33,7 +38,8 @@ class Network:
         # 20,000 times as large in x_0.
         phase = t.double()[:, None] / 300
         x_0 = torch.tanh(x_t.flatten(1) @ self.mix + phase.sin()).view_as(x_t)
-        noise = self.schedule.noise_from("x0", x_0, x_t, t)
+        a_bar = self.schedule.alpha_bar[t].view(-1, 1, 1, 1)
+        noise = (x_t - a_bar.sqrt() * x_0) / (1 - a_bar).sqrt()
         return noise if self.prediction_type == "epsilon" else self.schedule.velocity(x_0, noise, t)
 
 
@@ -47,24 +53,27 @@ class Noise64:
         return torch.randn(self.shape, generator=self.generator, dtype=torch.float64)
 
 
-def diffusers_samples(name: str, schedule: Schedule, network: Network, x_T: Tensor, steps: int, **options):
+def diffusers_samples(sampler, schedule: Schedule, network: Network, x_T: Tensor, steps: int):
     """What diffusers' scheduler makes of the same network; its tables are ours, as its own are float32.
 
-    (That the tables agree is tested in test_diffusion.py.)
+    (That the tables agree is tested in test_schedule.py.)
     """
     diffusers = pytest.importorskip("diffusers")
-    at_step = {key: options.pop(key) for key in ("eta", "generator") if key in options}
-    scheduler = getattr(diffusers, name)(prediction_type=DIFFUSERS_PREDICTION[network.prediction_type], **options)
+    name, options = THEIRS[sampler]
+    at_step = {"generator": Noise64(len(x_T)).generator} if sampler is ddpm else {}
+    prediction = DIFFUSERS_PREDICTION[network.prediction_type]
+    scheduler = getattr(diffusers, name)(prediction_type=prediction, timestep_spacing="trailing", **options)
     scheduler.alphas_cumprod = schedule.alpha_bar
     scheduler.set_timesteps(steps)
-    if name == "DPMSolverMultistepScheduler":
+    if sampler is dpmpp_2m:
         ratio = ((1 - schedule.alpha_bar) / schedule.alpha_bar).sqrt()[scheduler.timesteps]
         scheduler.sigmas = torch.cat([ratio, ratio.new_zeros(1)])
     x = x_T
     for t in scheduler.timesteps:
-        output = network(x, t.expand(len(x)))
-        x = scheduler.step(output, t, x, return_dict=False, **at_step)[0]
-    return x
+        step = scheduler.step(network(x, t.expand(len(x))), t, x, **at_step)
+        x = step.prev_sample
+    # "trailing" ends above time 0, where diffusers' DDPM adds noise of variance beta to its last, clean picture
+    return step.pred_original_sample if sampler is ddpm else x
 
 
 @pytest.fixture(params=["linear", "cosine"])
@@ -82,54 +91,27 @@ def x_T() -> Tensor:
     return torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def unclipped(network: Network):
-    return denoiser(network, network.schedule, network.prediction_type, clip=False)
+def denoise_by(network: Network):
+    return denoiser(network, network.schedule, network.prediction_type)
 
 
 @pytest.mark.parametrize(
-    ("steps", "spacing", "variance"),
-    [
-        (1000, "trailing", "fixed_large"),
-        (25, "trailing", "fixed_small"),
-        (30, "leading", "fixed_small"),
-        # "trailing" ends above time 0, where diffusers adds noise of variance beta to its last, clean picture
-        (25, "leading", "fixed_large"),
-    ],
+    ("sampler", "steps"),
+    # diffusers' DDPM and DDIM step by 1000 // steps, so they end elsewhere unless that is exact
+    [(ddpm, 25), (ddpm, 1000), (ddim, 1), (ddim, 20), *((dpmpp_2m, steps) for steps in (1, 2, 10, 25, 48))],
 )
-def test_ddpm_equals_diffusers(schedule, network, x_T, steps, spacing, variance):
-    options = {"timestep_spacing": spacing, "variance_type": variance, "clip_sample": False}
-    noise = Noise64(len(x_T))
-    x_0 = ddpm(unclipped(network), x_T, schedule, steps, noise, variance=variance, spacing=spacing)
-    generator = Noise64(len(x_T)).generator
-    expected = diffusers_samples("DDPMScheduler", schedule, network, x_T, steps, generator=generator, **options)
+def test_samplers_equal_diffusers(schedule, network, x_T, sampler, steps):
+    x_0 = sampler(denoise_by(network), x_T, schedule, steps, Noise64(len(x_T)))
+    expected = diffusers_samples(sampler, schedule, network, x_T, steps)
     torch.testing.assert_close(x_0, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(("steps", "spacing"), [(20, "trailing"), (50, "leading"), (1, "trailing")])
-def test_ddim_equals_diffusers(schedule, network, x_T, steps, spacing, eta):
-    options = {"timestep_spacing": spacing, "clip_sample": False, "eta": eta}
-    x_0 = ddim(unclipped(network), x_T, schedule, steps, Noise64(len(x_T)), eta=eta, spacing=spacing)
-    generator = Noise64(len(x_T)).generator
-    expected = diffusers_samples("DDIMScheduler", schedule, network, x_T, steps, generator=generator, **options)
-    torch.testing.assert_close(x_0, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 10, 25, 48])
-def test_dpmpp_2m_equals_diffusers(schedule, network, x_T, steps):
-    x_0 = dpmpp_2m(unclipped(network), x_T, schedule, steps, Noise64(len(x_T)))
-    options = {"timestep_spacing": "trailing", "algorithm_type": "dpmsolver++", "solver_type": "midpoint"}
-    expected = diffusers_samples("DPMSolverMultistepScheduler", schedule, network, x_T, steps, **options)
-    torch.testing.assert_close(x_0, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("spacing", ["trailing", "leading"])
 @pytest.mark.parametrize("steps", [1, 3, 7, 50, 999, 1000])
-def test_timesteps_equal_diffusers(steps, spacing):
+def test_timesteps_equal_diffusers(steps):
     diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDIMScheduler(timestep_spacing=spacing)
+    scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    assert timesteps(1000, steps, spacing) == scheduler.timesteps.tolist()
+    assert timesteps(1000, steps) == scheduler.timesteps.tolist()
 
 
 def gaussian_denoiser(schedule: Schedule, mean: float, deviation: float):
@@ -167,8 +149,8 @@ def test_dpmpp_2m_needs_fewer_steps_than_ddim(schedule):
     assert max(ode_error(dpmpp_2m, schedule, 1000), ode_error(ddim, schedule, 1000)) < 0.005
 
 
-def spread(sampler, schedule: Schedule, steps: int, deviation: float, **options) -> tuple[Tensor, list[Tensor]]:
-    """Exact standard deviation of a sampler's pictures, and of its x_t at every step, for N(0, deviation^2).
+def ddpm_spread(schedule: Schedule, steps: int, deviation: float) -> tuple[Tensor, list[Tensor]]:
+    """Exact standard deviation of DDPM's pictures, and of its x_t at every step, for N(0, deviation^2).
 
     A Gaussian's denoiser is linear, so a picture is a weighted sum of independent normal draws. Sample i of
     the batch gets 1 for draw i and 0 for all others: the batch then holds the weights, and their norm is
@@ -181,40 +163,25 @@ def spread(sampler, schedule: Schedule, steps: int, deviation: float, **options)
         seen.append(x_t.norm())
         return denoise(x_t, t)
 
-    x_0 = sampler(recorded, next(basis), schedule, steps, lambda: next(basis), **options)
+    x_0 = ddpm(recorded, next(basis), schedule, steps, lambda: next(basis))
     return x_0.norm(), seen
 
 
-def test_ddpm_fixed_large_is_exact_for_standard_normal_pictures(schedule):
-    deviation, seen = spread(ddpm, schedule, 100, 1.0, variance="fixed_large")
+def test_ddpm_is_exact_for_standard_normal_pictures(schedule):
+    deviation, seen = ddpm_spread(schedule, 100, 1.0)
     torch.testing.assert_close(torch.stack(seen), torch.ones(100, dtype=torch.float64))
-    (_, a_bar, _) = path(schedule, 100, "trailing")[-1]
+    (_, a_bar, _) = path(schedule, 100)[-1]
     assert deviation.item() == pytest.approx(a_bar**0.5)  # the last step adds no noise
 
 
-def test_ddpm_fixed_small_is_exact_for_a_single_picture(schedule):
-    deviation, seen = spread(ddpm, schedule, 100, 0.0, variance="fixed_small")
-    a_bar = torch.tensor([a_bar for _, a_bar, _ in path(schedule, 100, "trailing")], dtype=torch.float64)
-    # x_T has variance 1, not 1 - a_bar, and keeps a trace of that
-    torch.testing.assert_close(torch.stack(seen), (1 - a_bar).sqrt(), atol=1e-4, rtol=1e-4)
-    assert deviation.item() == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("variance", ["fixed_large", "fixed_small"])
-def test_ddpm_reaches_the_right_deviation_with_enough_steps(schedule, variance):
-    errors = [abs(spread(ddpm, schedule, n, 0.5, variance=variance)[0].item() - 0.5) for n in (20, 100, 1000)]
+def test_ddpm_reaches_the_right_deviation_with_enough_steps(schedule):
+    errors = [abs(ddpm_spread(schedule, n, 0.5)[0].item() - 0.5) for n in (20, 100, 1000)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.005
 
 
-def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(schedule, network, x_T):
-    one = ddim(unclipped(network), x_T, schedule, 30, Noise64(2), eta=1.0)
-    other = ddpm(unclipped(network), x_T, schedule, 30, Noise64(2), variance="fixed_small")
-    torch.testing.assert_close(one, other)
-
-
 def test_dpmpp_2m_starts_with_a_step_of_ddim(schedule, network, x_T):
-    one, other = (sampler(unclipped(network), x_T, schedule, 2, None) for sampler in (dpmpp_2m, ddim))
+    one, other = (sampler(denoise_by(network), x_T, schedule, 2, None) for sampler in (dpmpp_2m, ddim))
     torch.testing.assert_close(one, other)
 
 
@@ -263,9 +230,3 @@ def test_wrong_options_are_refused_in_words(x_T):
         ddim(denoise, x_T, schedule, 101, None)
     with pytest.raises(CondmixError, match="0 sampling steps"):
         ddpm(denoise, x_T, schedule, 0, None)
-    with pytest.raises(CondmixError, match='no timestep spacing "even"; found: leading, trailing'):
-        dpmpp_2m(denoise, x_T, schedule, 5, None, spacing="even")
-    with pytest.raises(CondmixError, match='no DDPM variance "large"; found: fixed_large, fixed_small'):
-        ddpm(denoise, x_T, schedule, 5, None, variance="large")
-    with pytest.raises(CondmixError, match="eta = 2 for DDIM"):
-        ddim(denoise, x_T, schedule, 5, None, eta=2)

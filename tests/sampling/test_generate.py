@@ -27,7 +27,7 @@ def texts(encoder, perspectives, of):
 def drawn(project, variant, condition, negative=None, guidance=2.0, **settings):
     model, _ = load_model(project.paths.model(variant))
     sampling = Sampling(Schedule("cosine"), "v", project.evaluate.sampler, 5, guidance, **settings)
-    return grid(sample(model, sampling, *condition, [0, 1], negative).numpy())
+    return grid(sample(model, sampling, condition, [0, 1], negative).numpy())
 
 
 def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder, sheet):
@@ -88,8 +88,8 @@ def test_batches_take_their_own_part_of_the_negative_condition(drawing):
     sampling = Sampling(Schedule("cosine"), "v", "ddim", 3, 3.0)
     vectors, away = ({n: torch.randn(4, w) for n, w in PICTURE.items()} for _ in range(2))
     mask, away_mask = torch.ones(4, 2, dtype=torch.bool), torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]).bool()
-    parts = sample_batches(model, sampling, vectors, mask, range(4), 3, (away, away_mask))
-    whole = sample(model, sampling, vectors, mask, range(4), (away, away_mask))
+    parts = sample_batches(model, sampling, (vectors, mask), range(4), 3, (away, away_mask))
+    whole = sample(model, sampling, (vectors, mask), range(4), (away, away_mask))
     # batches of other sizes are rounded differently
     assert (torch.cat(list(parts)).int() - whole.int()).abs().max() <= 1
 
@@ -158,6 +158,12 @@ def undrawn(drawing, monkeypatch):
         (["--prompt", " "], "the prompt has no words"),
         (["--caption", "caf\udce9"], "a caption, 'caf\\udce9', is not valid text"),
         (["--prior"], "prior turns the words of a prompt"),
+        (["--caption", "a"] * 4, "4 captions were given, but experiment sees 3"),
+        (["--class", "round"], "experiment does not see class; its perspectives are caption_any, caption_2, image"),
+        (["--variant", "class_v1", "--class", "rond"], 'no class "rond"; found: round, square, long'),
+        (["--variant", "class_v1", "--image", "nothing.png"], "there is no file nothing.png"),
+        (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml does not decode (not an image)"),
+        (["--sampler", "ddimm"], 'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
     ],
 )
 def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says, run):

@@ -72,8 +72,6 @@ def test_encoders_are_opened_once(drawing, monkeypatch):
         ({"n": 0}, "seed 0 and n 0: pictures use"),
         ({"seed": 2**32}, "below 2\\^32"),
         ({"weights": {"caption_1": float("nan")}, "captions": ["red"]}, "weights: caption_1=nan: give a number"),
-        ({"class_name": "round"}, "class_name: experiment does not see class"),
-        ({"sampler": "eular"}, 'no sampler "eular"'),
     ],
 )
 def test_a_request_that_cannot_be_meant_so_is_one_sentence(drawing, request_, says):

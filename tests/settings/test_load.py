@@ -161,9 +161,3 @@ def test_every_plugin_file_defines_what_its_name_says(kind):
     assert plugins(kind)
     for name in plugins(kind):
         assert plugin(kind, name).__module__ == f"condmix.{kind}.{name}"
-
-
-def test_an_unknown_plugin_lists_those_that_exist():
-    found = ", ".join(plugins("fusions"))
-    with pytest.raises(CondmixError, match=f'no fusion "concatt"; found: {found}; did you mean "concat"'):
-        plugin("fusions", "concatt")

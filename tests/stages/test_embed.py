@@ -1,16 +1,15 @@
 """The stage embed on a tiny CLIP and a data set in memory."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from clip_helpers import Colours, colour_params, save_tiny_clip
+from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
 from condmix import CondmixError
 from condmix.data.embeddings import read_cache
-from condmix.settings.load import plugin as real_plugin
+from condmix.settings.load import plugin
 from condmix.stages import embed
 
 
@@ -26,21 +25,15 @@ def world(tmp_path, monkeypatch):
         holder.encoded.append((job.what, job.column.count))
         return encode_shards(job, shards, work, shown)
 
-    def plugin(kind, name):
-        return (lambda archives, settings: holder.dataset) if kind == "datasets" else real_plugin(kind, name)
-
     monkeypatch.setattr(embed, "encode_shards", counted)
-    monkeypatch.setattr(embed, "plugin", plugin)
+    use_data(monkeypatch, embed, lambda: holder.dataset)
     holder.run = lambda: run(holder)
     return holder
 
 
 def run(holder):
     """Write the captions as the stage before does, run the stage, return what it encoded."""
-    holder.params.paths.captions.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "test"):
-        captions = holder.dataset.captions(split)
-        (holder.params.paths.captions / f"{split}.json").write_text(json.dumps({"captions": captions}))
+    write_all_captions(holder.params, holder.dataset)
     holder.encoded.clear()
     embed.main(holder.params)
     return dict(holder.encoded)
@@ -64,7 +57,7 @@ def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
         "class": ("class_label", data.labels("test")),
     }
     for perspective, (name, items) in content.items():
-        encoder = real_plugin("encoders", name).open(paths.clip, data.class_names)
+        encoder = plugin("encoders", name).open(paths.clip, data.class_names)
         vectors, present, metadata = read_cache(paths.embeddings / "test" / f"{perspective}.safetensors", None)
         assert present.all() and metadata["encoder"] == encoder.id
         torch.testing.assert_close(vectors.float(), encoder.encode(items), atol=1e-3, rtol=0)

@@ -12,14 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_helpers import Colours, colour_params, save_tiny_clip
+from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
 from condmix import CondmixError
-from condmix.data.captions import write_captions
 from condmix.data.embeddings import read_cache
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.runtime.prefetch import prefetch
-from condmix.settings.load import plugin as real_plugin
 from condmix.stages import embed
 from demo_params import WORLD, demo_params
 
@@ -34,13 +32,8 @@ def colours(tmp_path, monkeypatch):
     """Parameters on `Colours`, in this process."""
     params, data = colour_params(tmp_path), Colours()
     save_tiny_clip(params.paths.clip)
-    for split in ("train", "test"):
-        write_captions(params.paths.captions / f"{split}.json", data.captions(split), "human")
-
-    def plugin(kind, name):
-        return (lambda archives, settings: data) if kind == "datasets" else real_plugin(kind, name)
-
-    monkeypatch.setattr(embed, "plugin", plugin)
+    write_all_captions(params, data)
+    use_data(monkeypatch, embed, lambda: data)
     return params
 
 

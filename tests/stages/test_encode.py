@@ -11,14 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_helpers import TINY, Colours, colour_params, save_tiny_siglip
+from clip_helpers import TINY, Colours, colour_params, known_as, save_tiny_siglip, use_data
 from condmix import CondmixError
 from condmix.clip import openclip
 from condmix.clip.contrastive import Recipe, batches, draw_text, make_optimizers, normaliser
 from condmix.clip.folder import CONFIG, WEIGHTS, load_clip
 from condmix.clip.probes import linear_probe, recall_at_1, ridge, zero_shot
 from condmix.runtime.processes import spawn
-from condmix.settings.load import plugin as real_plugin
 from condmix.stages import encode
 from profiles import content
 
@@ -26,9 +25,6 @@ from profiles import content
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A function that runs the stage on `Colours` in a new folder and returns its parameters."""
-
-    def plugin(kind, name):
-        return (lambda archives, settings: Colours()) if kind == "datasets" else real_plugin(kind, name)
 
     def run(name="run", seed=0, **clip):
         params = colour_params(tmp_path / name, **clip)
@@ -40,7 +36,7 @@ def world(tmp_path, monkeypatch):
         encode.main(params)
         return params
 
-    monkeypatch.setattr(encode, "plugin", plugin)
+    use_data(monkeypatch, encode, Colours)
     return run
 
 
@@ -169,12 +165,9 @@ def test_pictures_kept_as_bytes_enter_exactly_as_preprocessed(tmp_path):
 def known(tmp_path, monkeypatch):
     """open_clip knows the architecture "tiny-clip" with a tag "openai", as QuickGELU; its weights lie in a file."""
     import open_clip
-    from open_clip import factory, pretrained
+    from open_clip import pretrained
 
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY))
-    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", [*factory._MODEL_CONFIG_PATHS])
-    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
-    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    known_as(monkeypatch, tmp_path, "tiny-clip", TINY)
     torch.manual_seed(3)
     weights = open_clip.CLIP(**TINY, quick_gelu=True).state_dict()
     save_file(weights, tmp_path / "weights.safetensors")

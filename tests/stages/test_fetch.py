@@ -102,7 +102,7 @@ def get(server, tmp_path):
 
     def run(retries=QUICK, **changes):
         file = {"name": "file.zip", "url": server.url, "size": len(CONTENT), "checksum": SHA256} | changes
-        return transfer.fetch(**file, archives=tmp_path / "archives", partial=tmp_path / "partial", retries=retries)
+        return transfer.fetch(SimpleNamespace(**file), tmp_path / "archives", tmp_path / "partial", retries)
 
     return run
 
@@ -222,11 +222,19 @@ def test_waits_double_with_jitter_up_to_a_limit(get, server, monkeypatch):
         assert 0.5 * middle <= wait <= 1.5 * middle
 
 
+AT = "Wed, 01 Jan 2020 00:00:{:02} GMT".format
+
+
 @pytest.mark.parametrize(
-    "header, wait", [(None, None), ("7", 7.0), ("soon", None), ("-1", None), ("²", None), ("Mon, 01 Jan 0001", None)]
-)
-def test_retry_after_headers(header, wait):
-    assert transfer.asked_wait(header) == wait
+    ("header", "date", "wait"),
+    [
+        (None, None, None), ("7", AT(10), 7.0), ("soon", None, None), ("-1", None, None), ("²", None, None),
+        ("nan", None, None), ("", None, None), ("Mon, 01 Jan 0001", None, None), ("Mon, 01 Jan 0001 +2400", None, None),
+        (AT(30), AT(10), 20.0), (AT(10), AT(30), 0.0),  # the server's own clock
+    ],
+)  # fmt: skip
+def test_retry_after_headers(header, date, wait):
+    assert transfer.asked_wait(header, date) == wait
 
 
 def test_a_wrong_checksum_names_both_and_removes_the_download(get, server, part, tmp_path):

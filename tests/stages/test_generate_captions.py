@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from captioner_helpers import COCA, settings
-from clip_helpers import Colours, colour_params, save_tiny_clip
+from clip_helpers import Colours, colour_params, save_tiny_clip, write_all_captions
 from condmix import CondmixError
 from condmix.captioners import Captioner
 from condmix.data.packed import Packed
@@ -54,8 +54,7 @@ def params(tmp_path, monkeypatch):
     found = colour_params(tmp_path)
     dataset = Colours((20, 6))
     save_tiny_clip(found.paths.clip)
-    for split in ("train", "test"):
-        write_json(found.paths.captions / f"{split}.json", {"captions": dataset.captions(split)})
+    write_all_captions(found, dataset)
     splits = {split: {"count": 1, "images_sha256": split, "sha256": {}} for split in ("train", "test")}
     meta = {"image_size": 8, "class_names": Colours.class_names, "attributes": Colours.attributes, "splits": splits}
     write_json(found.paths.dataset / "meta.json", meta)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from condmix import CondmixError
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, ResNet56, accuracy, load_resnet56, read_card
 from condmix.stages import judge, prepare
 from profiles import content
+from real_data import shared
 from tiny_project import write_meta
 
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200)}
@@ -64,14 +64,6 @@ def run(root: Path, **settings) -> dict:
     """The stage's metrics."""
     judge.main(parameters(root, **settings))
     return json.loads((root / "metrics" / "judge.json").read_text())
-
-
-def shared(path: str) -> Path:
-    """A file of the real data; the test is skipped where it is absent."""
-    root = Path(os.environ.get("CONDMIX_SHARED") or Path(__file__).parents[3] / "shared")
-    if not (root / "data" / path).exists():
-        pytest.skip(f"no {root / 'data' / path}: set CONDMIX_SHARED to the folder that holds data/")
-    return root / "data" / path
 
 
 def test_attributes_are_judged_with_places_and_the_card_says_how_well(tmp_path):

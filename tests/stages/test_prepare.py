@@ -143,40 +143,6 @@ def folder(few, tmp_path):
     return tmp_path / "dataset"
 
 
-def test_nothing_prepared(tmp_path):
-    with pytest.raises(CondmixError, match="meta.json is missing: run dvc repro prepare"):
-        Split.load(tmp_path, "train")
-
-
 def test_unknown_split(folder):
     with pytest.raises(CondmixError, match="no split 'valid' .*found: train, test"):
         Split.load(folder, "valid")
-
-
-@pytest.mark.parametrize("name", ["images", "ids"])
-def test_missing_array(name, folder):
-    (folder / f"train_{name}.npy").unlink()
-    with pytest.raises(CondmixError, match=f"train_{name}.npy is missing"):
-        Split.load(folder, "train")
-
-
-@pytest.mark.parametrize("name", ["images", "ids", "labels"])
-@pytest.mark.parametrize("kept", [0, 20, -1])
-def test_truncated_array(name, kept, folder):
-    path = folder / f"train_{name}.npy"
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CondmixError, match=f"train_{name}.npy is damaged .*dvc repro prepare"):
-        Split.load(folder, "train")
-
-
-@pytest.mark.parametrize("array", [np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 16, 16, 3)), np.zeros(3, np.uint8)])
-def test_arrays_of_another_run(array, folder):
-    np.save(folder / "train_images.npy", array)
-    with pytest.raises(CondmixError, match="train_images.npy is damaged .it holds .* not uint8 of shape"):
-        Split.load(folder, "train")
-
-
-def test_damaged_meta(folder):
-    (folder / "meta.json").write_text('{"dataset": ')
-    with pytest.raises(CondmixError, match="meta.json is damaged"):
-        Split.load(folder, "train")

@@ -84,7 +84,7 @@ def embedded(project):
     for split, count in (("train", 48), ("test", 8)):
         for name in ("image", "caption_1", "caption_2"):
             present = np.ones(count, bool) if name == "image" else generator.random(count) < 0.9
-            key = cache_key(name, split, "random", "p", "d", count)
+            key = cache_key(name, split, ("random", "p"), "d", count)
             path = project.paths.embeddings / split / f"{name}.safetensors"
             write_cache(path, generator.normal(size=(count, 16)), present, key)
     return project.model_copy(update={"prior": SMALL.model_copy(update={"steps": 5})})

@@ -177,22 +177,16 @@ def test_details_of_another_evaluation_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, content, sentence",
+    "content, sentence",
     [
-        ("metrics/details/caption/details.json", None, "details.json is missing: run dvc repro"),
-        ("metrics/details/caption/real.npy", None, "real.npy is missing: run dvc repro"),
-        ("metrics/details/caption/real.npy", b"\x93NUMPY", "real.npy is damaged"),
-        ("metrics/losses/caption.csv", None, "caption.csv is missing: run dvc repro train@caption"),
-        ("metrics/losses/caption.csv", b"images,loss\n64,low\n", "caption.csv is damaged"),
+        ("", "caption.csv is damaged .*run dvc repro train@caption"),
+        ("images,loss\n64,low\n", "caption.csv is damaged .*run dvc repro train@caption"),
     ],
 )
-def test_missing_and_damaged_files_end_in_a_sentence_and_leave_the_old_page(tmp_path, name, content, sentence):
+def test_a_damaged_file_ends_in_a_sentence_and_leaves_the_old_page(tmp_path, content, sentence):
     params = project(tmp_path, captions_variant())
     before = render(params)
-    if content is None:
-        (tmp_path / name).unlink()
-    else:
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / "metrics/losses/caption.csv").write_text(content)
     with pytest.raises(CondmixError, match=sentence):
         main(params)
     assert (params.paths.report / "index.html").read_text() == before

@@ -1,12 +1,14 @@
 """A CLIP of 40 thousand parameters with random weights, and a data set in memory, for the tests of embeddings."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from condmix.data.captions import write_captions
 from condmix.datasets import Dataset
-from condmix.settings.load import Paths
+from condmix.settings.load import Paths, plugin
 from profiles import section
 
 TINY = {
@@ -93,6 +95,31 @@ def colour_params(root, **clip):
     )
 
 
+def use_data(monkeypatch, stage, data):
+    """Let a stage open the data set that data() gives, whatever the settings name."""
+
+    def opened(kind, name):
+        return (lambda archives, settings: data()) if kind == "datasets" else plugin(kind, name)
+
+    monkeypatch.setattr(stage, "plugin", opened)
+
+
+def write_all_captions(params, data):
+    """The captions of a data set as people wrote them, where the stage captions leaves them."""
+    for split in ("train", "test"):
+        write_captions(params.paths.captions / f"{split}.json", data.captions(split), "human")
+
+
+def known_as(monkeypatch, folder, name, architecture):
+    """Let open_clip know the architecture by this name for the time of a test."""
+    from open_clip import add_model_config, factory
+
+    (folder / f"{name}.json").write_text(json.dumps(architecture))
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", [*factory._MODEL_CONFIG_PATHS])
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+    add_model_config(folder / f"{name}.json")
+
+
 def save_tiny_siglip(folder, seed=0):
     """Write a random SigLIP into `folder` as timm's repositories on the hub hold them; returns the model.
 
@@ -107,30 +134,17 @@ def save_tiny_siglip(folder, seed=0):
     from t5_helpers import save_tiny_tokenizer
 
     config = {
-        "embed_dim": 96,
-        "init_logit_bias": -10,
-        "custom_text": True,
+        "embed_dim": 96, "init_logit_bias": -10, "custom_text": True,
         "vision_cfg": {
-            "image_size": 160,
-            "timm_model_name": "test_vit3",
-            "timm_model_pretrained": False,
-            "timm_pool": "map",
+            "image_size": 160, "timm_model_name": "test_vit3", "timm_model_pretrained": False, "timm_pool": "map",
             "timm_proj": "none",
         },
         "text_cfg": {
-            "context_length": 10,
-            "vocab_size": 32,
-            "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
-            "tokenizer_kwargs": {"clean": "canonicalize"},
-            "width": 96,
-            "heads": 4,
-            "layers": 2,
-            "no_causal_mask": True,
-            "proj_bias": True,
-            "pool_type": "last",
-            "norm_kwargs": {"eps": 1e-6},
+            "context_length": 10, "vocab_size": 32, "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+            "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 96, "heads": 4, "layers": 2, "no_causal_mask": True,
+            "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
         },
-    }
+    }  # fmt: skip
     torch.manual_seed(seed)
     towers = {name: value for name, value in config.items() if name != "custom_text"}
     model = open_clip.CustomTextCLIP(**towers).eval()

@@ -2,8 +2,7 @@
 
 from types import SimpleNamespace
 
-from clip_helpers import colour_params, save_tiny_clip
-from condmix.data.captions import write_captions
+from clip_helpers import colour_params, save_tiny_clip, write_all_captions
 from condmix.datasets.demo import Demo
 
 WORLD = {"train": 50, "test": 20, "seed": 1}
@@ -15,8 +14,6 @@ def demo_params(root):
     params.data = SimpleNamespace(dataset="demo", world=WORLD)
     (params.paths.archives / "data.bin").unlink()
     Demo.draw(params.paths.archives, WORLD)
-    data = Demo(params.paths.archives, WORLD)
-    for split in ("train", "test"):
-        write_captions(params.paths.captions / f"{split}.json", data.captions(split), "human")
+    write_all_captions(params, Demo(params.paths.archives, WORLD))
     save_tiny_clip(params.paths.clip)
     return params

@@ -6,7 +6,7 @@ from condmix.bench.sampling import Sampling
 from condmix.bench.setting import Setting
 from condmix.bench.training import Training
 
-KINDS = {"train": Training, "sample": Sampling}
+KINDS: dict[str, type[Training] | type[Sampling]] = {"train": Training, "sample": Sampling}
 
 
 def benchmark(setting: Setting) -> Training | Sampling:

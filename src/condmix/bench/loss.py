@@ -10,7 +10,7 @@ from condmix.bench import pictures
 from condmix.bench.pictures import STEPS
 from condmix.bench.recipe import Contender
 from condmix.bench.setting import Setting
-from condmix.diffusion.schedule import Schedule, loss
+from condmix.diffusion.schedule import Schedule
 
 HELD_OUT = 128  # pictures
 
@@ -42,5 +42,5 @@ def held_out_loss(contender: Contender, setting: Setting) -> float:
     losses = []
     for rows in torch.arange(HELD_OUT).split(setting.batch_size):
         output = contender.predict(x_t[rows], batch.t[rows])
-        losses.append(loss("v", output, batch.x_0[rows], batch.noise[rows], batch.t[rows], schedule))
+        losses.append(schedule.loss("v", output, batch.x_0[rows], batch.noise[rows], batch.t[rows]))
     return torch.cat(losses).mean().item()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from condmix.bench.pictures import STEPS, Batch
-from condmix.diffusion.schedule import Schedule, loss
+from condmix.diffusion.schedule import Schedule
 
 Call = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -99,7 +99,7 @@ class Learner(Contender):
         x_0, noise = (tensor.contiguous(memory_format=self.recipe.layout) for tensor in (batch.x_0, batch.noise))
         with self._autocast():
             output = self.call(self.run, self.schedule.add_noise(x_0, noise, batch.t), batch.t)
-        value = loss("v", output.float(), x_0, noise, batch.t, self.schedule).mean()
+        value = self.schedule.loss("v", output.float(), x_0, noise, batch.t).mean()
         value.backward()
         return value.detach()
 

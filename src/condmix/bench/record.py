@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,34 +47,38 @@ def default_path(setting: Setting) -> Path:
     return Path("benchmarks", "results", f"{device}-{setting.what}-{setting.size}-{setting.batch_size}.json")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one contender: seconds of its steps, and what `probe` found out, if it was asked."""
+
+    dtype: str
+    seconds: Sequence[float]
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    held_out_loss: float | None = None
+
+
 def evaluate(
-    setting: Setting,
-    baseline: str,
-    seconds: Mapping[str, Sequence[float]],
-    products: Mapping[str, Sequence[float]],
-    dtypes: Mapping[str, str],
-    probes: Mapping[str, Mapping[str, Any]],
-    losses: Mapping[str, float],
+    setting: Setting, baseline: str, contenders: Mapping[str, Measured], products: Mapping[str, Sequence[float]]
 ) -> dict[str, Any]:
-    """The record's `gemm` and `contenders` from what was measured: seconds of contenders and of matrix products."""
+    """The record's `gemm` and `contenders` from what was measured of them, and from seconds of matrix products."""
     rates = {kind: gemm.flops(setting.device) / median(taken) for kind, taken in products.items()}
     rows = {}
-    for name, taken in seconds.items():
-        middle = median(taken)
+    for name, found in contenders.items():
+        middle = median(found.seconds)
         row = {
-            "dtype": dtypes[name],
-            "seconds": [round(second, 6) for second in taken],
+            "dtype": found.dtype,
+            "seconds": [round(second, 6) for second in found.seconds],
             "median_seconds": middle,
-            "spread": spread(taken),
+            "spread": spread(found.seconds),
             "pictures_per_second": setting.batch_size / middle,
-            "times_baseline": ratio(taken, seconds[baseline]) if baseline in seconds else None,
-            **probes.get(name, {}),
+            "times_baseline": ratio(found.seconds, contenders[baseline].seconds) if baseline in contenders else None,
+            **found.probe,
         }
         if "flop_per_picture" in row:
             row["flop_per_second"] = row["flop_per_picture"] * row["pictures_per_second"]
-            row["share_of_gemm"] = row["flop_per_second"] / rates[gemm.arithmetic(setting.device, dtypes[name])]
-        if name in losses:
-            row["held_out_loss"] = losses[name]
+            row["share_of_gemm"] = row["flop_per_second"] / rates[gemm.arithmetic(setting.device, found.dtype)]
+        if found.held_out_loss is not None:
+            row["held_out_loss"] = found.held_out_loss
         rows[name] = row
     return {
         "gemm": {kind: {"flop_per_second": rates[kind], "spread": spread(products[kind])} for kind in rates},
@@ -92,7 +96,7 @@ def table(record: Mapping[str, Any], baseline: str) -> str:
         f"{c['threads']}, torch {c['torch']}; {record['rounds']} rounds after {record['warmup']} of warm-up; "
         f"matrix products: {rates}; {c['date']}, commit {c['commit']}"
     )
-    columns = [  # heading, key of the row, how it is shown
+    columns: list[tuple[str, str, Callable[[Any], str]]] = [  # heading, key of the row, how it is shown
         ("dtype", "dtype", str),
         ("parameters", "parameters", lambda count: f"{count / 1e6:.2f} M"),
         ("GFLOP / picture", "flop_per_picture", lambda count: f"{count / 1e9:.2f}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +17,38 @@ from condmix.bench.benchmarks import benchmark
 from condmix.bench.loss import held_out_loss, train_on
 from condmix.bench.probe import measure
 from condmix.bench.setting import BENCHMARKS, SIZES, Setting, setting_here
-from condmix.bench.timing import interleave
+from condmix.bench.timing import Rounds, interleave
 from condmix.files.atomic import write_json
 
 WARMUP = {"cpu": 1, "cuda": 3}  # rounds: a GPU's first ones compile and choose kernels
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: `rounds`, for no more than `seconds`; with `probes`, memory and FLOPs.
+
+    With `loss`, training goes on to that many pictures, and losses are compared.
+    """
+
+    rounds: int
+    seconds: float | None = None
+    probes: bool = True
+    loss: int | None = None
+
+
 def main(
-    what: str,
-    size: str,
-    batch_size: int,
-    rounds: int,
-    seconds: float | None = None,
-    threads: int | None = None,
-    contenders: Sequence[str] = (),
-    compile: bool | None = None,
-    probes: bool = True,
-    loss: int | None = None,
-    out: Path | None = None,
+    setting: Setting, plan: Plan, contenders: Sequence[str] = (), threads: int | None = None, out: Path | None = None
 ) -> str:
     """Measure, write the JSON file, and return the table."""
     if threads:
         torch.set_num_threads(threads)
-    setting = setting_here(what, size, batch_size, compile)
-    if loss is not None and what != "train":
-        raise CondmixError(f"--loss compares what training learns; it has no meaning with --what {what}")
+    if plan.loss is not None and setting.what != "train":
+        raise CondmixError(f"--loss compares what training learns; it has no meaning with --what {setting.what}")
     kind = benchmark(setting)
     names = kind.choose(contenders)
     path = out or record.default_path(setting)
     _check_writable(path)
-    content = measured(setting, names, rounds, seconds or float("inf"), probes, loss)
+    content = measured(setting, names, plan)
     write_json(path, content)
     return f"{record.table(content, kind.baseline)}\n\nIn full: {path}"
 
@@ -59,34 +62,29 @@ def listing() -> str:
     return "\n".join([*lines, f"--size {', '.join(SIZES)}"])
 
 
-def measured(
-    setting: Setting, names: Sequence[str], rounds: int, budget: float, probes: bool, pictures: int | None
-) -> dict[str, Any]:
-    """The record of contenders that `choose` has passed.
-
-    `budget` is in seconds, of the timed part. With `pictures`, training goes on to that many, and losses are compared.
-    """
+def measured(setting: Setting, names: Sequence[str], plan: Plan) -> dict[str, Any]:
+    """The record of contenders that `choose` has passed."""
     contenders = benchmark(setting)
     contenders.check(names)
     conditions = record.conditions(setting) | contenders.conditions()
     found = {}
-    if probes:  # before anything is built: two contenders at once might not fit
+    if plan.probes:  # before anything is built: two contenders at once might not fit
         for name in names:
             _say(f"memory and FLOPs of {name}")
             found[name] = measure(setting, name, torch.get_num_threads())
 
     built = {name: contenders.build(name) for name in names}
-    dtypes = {name: one.dtype for name, one in built.items()}
-    kinds = {gemm.arithmetic(setting.device, dtype) for dtype in dtypes.values()} | {"fp32"}
+    kinds = {gemm.arithmetic(setting.device, one.dtype) for one in built.values()} | {"fp32"}
     work = {name: one.step for name, one in built.items()}
     products = {f"gemm {kind}": one for kind, one in gemm.gemm_work(setting.device, kinds).items()}
     warmup = WARMUP[setting.device]
-    taken = interleave(work | products, contenders.draw, rounds, warmup, budget, say=_say)
+    rounds = Rounds(plan.rounds, warmup, plan.seconds or float("inf"))
+    taken = interleave(work | products, contenders.draw, rounds, say=_say)
     done = len(taken[names[0]])
 
     losses, seen = {}, None
-    if pictures is not None:
-        batches = max(warmup + done, -(-pictures // setting.batch_size))
+    if plan.loss is not None:
+        batches = max(warmup + done, -(-plan.loss // setting.batch_size))
         train_on(built, contenders.draw, warmup + done, batches, _say)
         losses = {name: held_out_loss(one, setting) for name, one in built.items()}
         seen = batches * setting.batch_size
@@ -100,11 +98,11 @@ def measured(
         **record.evaluate(
             setting,
             contenders.baseline,
-            {name: taken[name] for name in names},
+            {
+                name: record.Measured(one.dtype, taken[name], found.get(name, {}), losses.get(name))
+                for name, one in built.items()
+            },
             {name.removeprefix("gemm "): taken[name] for name in products},
-            dtypes,
-            found,
-            losses,
         ),
     }
 

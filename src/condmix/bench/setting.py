@@ -55,7 +55,7 @@ class Setting:
     compile: bool
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.what not in BENCHMARKS:
             raise CondmixError(unknown("benchmark", self.what, list(BENCHMARKS)))
         if self.size not in SIZES:

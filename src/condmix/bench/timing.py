@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import TypeVar
 
@@ -12,23 +13,30 @@ import torch
 Input = TypeVar("Input")
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """`count` timed rounds after `warmup` others; the timed ones end early when `budget` seconds are spent."""
+
+    count: int
+    warmup: int = 1
+    budget: float = float("inf")
+
+
 def interleave(
     work: Mapping[str, Callable[[Input], object]],
     draw: Callable[[int], Input],
-    rounds: int,
-    warmup: int = 1,
-    budget: float = float("inf"),
+    rounds: Rounds,
     clock: Callable[[], float] = time.perf_counter,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, list[float]]:
     """Seconds of every piece of work in every round.
 
-    draw(number) makes the input of round `number`, the same for all and not timed. Rounds end early when `budget`
-    seconds are spent since the warm-up, which may compile for minutes, but never inside a round or before the first.
+    draw(number) makes the input of round `number`, the same for all and not timed. The budget counts from the end of
+    the warm-up, which may compile for minutes; it ends no round inside, and not before the first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(warmup + rounds):
-        if number == warmup:
+    for number in range(rounds.warmup + rounds.count):
+        if number == rounds.warmup:
             started = clock()
         given = draw(number)
         for name, one in work.items():
@@ -36,11 +44,11 @@ def interleave(
             before = clock()
             one(given)
             _wait()
-            if number >= warmup:
+            if number >= rounds.warmup:
                 seconds[name].append(clock() - before)
-        done = number + 1 - warmup
-        say(f"round {done} of {rounds}" if done > 0 else f"warm-up {number + 1} of {warmup}")
-        if done > 0 and clock() - started >= budget:
+        done = number + 1 - rounds.warmup
+        say(f"round {done} of {rounds.count}" if done > 0 else f"warm-up {number + 1} of {rounds.warmup}")
+        if done > 0 and clock() - started >= rounds.budget:
             break
     return seconds
 

@@ -104,7 +104,7 @@ class Training:
         missing = [name for name in names if not _installed(self.entries[name].package)]
         if missing:
             rest = [name for name in names if name not in missing] or [BASELINE]
-            packages = sorted({self.entries[name].package for name in missing})
+            packages = sorted({str(self.entries[name].package) for name in missing})
             raise CondmixError(
                 f"contenders {', '.join(missing)} need {' and '.join(packages)}, which this environment lacks: "
                 f"{EXTRA}, or run without them: --contenders {','.join(rest)}"

@@ -27,10 +27,11 @@ from condmix.runtime.messages import reason
 class CocaCaptioner(Captioner):
     """Captions by nucleus sampling; a prompt is how the caption begins.
 
-    `tokenizer` has sot_token_id, eot_token_id, encode(text) and decode(tokens), as open_clip's have.
+    `seen` is (image_latent, image_embs) of the model's `_encode_image`. `tokenizer` has sot_token_id, eot_token_id,
+    encode(text) and decode(tokens), as open_clip's have.
     """
 
-    def __init__(self, settings: Any, model: nn.Module, preprocess: Callable, tokenizer: Any):
+    def __init__(self, settings: Any, model: Any, preprocess: Callable, tokenizer: Any):
         self.settings, self.model, self.preprocess, self.tokenizer = settings, model, preprocess, tokenizer
 
     @torch.no_grad()
@@ -40,39 +41,28 @@ class CocaCaptioner(Captioner):
 
     def caption(self, seen: tuple[Tensor, Tensor], prompt: str, seed: int) -> list[str]:
         prefix = [self.tokenizer.sot_token_id, *self.tokenizer.encode(prompt)]
+        return [self.tokenizer.decode([*prefix[1:], *row]).strip() for row in self.continued(seen, prefix, seed)]
+
+    @torch.no_grad()
+    def continued(self, seen: tuple[Tensor, Tensor], prefix: Sequence[int], seed: int) -> list[list[int]]:
+        """The tokens that the model writes after `prefix`, which begins with the start token, for each of B pictures.
+
+        Up to the end token, but at most `max_tokens`, and with the prefix no more than the model has room for.
+        """
+        latent, embeddings = seen
+        end = self.tokenizer.eot_token_id
         length = min(len(prefix) + self.settings.max_tokens, self.model.context_length)
-        sampling = (self.settings.top_p, self.settings.temperature, seed)
-        rows = decode(self.model, seen, prefix, self.tokenizer.eot_token_id, length, *sampling)
-        return [self.tokenizer.decode([*prefix[1:], *row]).strip() for row in rows]
-
-
-@torch.no_grad()
-def decode(
-    model: nn.Module,
-    seen: tuple[Tensor, Tensor],
-    prefix: Sequence[int],
-    end: int,
-    length: int,
-    top_p: float,
-    temperature: float,
-    seed: int,
-) -> list[list[int]]:
-    """The tokens that a CoCa writes after `prefix` for each of B pictures, up to `end`; at most `length` with both.
-
-    `seen` is (image_latent, image_embs) of `model._encode_image`; the prefix begins with the start token.
-    """
-    latent, embeddings = seen
-    generator = torch.Generator(latent.device).manual_seed(seed)
-    tokens = torch.tensor(prefix, device=latent.device).expand(len(latent), -1)
-    done = torch.zeros(len(latent), dtype=torch.bool, device=latent.device)
-    while tokens.shape[1] < length and not done.all():
-        output = model(None, tokens, image_latent=latent, image_embs=embeddings, output_labels=False)
-        odds = nucleus(output["logits"][:, -1].float() / temperature, top_p)
-        drawn = torch.multinomial(odds, 1, generator=generator)
-        done |= drawn[:, 0] == end
-        tokens = torch.cat([tokens, drawn.masked_fill(done[:, None], end)], dim=1)
-    rows = tokens[:, len(prefix) :].tolist()
-    return [row[: row.index(end)] if end in row else row for row in rows]
+        generator = torch.Generator(latent.device).manual_seed(seed)
+        tokens = torch.tensor(prefix, device=latent.device).expand(len(latent), -1)
+        done = torch.zeros(len(latent), dtype=torch.bool, device=latent.device)
+        while tokens.shape[1] < length and not done.all():
+            output = self.model(None, tokens, image_latent=latent, image_embs=embeddings, output_labels=False)
+            odds = nucleus(output["logits"][:, -1].float() / self.settings.temperature, self.settings.top_p)
+            drawn = torch.multinomial(odds, 1, generator=generator)
+            done |= drawn[:, 0] == end
+            tokens = torch.cat([tokens, drawn.masked_fill(done[:, None], end)], dim=1)
+        rows = tokens[:, len(prefix) :].tolist()
+        return [row[: row.index(end)] if end in row else row for row in rows]
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:

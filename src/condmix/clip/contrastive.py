@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,16 +47,22 @@ class Recipe:
         return Plan(what, setting, self.steps, self.lr, self.warmup, clip_norm=1.0)
 
 
+class Captioned(NamedTuple):
+    """Images as pixels (N, 3, S, S) uint8, and the captions of each, none of them empty."""
+
+    pixels: np.ndarray
+    captions: Sequence[Sequence[str]]
+
+
 def train_clip(
     group: PartialState,
     model: nn.Module,
     tokenizer: Callable[[Sequence[str]], Tensor],
-    pixels: np.ndarray,
-    captions: Sequence[Sequence[str]],
+    images: Captioned,
     recipe: Recipe,
     seed: int,
 ) -> float:
-    """Train in place on pixels (N, 3, S, S) uint8 and captions[i] of image i, none of them empty.
+    """Train in place.
 
     Each process encodes its share of a batch and compares it with the whole batch. Same seed, machine, number of
     processes and threads: same weights. (Batch normalisation sees a process's share only, so another number of
@@ -63,7 +70,7 @@ def train_clip(
     """
     from open_clip.loss import ClipLoss
 
-    rank, world = group.process_index, group.num_processes
+    (pixels, captions), rank, world = images, group.process_index, group.num_processes
     rng = np.random.default_rng(seed)
     model.to(group.device)
     # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
@@ -85,11 +92,11 @@ def train_clip(
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
         mirrored = rng.random(len(index)) < 0.5
         mine = slice(rank * share, (rank + 1) * share)
-        images = normalise(torch.from_numpy(pixels[index[mine]]))
+        shown = normalise(torch.from_numpy(pixels[index[mine]]))
         if recipe.flip:
             flips = torch.from_numpy(mirrored[mine]).to(group.device, non_blocking=True)
-            images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        return criterion(*towers(images, tokenizer(texts[mine]).to(group.device, non_blocking=True)))
+            shown = torch.where(flips[:, None, None, None], shown.flip(-1), shown)
+        return criterion(*towers(shown, tokenizer(texts[mine]).to(group.device, non_blocking=True)))
 
     losses = fit(
         recipe.plan("CLIP", "clip.lr"), optimizers, loss_of, quiet=rank > 0,

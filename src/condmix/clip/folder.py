@@ -35,7 +35,7 @@ class FolderCard(TypedDict):
 class Clip(NamedTuple):
     """A CLIP ready for use: `preprocess` takes a PIL image to (3, S, S), `tokenizer` captions to (B, context)."""
 
-    model: nn.Module
+    model: Any  # an nn.Module, of whose attributes torch's types know nothing
     preprocess: Callable[[Any], Tensor]
     tokenizer: Callable[[Sequence[str]], Tensor]
     dim: int  # of the space in which both towers end

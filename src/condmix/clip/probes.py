@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PENALTY = 1e-3  # of the linear probe
+
 
 def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
     """Share of images (N, D) whose nearest prompt (C, D) by cosine is the right one, labels (N,) in 0..C-1."""
@@ -16,14 +18,14 @@ def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
     return (nearest == labels).double().mean().item()
 
 
-def linear_probe(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, penalty: float = 1e-3) -> float:
+def linear_probe(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor) -> float:
     """Accuracy on test (M, D) of ridge regression from train (N, D) to one-hot labels, in closed form.
 
-    `penalty` is relative to the features' mean variance, so that their scale does not matter.
+    The penalty is relative to the features' mean variance, so that their scale does not matter.
     """
     x, y = train.double(), F.one_hot(labels).double()
     centre, share = x.mean(dim=0), y.mean(dim=0)
-    weights = ridge(x - centre, y - share, penalty)
+    weights = ridge(x - centre, y - share, PENALTY)
     guesses = (test.double() - centre) @ weights + share
     return (guesses.argmax(dim=-1) == truth).double().mean().item()
 

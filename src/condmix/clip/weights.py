@@ -106,14 +106,14 @@ def _pairs(content: Any) -> Iterator[tuple[str, Any]]:
                 pending += found
 
 
-def check_open_clip(folder: Path, config: str = "open_clip_config.json") -> None:
+def check_open_clip(folder: Path) -> None:
     """CondmixError where a folder in open_clip's format would run code or fetch more, or is no such folder.
 
     Its tokenizer is always read from the folder itself. A text tower of transformers must be one that open_clip's own
     configurations have, whose settings then come from the hub (without code), or lie in the folder.
     """
     refuse_code(folder)
-    path = folder / config
+    path = folder / "open_clip_config.json"
     content = _read_json(path)
     try:
         OpenClip.model_validate_json(json.dumps(content))

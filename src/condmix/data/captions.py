@@ -33,7 +33,8 @@ class Generated(Captions):
 
 def read_captions(folder: Path, split: str) -> list[list[str]]:
     """Every image's captions, in the order of the ids; an image may have none."""
-    return read_json(folder / f"{split}.json", Captions, "dvc repro captions")["captions"]
+    content: Captions = read_json(folder / f"{split}.json", Captions, "dvc repro captions")
+    return content["captions"]
 
 
 def read_generated(folder: Path, split: str) -> list[list[str]]:
@@ -59,7 +60,7 @@ def blank(text: str) -> bool:
 
 def _generated(folder: Path, split: str) -> Generated:
     path, remedy = folder / f"{split}.json", "dvc repro generate_captions"
-    content = read_json(path, Generated, remedy)
+    content: Generated = read_json(path, Generated, remedy)
     captions, claims = content["captions"], content["claims"]
     if claims is not None and list(map(len, claims)) != list(map(len, captions)):
         raise damaged(path, "its claims are not one for each caption", remedy)

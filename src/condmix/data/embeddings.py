@@ -29,10 +29,10 @@ NUMBER = re.compile(r"[1-9]\d*")
 
 
 def cache_key(
-    perspective: str, split: str, encoder: str, preprocessing: str, data: str, count: int, code: str = ""
+    perspective: str, split: str, encoder: tuple[str, str], data: str, count: int, code: str = ""
 ) -> dict[str, str]:
-    """The key of a cache: `encoder` and `preprocessing` as the Encoder names them, hashes of what it read and ran."""
-    values = (perspective, split, encoder, preprocessing, data, str(count), code)
+    """The key of a cache: an Encoder's (id, preprocessing), hashes of what it read and ran, the number of rows."""
+    values = (perspective, split, *encoder, data, str(count), code)
     return dict(zip(KEY, values, strict=True))
 
 

@@ -34,7 +34,7 @@ class EmbeddingFile:
     @property
     def width(self) -> int:
         """D."""
-        return self.vectors.shape[1]
+        return int(self.vectors.shape[1])
 
     def ordered(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (len(ids), D) float32 in the order of a data set's ids, zero where the file has none, and which of

@@ -6,6 +6,7 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import IO, Any, cast
 
 from condmix import CondmixError
 from condmix.files.pictures import BYTES, check_size
@@ -48,8 +49,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise missing(path) from None
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise damaged(path, error) from error
-    archive.fp.seek(-ZIP_END_BYTES - len(archive.comment), 2)
-    if archive.fp.read(len(ZIP_END)) != ZIP_END:
+    file: Any = archive.fp
+    file.seek(-ZIP_END_BYTES - len(archive.comment), 2)
+    if file.read(len(ZIP_END)) != ZIP_END:
         raise damaged(path, "other bytes follow its end")
     names = set()
     for info in archive.infolist():
@@ -62,7 +64,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 def read_member(archive: zipfile.ZipFile, name: str, most: int = BYTES) -> bytes:
     """One entry's bytes, at most so many, its CRC checked by zipfile."""
-    path = Path(archive.filename)
+    path = Path(archive.filename or "")
     try:
         info = archive.getinfo(name)
     except KeyError:
@@ -88,7 +90,7 @@ def read_tar(path: Path, wanted: set[str]) -> dict[str, bytes]:
                 check_member(path, member.name, link=not (member.isfile() or member.isdir()))
                 if member.name in wanted:
                     check_size(member.size, f"{path}: {member.name}", TAR_BYTES)
-                    contents[member.name] = archive.extractfile(member).read()
+                    contents[member.name] = cast(IO[bytes], archive.extractfile(member)).read()
             while unzipped.read(1 << 20):  # to the very end, where gzip keeps the checksum of it all
                 pass
     except FileNotFoundError:

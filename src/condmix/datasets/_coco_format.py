@@ -25,6 +25,7 @@ from condmix import CondmixError
 from condmix.files.atomic import replacing
 from condmix.files.pictures import decode
 
+from . import Dataset
 from ._archives import damaged, open_zip, read_member
 from ._json import array_items, parse
 
@@ -36,12 +37,11 @@ IDS = range(-(2**63), 2**63)  # what an int64 holds
 EPOCH = (1980, 1, 1, 0, 0, 0)  # every entry's date, the earliest that zip can hold: equal input, equal bytes
 
 
-class CocoArchive:
-    """Reads the three zips in place, or four of them."""
+class CocoArchive(Dataset):
+    """Reads the three zips in place, or with the setting `unlabeled` four of them."""
 
-    def __init__(self, folder: Path, unlabeled: bool = False):
-        self.folder = Path(folder)
-        self.unlabeled = unlabeled
+    def __init__(self, archives: Path, settings: dict):
+        super().__init__(archives, settings)
         self._captions: dict[str, object] = {}
         self._categories: dict[int, str] | None = None
 
@@ -64,7 +64,7 @@ class CocoArchive:
 
     def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
         for name, payload in self.files(split, rows):
-            yield partial(decode, payload, f"{self.folder / name.split('/')[0]}.zip: {name}")
+            yield partial(decode, payload, f"{self.archives / name.split('/')[0]}.zip: {name}")
 
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
@@ -72,7 +72,7 @@ class CocoArchive:
         captioned = [f"{FOLDERS[split]}/{index.imgs[picture]['file_name']}" for picture in sorted(index.imgs)]
         names = [*captioned, *self._unlabeled(split).values()][rows]
         for folder, members in groupby(names, key=lambda name: name.split("/")[0]):
-            with open_zip(self.folder / f"{folder}.zip") as archive:
+            with open_zip(self.archives / f"{folder}.zip") as archive:
                 for name in members:
                     yield name, read_member(archive, name)
 
@@ -86,7 +86,7 @@ class CocoArchive:
         if not categories:
             return None
         largest: dict[int, tuple[float, int]] = {}
-        where = f"{self.folder / ANNOTATIONS}: {_instances_name(split)}"
+        where = f"{self.archives / ANNOTATIONS}: {_instances_name(split)}"
         for note in self._instances(split, "annotations"):
             picture, area, category = (_field(note, name, where) for name in ("image_id", "area", "category_id"))
             if type(area) not in (int, float) or not math.isfinite(area) or type(picture) is not int:
@@ -109,9 +109,9 @@ class CocoArchive:
 
     def _unlabeled(self, split: str) -> dict[int, str]:
         """Picture number -> name in unlabeled2017.zip, by number; empty for the test split, and unless asked for."""
-        if split != "train" or not self.unlabeled:
+        if split != "train" or not self.settings.get("unlabeled"):
             return {}
-        path = self.folder / f"{UNLABELED}.zip"
+        path = self.archives / f"{UNLABELED}.zip"
         with open_zip(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".jpg")]
         try:
@@ -130,7 +130,7 @@ class CocoArchive:
         if split not in self._captions:
             from pycocotools.coco import COCO  # takes half a second to import
 
-            path = self.folder / ANNOTATIONS
+            path = self.archives / ANNOTATIONS
             name = f"annotations/captions_{FOLDERS[split]}.json"
             with open_zip(path) as archive:
                 payload = read_member(archive, name, CAPTION_BYTES)
@@ -144,9 +144,9 @@ class CocoArchive:
     def _category_names(self) -> dict[int, str]:
         """Category number -> name, in the order of the numbers; empty where there are no instances."""
         if self._categories is None:
-            with open_zip(self.folder / ANNOTATIONS) as archive:
+            with open_zip(self.archives / ANNOTATIONS) as archive:
                 present = _instances_name("test") in archive.namelist()
-            where = f"{self.folder / ANNOTATIONS}: {_instances_name('test')}, categories"
+            where = f"{self.archives / ANNOTATIONS}: {_instances_name('test')}, categories"
             listed = _identified(self._instances("test", "categories") if present else (), where, "name")
             names = {number: category["name"] for number, category in sorted(listed.items())}
             twice = [name for name, times in Counter(names.values()).items() if times > 1]
@@ -157,7 +157,7 @@ class CocoArchive:
 
     def _instances(self, split: str, array: str) -> Iterator[dict]:
         """Streams one array of the instances file, which is half a gigabyte for train2017."""
-        path, name = self.folder / ANNOTATIONS, _instances_name(split)
+        path, name = self.archives / ANNOTATIONS, _instances_name(split)
         with open_zip(path) as archive:
             if name not in archive.namelist():
                 raise CondmixError(f"{path} holds no {name}: it is not the official archive")

@@ -1,11 +1,18 @@
-"""Folders of one's own: which files they hold."""
+"""Data of one's own: which files a folder holds, and what its data sets share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from condmix import CondmixError
-from condmix.files.pictures import is_picture
+from condmix.files.pictures import decode, is_picture
+
+from . import Dataset
+from ._splits import held_out_percent
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -32,3 +39,42 @@ def walk(folder: Path) -> Iterator[str]:
 def is_hidden(name: str) -> bool:
     """macOS leaves ._1.jpg beside 1.jpg, and __MACOSX/ in its zips."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+class PictureFiles(Dataset):
+    """A data set of picture files. A subclass knows which are of which split, and their classes."""
+
+    _splits: dict[str, list[Any]]
+
+    @staticmethod
+    def check_settings(settings: dict) -> None:
+        held_out_percent(settings)
+
+    def ids(self, split: str) -> list[int]:
+        return list(range(len(self._splits[split])))
+
+    def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
+        """Each picture's name and its file as it is, in the order of `ids`."""
+        raise NotImplementedError
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        for decoder in self.decoders(split):
+            yield decoder()
+
+    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
+        for name, payload in self.files(split, rows):
+            yield partial(decode, payload, self._full_name(name))
+
+    def labels(self, split: str) -> np.ndarray | None:
+        if not self.class_names:
+            return None
+        numbers: dict[str | None, int] = {name: number for number, name in enumerate(self.class_names)}
+        return np.array([numbers.get(self._class_of(picture), -1) for picture in self._splits[split]], np.int64)
+
+    def _class_of(self, picture: Any) -> str | None:
+        """The name of a picture's class, if it has one."""
+        raise NotImplementedError
+
+    def _full_name(self, name: str) -> str:
+        """Where the picture of this name lies, for messages."""
+        raise NotImplementedError

@@ -6,6 +6,7 @@ between versions), and all drawing is integer arithmetic, so a scene has the sam
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Dice:
             self._raw = self._bits.random_raw(64).tolist()
         return self._raw.pop() % bound
 
-    def pick(self, options: Sequence):
+    def pick(self, options: Sequence[Any]) -> Any:
         return options[self.below(len(options))]
 
     def shuffled(self, options: Sequence) -> list:
@@ -94,7 +95,7 @@ def picture(values: Sequence[int], dice: Dice) -> np.ndarray:
     inside = scene[top : top + DIAMETER[size], left : left + DIAMETER[size]]
     whole = FINE * FINE
     inside[:] = (coverage * _tint(OBJECT_COLOURS[colour], dice) + (whole - coverage) * inside + whole // 2) // whole
-    return np.clip(scene, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(scene, 0, 255), np.uint8)
 
 
 def _tint(colour: tuple[int, int, int], dice: Dice) -> np.ndarray:
@@ -121,4 +122,4 @@ def silhouette(shape: str, diameter: int) -> np.ndarray:
         "ring": (radius < half * half) & (4 * radius > half * half),
         "hourglass": abs(x) < np.maximum(abs(y), half // 6),
     }[shape]
-    return filled.reshape(diameter, FINE, diameter, FINE).sum(axis=(1, 3))
+    return np.asarray(filled.reshape(diameter, FINE, diameter, FINE).sum(axis=(1, 3)))

@@ -94,7 +94,8 @@ def caption(named: dict[str, str], dice: Dice) -> str:
         parts["place"] = words["position"]
     if "background" in words:
         parts["ground"] = with_article(words["background"], dice.pick(GROUNDS))
-    return dice.pick(FRAMES[" ".join(parts)]).format(**parts)
+    frame: str = dice.pick(FRAMES[" ".join(parts)])
+    return frame.format(**parts)
 
 
 def with_article(*words: str | None) -> str:
@@ -105,7 +106,7 @@ def with_article(*words: str | None) -> str:
 
 def claims(caption: str) -> list[int]:
     """Which value a caption names of each attribute, -1 where none; the first one where it names several."""
-    first = {}
+    first: dict[int, tuple[int, int]] = {}
     for (attribute, number), words in KEYWORDS.items():
         if found := words.search(caption.lower()):
             first[attribute] = min(first.get(attribute, (len(caption), -1)), (found.start(), number))

@@ -42,7 +42,7 @@ class Demo(Dataset):
     def __init__(self, archives, settings):
         super().__init__(archives, settings)
         self._cifar = CifarArchive(self.archives)
-        self._coco = CocoArchive(self.archives)
+        self._coco = CocoArchive(self.archives, {})
         self._truth: dict | None = None
 
     @staticmethod

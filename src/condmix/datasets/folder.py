@@ -16,22 +16,21 @@ import posixpath
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError, shown
 from condmix.files.atomic import replacing
-from condmix.files.pictures import SUFFIXES, decode, is_picture, read_file
+from condmix.files.pictures import SUFFIXES, is_picture, read_file
 
-from . import SPLITS, Dataset
+from . import SPLITS
 from ._archives import open_zip, read_member
 from ._json import parse
-from ._own_files import is_hidden, walk
-from ._splits import divide, held_out_percent, scattered
+from ._own_files import PictureFiles, is_hidden, walk
+from ._splits import divide, scattered
 
 ARCHIVE = "pictures.zip"
 LINES = {"captions.jsonl": ("file", "captions"), "metadata.jsonl": ("file_name", "text")}  # name -> its keys
@@ -42,15 +41,11 @@ UNSAFE = re.compile(r"[\udc80-\udcff\\]|(?<=^[A-Za-z]):(?=/)")  # a byte that is
 EPOCH = (1980, 1, 1, 0, 0, 0)  # every entry's date, the earliest that zip can hold: equal files, equal bytes
 
 
-class Folder(Dataset):
+class Folder(PictureFiles):
     """Reads pictures.zip, which the stage fetch packs from `data.folder`, or downloads as any other archive.
 
     Pictures come in an order as good as random, so that the first ones of a split are not all of one class.
     """
-
-    @staticmethod
-    def check_settings(settings: dict) -> None:
-        held_out_percent(settings)
 
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:
@@ -122,11 +117,8 @@ class Folder(Dataset):
     @cached_property
     def class_names(self) -> list[str]:
         """The sub-folders' names; none where there is only one, which tells no picture from another."""
-        names = {_class_of(name) for split in SPLITS for name in self._splits[split]} - {None}
+        names = {self._class_of(name) for split in SPLITS for name in self._splits[split]} - {None}
         return sorted(names) if len(names) > 1 else []
-
-    def ids(self, split: str) -> list[int]:
-        return list(range(len(self._splits[split])))
 
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
@@ -134,19 +126,13 @@ class Folder(Dataset):
             for name in self._splits[split][rows]:
                 yield name, read_member(archive, name)
 
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        for decoder in self.decoders(split):
-            yield decoder()
+    def _class_of(self, picture: str) -> str | None:
+        """The sub-folder of its split, or of everything, that a picture lies in."""
+        folders = picture.split("/")[1 if _split_of(picture) else 0 : -1]
+        return folders[0] if folders else None
 
-    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
-        for name, payload in self.files(split, rows):
-            yield partial(decode, payload, f"{self.path}: {name}")
-
-    def labels(self, split: str) -> np.ndarray | None:
-        if not self.class_names:
-            return None
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        return np.array([numbers.get(_class_of(name), -1) for name in self._splits[split]], np.int64)
+    def _full_name(self, name: str) -> str:
+        return f"{self.path}: {name}"
 
     def captions(self, split: str) -> list[list[str]] | None:
         if not self._caption_files:
@@ -186,12 +172,6 @@ def _stored(name: str) -> str:
 def _split_of(name: str) -> str | None:
     top = name.split("/")[0]
     return top if "/" in name and top in SPLITS else None
-
-
-def _class_of(name: str) -> str | None:
-    """The sub-folder of its split, or of everything, that a picture lies in."""
-    folders = name.split("/")[1 if _split_of(name) else 0 : -1]
-    return folders[0] if folders else None
 
 
 def _read_captions(

@@ -15,26 +15,25 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError, shown
 from condmix.files.atomic import replacing
-from condmix.files.pictures import check_size, decode, is_picture
+from condmix.files.pictures import check_size, is_picture
 
-from . import SPLITS, Dataset
+from . import SPLITS
 from ._archives import AGAIN, check_member, damaged, missing
 from ._json import parse
-from ._own_files import is_hidden, walk
-from ._splits import divide, held_out_percent
+from ._own_files import PictureFiles, is_hidden, walk
+from ._splits import divide
 
 KEY = re.compile(r"((?:.*/)?[^./]+)(\.[^/]*)", re.DOTALL)  # a key ends at its file name's first dot
 SPLIT = re.compile(rf"({'|'.join(SPLITS)})[^a-z]")
@@ -65,12 +64,8 @@ class Contents:
     passed_over: list[tuple[str, str]] = field(default_factory=list)  # (what it is, where it is)
 
 
-class Webdataset(Dataset):
+class Webdataset(PictureFiles):
     """Reads the shards in place and in their order, one picture at a time; the texts stay in memory."""
-
-    @staticmethod
-    def check_settings(settings: dict) -> None:
-        held_out_percent(settings)
 
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:
@@ -121,9 +116,6 @@ class Webdataset(Dataset):
         # Decimal, as int() takes no more than 4300 digits
         return sorted(names, key=lambda name: (0, Decimal(name), "") if name.isdecimal() else (1, 0, name))
 
-    def ids(self, split: str) -> list[int]:
-        return list(range(len(self._splits[split])))
-
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
         for shard, samples in groupby(self._splits[split][rows], key=lambda sample: sample.shard):
@@ -134,19 +126,11 @@ class Webdataset(Dataset):
                     file.seek(sample.start)
                     yield name, file.read(sample.size)
 
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        for decoder in self.decoders(split):
-            yield decoder()
+    def _class_of(self, picture: Sample) -> str | None:
+        return picture.class_name
 
-    def decoders(self, split: str, rows: slice = slice(None)) -> Iterator[Callable[[], np.ndarray]]:
-        for name, payload in self.files(split, rows):
-            yield partial(decode, payload, f"{self.archives}/{name}")
-
-    def labels(self, split: str) -> np.ndarray | None:
-        if not self.class_names:
-            return None
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        return np.array([numbers.get(sample.class_name, -1) for sample in self._splits[split]], np.int64)
+    def _full_name(self, name: str) -> str:
+        return f"{self.archives}/{name}"
 
     def captions(self, split: str) -> list[list[str]] | None:
         if all(sample.captions is None for sample in self._contents.samples):

@@ -137,15 +137,15 @@ def within(interval: tuple[float, float], steps: int, inside: Predict, outside: 
     return predict
 
 
-def denoiser(predict: Predict, schedule: Schedule, prediction_type: str, clip: bool = True) -> Predict:
+def denoiser(predict: Predict, schedule: Schedule, prediction_type: str) -> Predict:
     """A function denoise(x_t, t) -> x_0, as samplers take it, from predict(x_t, t) and what it predicts.
 
-    `clip` keeps x_0 within [-1, 1], the range of pictures, which guidance likes to leave.
+    x_0 is clipped to [-1, 1], the range of pictures, which guidance likes to leave.
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         x_0 = schedule.x0_from(prediction_type, predict(x_t, t).to(x_t.dtype), x_t, _beside(t, x_t))
-        return x_0.clamp(-1, 1) if clip else x_0
+        return x_0.clamp(-1, 1)
 
     return denoise
 

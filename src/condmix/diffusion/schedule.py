@@ -54,15 +54,28 @@ class Schedule:
             return signal * x_t - sigma * output
         return (x_t - sigma * output) / signal
 
-    def noise_from(self, prediction_type: str, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise (B, ...) that a network's output (B, ...) at x_t means."""
+    def loss(
+        self,
+        prediction_type: str,
+        output: Tensor,
+        x_0: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        min_snr_gamma: float | None = None,
+    ) -> Tensor:
+        """Mean squared error per sample (B,) of a network's output (B, ...) for `add_noise(x_0, noise, t)`.
+
+        `min_snr_gamma` (5 in the paper) weights it as Hang et al. 2023 (arXiv:2303.09556) do: in terms of x_0
+        every prediction type then has the weight min(SNR, gamma).
+        """
         _check_prediction_type(prediction_type)
-        if prediction_type == "epsilon":
-            return output
-        signal, sigma = self._scales(t, x_t)
-        if prediction_type == "v":
-            return sigma * x_t + signal * output
-        return (x_t - signal * output) / sigma
+        target = {"epsilon": noise, "x0": x_0}.get(prediction_type)
+        if target is None:
+            target = self.velocity(x_0, noise, t)
+        error = (output.to(target.dtype) - target).square().flatten(1).mean(1)
+        if min_snr_gamma is None:
+            return error
+        return error * min_snr_weight(prediction_type, self.snr(t), min_snr_gamma).to(error.dtype)
 
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio (B,), in powers, float64."""
@@ -81,30 +94,6 @@ class Schedule:
         if t.device not in self._copies:
             self._copies[t.device] = self.alpha_bar.to(t.device, non_blocking=True)
         return self._copies[t.device][t]
-
-
-def loss(
-    prediction_type: str,
-    output: Tensor,
-    x_0: Tensor,
-    noise: Tensor,
-    t: Tensor,
-    schedule: Schedule,
-    min_snr_gamma: float | None = None,
-) -> Tensor:
-    """Mean squared error per sample (B,) of a network's output (B, ...) for `add_noise(x_0, noise, t)`.
-
-    `min_snr_gamma` (5 in the paper) weights it as Hang et al. 2023 (arXiv:2303.09556) do: in terms of x_0
-    every prediction type then has the weight min(SNR, gamma).
-    """
-    _check_prediction_type(prediction_type)
-    target = {"epsilon": noise, "x0": x_0}.get(prediction_type)
-    if target is None:
-        target = schedule.velocity(x_0, noise, t)
-    error = (output.to(target.dtype) - target).square().flatten(1).mean(1)
-    if min_snr_gamma is None:
-        return error
-    return error * min_snr_weight(prediction_type, schedule.snr(t), min_snr_gamma).to(error.dtype)
 
 
 def min_snr_weight(prediction_type: str, snr: Tensor, gamma: float) -> Tensor:

@@ -23,7 +23,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -180,7 +180,11 @@ class Ledger:
         try:
             with tarfile.open(path, "r:") as tar:
                 entries = {Path(entry.name): entry for entry in tar}
-                facts = [json.load(tar.extractfile(entries[name])) for name in entries if name.suffix == ".json"]
+                facts = [
+                    json.load(cast(IO[bytes], tar.extractfile(entries[name])))
+                    for name in entries
+                    if name.suffix == ".json"
+                ]
             found = {f"{int(one['key']):09d}.jpg": one["url"] for one in facts}
             if found.keys() != {str(name) for name in entries if name.suffix == ".jpg"}:
                 raise ValueError("its pictures are not named as those of a download")
@@ -277,7 +281,7 @@ class Ledger:
 
     def repeated(self) -> int:
         """How many lines repeat a URL: only the first of them counts."""
-        return self.db.execute("SELECT lines - (SELECT count(*) FROM urls) FROM list").fetchone()[0]
+        return int(self.db.execute("SELECT lines - (SELECT count(*) FROM urls) FROM list").fetchone()[0])
 
 
 def read_list(source: Path) -> Iterator[tuple[int, str, str]]:

@@ -22,12 +22,12 @@ import socket
 import sqlite3
 import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 from filelock import FileLock, Timeout
@@ -67,6 +67,23 @@ class Limits:
     ratio: float = 8.0  # of the longer side to the shorter
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a list is downloaded; `min_success` is a share of the URLs, 0..1.
+
+    Pictures get `size` pixels on the shorter side. `retry` also asks again what failed and may have passed.
+    `allow_private` connects to addresses of this machine and its network too.
+    """
+
+    size: int = 256
+    connections: int = 64
+    min_success: float = 0.3
+    retry: bool = False
+    allow_private: bool = False
+    per_shard: int = 1000
+    limits: Limits = Limits()
+
+
 class Failure(Exception):
     """Why a URL gave no picture: `error` is its class, `passing` whether it may pass, `wait` what the server asked."""
 
@@ -81,32 +98,17 @@ class Picture(NamedTuple):
     original: tuple[int, int]  # those of the file that came
 
 
-def main(
-    source: Path,
-    folder: Path,
-    *,
-    size: int = 256,
-    connections: int = 64,
-    min_success: float = 0.3,
-    retry: bool = False,
-    allow_private: bool = False,
-    per_shard: int = 1000,
-    limits: Limits | None = None,
-) -> str:
+def main(source: Path, folder: Path, options: Options) -> str:
     """Fill `folder` with shards, the ledger and manifest.json; returns a sentence of counts.
 
-    Pictures get `size` pixels on the shorter side. Goes on where a killed run was; `retry` also asks again what failed
-    and may have passed. `allow_private` connects to addresses of this machine and its network too. CondmixError where
-    less than `min_success` of the URLs, a share in 0..1, gave a picture.
+    Goes on where a killed run was. CondmixError where less than `min_success` of the URLs gave a picture.
     """
     if not source.is_file():
         raise CondmixError(f"there is no list {source}: expected a file with lines of caption<TAB>URL")
     _check_folder(folder)
     try:
         with FileLock(folder / LOCK, timeout=0):
-            return _locked(
-                source, folder, size, connections, min_success, retry, allow_private, per_shard, limits or Limits()
-            )
+            return _locked(source, folder, options)
     except Timeout as error:
         raise CondmixError(f"another download is writing to {folder}: wait for it, or choose another folder") from error
     except sqlite3.DatabaseError as error:
@@ -126,23 +128,13 @@ def _check_folder(folder: Path) -> None:
             raise CondmixError(f"{path} is not a file: move it away, or choose another folder")
 
 
-def _locked(
-    source: Path,
-    folder: Path,
-    size: int,
-    connections: int,
-    min_success: float,
-    retry: bool,
-    allow_private: bool,
-    per_shard: int,
-    limits: Limits,
-) -> str:
-    ledger = Ledger(folder, source, size)
+def _locked(source: Path, folder: Path, options: Options) -> str:
+    ledger = Ledger(folder, source, options.size)
     try:
-        if retry:
+        if options.retry:
             ledger.retry()
-        asyncio.run(_download(ledger, size, connections, allow_private, per_shard, limits))
-        return _result(ledger, size, min_success)
+        asyncio.run(_download(ledger, options))
+        return _result(ledger, options.size, options.min_success)
     finally:
         ledger.close()
 
@@ -165,23 +157,22 @@ def _result(ledger: Ledger, size: int, min_success: float) -> str:
     return f"{counts}; {len(shards):,} shards in {ledger.folder}"
 
 
-async def _download(
-    ledger: Ledger, size: int, connections: int, allow_private: bool, per_shard: int, limits: Limits
-) -> None:
+async def _download(ledger: Ledger, options: Options) -> None:
     """Ask for every row that waits, until none does."""
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(connections))  # looks names up: slow ones must not queue
+    limits, loop = options.limits, asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(options.connections))  # looks names up: slow ones must not queue
     states = ledger.states()
     settled = states["done"] + states["failed"] + states["dead"]
     bar = tqdm(total=sum(states.values()), initial=settled, desc="download", unit="url", mininterval=0.5)
-    samples, pictures = [], 0
+    samples: list[tuple[Row, Picture]] = []
+    pictures = 0
     with bar, ThreadPoolExecutor(os.cpu_count()) as decoders:
-        async with _session(connections, allow_private, limits) as session:
+        async with _session(options) as session:
 
             async def ask(row: Row) -> tuple[Row, Picture | Failure]:
                 try:
                     body = await _get(session, row.url, limits)
-                    return row, await loop.run_in_executor(decoders, to_jpeg, body, size, limits)
+                    return row, await loop.run_in_executor(decoders, to_jpeg, body, options.size, limits)
                 except Failure as failure:
                     return row, failure
 
@@ -192,7 +183,7 @@ async def _download(
                 ledger.commit()
                 samples.clear()
 
-            async with aclosing(_outcomes(ledger, ask, connections)) as outcomes:
+            async with aclosing(_outcomes(ledger, ask, options.connections)) as outcomes:
                 async for row, outcome in outcomes:
                     if isinstance(outcome, Failure):
                         bar.update(_record(ledger, row, outcome, limits))
@@ -201,15 +192,15 @@ async def _download(
                     pictures += 1
                     bar.set_postfix_str(f"{pictures / max(1e-3, bar.format_dict['elapsed']):.1f} img/s", refresh=False)
                     bar.update()
-                    if len(samples) == per_shard:
+                    if len(samples) == options.per_shard:
                         await finish_shard()
             if samples:
                 await finish_shard()
 
 
 async def _outcomes(
-    ledger: Ledger, ask: Callable[[Row], Awaitable[tuple[Row, Picture | Failure]]], connections: int
-) -> AsyncIterator[tuple[Row, Picture | Failure]]:
+    ledger: Ledger, ask: Callable[[Row], Coroutine[Any, Any, tuple[Row, Picture | Failure]]], connections: int
+) -> AsyncGenerator[tuple[Row, Picture | Failure], None]:
     """What comes of asking for rows, `connections` at a time, as it comes; waits for those that are due later."""
     running: set[asyncio.Task] = set()
     committed = time.monotonic()
@@ -247,12 +238,13 @@ def _record(ledger: Ledger, row: Row, failure: Failure, limits: Limits) -> bool:
     return False
 
 
-def _session(connections: int, allow_private: bool, limits: Limits) -> aiohttp.ClientSession:
+def _session(options: Options) -> aiohttp.ClientSession:
+    limits = options.limits
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=connections,
+            limit=options.connections,
             keepalive_timeout=2,  # on a list of many hosts, idle connections would outnumber those at work
-            socket_factory=None if allow_private else public_socket,
+            socket_factory=None if options.allow_private else public_socket,
         ),
         trust_env=False,  # neither proxies nor .netrc
         cookie_jar=aiohttp.DummyCookieJar(),  # the other one grows with every host
@@ -344,7 +336,7 @@ def write_shard(path: Path, samples: list[tuple[Row, Picture]]) -> None:
         for row, picture in samples:
             key = f"{row.key:09d}"
             names = ("width", "height", "original_width", "original_height")
-            facts = {"key": key, "url": without_credentials(row.url)}
+            facts: dict[str, Any] = {"key": key, "url": without_credentials(row.url)}
             facts |= zip(names, picture.size + picture.original, strict=True)
             for ending, content in (
                 ("jpg", picture.jpeg),

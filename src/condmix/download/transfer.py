@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.runtime.messages import reason, without_credentials
+from condmix.settings.schema import File
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 16  # bytes; a cut connection loses at most so many that had come
@@ -47,17 +48,16 @@ class TransientError(Exception):
         self.wait = wait
 
 
-def fetch(
-    name: str, url: str, size: int, checksum: str, archives: Path, partial: Path, retries: Retries | None = None
-) -> Path:
-    """Makes sure that archives/name is there and right; `checksum` is "md5:..." or "sha256:...", `size` in bytes.
+def fetch(file: File, archives: Path, partial: Path, retries: Retries | None = None) -> Path:
+    """Makes sure that the file is in `archives` and right.
 
     Raises CondmixError where that can't be had. What has come of a download is kept for the next try, unless its
     checksum is wrong.
     """
+    name, size = file.name, file.size
     if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise CondmixError(f"data.files: the name {name!r} must be a plain file name")
-    algorithm, expected = checksum.split(":")
+    algorithm, expected = file.checksum.split(":")
     target, part = archives / name, partial / f"{name}.part"
     if target.exists():
         if target.stat().st_size == size and digest_of(target, algorithm).hexdigest() == expected:
@@ -66,11 +66,11 @@ def fetch(
     archives.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
 
-    found = download(url, part, size, algorithm, retries or Retries())
+    found = download(file.url, part, size, algorithm, retries or Retries())
     if found != expected:
         part.unlink()
         raise CondmixError(
-            f"{without_credentials(url)} has {algorithm} {found}, but the profile expects {expected}: "
+            f"{without_credentials(file.url)} has {algorithm} {found}, but the profile expects {expected}: "
             "correct the checksum, or the URL if it is another file; the download is removed"
         )
     os.replace(part, target)
@@ -102,7 +102,7 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
         part.unlink()
     start = size_of(part)
     if start == size:
-        return digest_of(part, algorithm).hexdigest()
+        return str(digest_of(part, algorithm).hexdigest())
     free = shutil.disk_usage(part.parent).free
     if free < size - start:
         raise disk_full(part, size - start, free)
@@ -116,10 +116,10 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
         raise CondmixError(
             f"{without_credentials(url)} has more than the {size} bytes that the profile expects: check URL and size"
         )
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
-def append(part: Path, start: int, size: int, digest, chunks: Iterable[bytes]) -> int:
+def append(part: Path, start: int, size: int, digest: Any, chunks: Iterable[bytes]) -> int:
     """Writes the chunks behind the first `start` bytes, with a progress bar; returns the length it comes to."""
     written = start
     bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5)
@@ -160,7 +160,7 @@ def open_url(url: str, start: int, size: int, timeout: float) -> Iterator[tuple[
         raise CondmixError(f"{without_credentials(url)}: only http://, https:// and file:// URLs can be fetched")
 
 
-def open_file(url: str):
+def open_file(url: str) -> BinaryIO:
     path, public = Path(url2pathname(urlsplit(url).path)), without_credentials(url)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer
@@ -232,6 +232,7 @@ def asked_wait(header: str | None, date: str | None = None) -> float | None:
     """Retry-After, given in seconds or as a date, in seconds from now; None where it is absent or unreadable.
 
     `date` is the answer's Date: where both are dates, they are compared with each other and not with our clock.
+    urllib3's Retry compares with our clock, raises over what is unreadable, and waits however long it is asked to.
     """
     if header is None:
         return None
@@ -254,7 +255,7 @@ def check_length(public: str, length: int, size: int) -> None:
         raise CondmixError(f"{public} has {length} bytes, but the profile expects {size}: check URL and size")
 
 
-def digest_of(path: Path, algorithm: str):
+def digest_of(path: Path, algorithm: str) -> Any:
     """The hash object of a file, ready to take more bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))

@@ -92,7 +92,6 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         rows = torch.from_numpy(job.rows(len(views))[rank::world])
         if not len(rows):
             continue
-        vectors, mask = changed(views, rows, job.change)
         at = replace(sampling, guidance=job.guidance)
         seeds = job.seeds(params.seed)[rank::world]
         seen: list[Seen] = []
@@ -103,7 +102,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
                 bar.update(len(batch) * world)
                 yield batch.cpu().numpy()
 
-        batches = sample_batches(model, at, vectors, mask, seeds, settings.batch_size)
+        batches = sample_batches(model, at, changed(views, rows, job.change), seeds, settings.batch_size)
         write_pixels(folder / f"{job.file}.{rank}.npy", (len(rows), size, size, 3), looked_at(batches))
         Seen.join(seen).save(folder / f"{job.file}.{rank}.safetensors")
     bar.close()

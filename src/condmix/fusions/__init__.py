@@ -33,6 +33,7 @@ class Fusion(nn.Module):
 
     shares_weights = False
     has_tokens = False
+    kind_of: Tensor  # (P,) int64, where weights are shared
 
     def __init__(self, kinds: Sequence[str], dim: int, time_width: int):
         super().__init__()

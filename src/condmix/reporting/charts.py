@@ -31,6 +31,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What an axis measures: its label, how a value is written, and whether the scale is logarithmic (y only)."""
+
+    label: str
+    text: Callable[[float], str] = "{:g}".format
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Axis:
     """Data to pixels: low..high becomes start..end, by equal steps or (log) by equal ratios; `step` between ticks."""
 
@@ -85,13 +94,10 @@ def axis(values: Sequence[float], start: float, end: float, log: bool = False, r
 
 def line_chart(
     label: str,
-    x_label: str,
-    y_label: str,
+    of_x: Quantity,
+    of_y: Quantity,
     lines: Sequence[Line],
     *,
-    format_x: Callable[[float], str] = "{:g}".format,
-    format_y: Callable[[float], str] = "{:g}".format,
-    log_y: bool = False,
     markers: bool = True,
     mark_x: float | None = None,
 ) -> str:
@@ -101,15 +107,15 @@ def line_chart(
     """
     points = [point for line in lines for point in line.points]
     x = axis([p[0] for p in points], LEFT, WIDTH - RIGHT, rounded=False)
-    y = axis([p[1] for p in points], HEIGHT - BOTTOM, TOP, log=log_y)
+    y = axis([p[1] for p in points], HEIGHT - BOTTOM, TOP, log=of_y.log)
     above = LEGEND_ROW * (-(-len(lines) // _legend_place(lines)[1]) - 1)  # what a legend of several rows needs more
     box = f"0 {-above} {WIDTH} {HEIGHT + above}"
     parts = [f'<svg class="chart" viewBox="{box}" role="img" aria-label="{escape(label)}">']
-    parts += _frame(x, y, x_label, y_label, format_x, format_y)
+    parts += _frame(x, y, of_x, of_y)
     if mark_x is not None and x.low <= mark_x <= x.high:
         parts.append(f'<path class="mark" d="M{x(mark_x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
     for line in lines:
-        parts += _line(line, x, y, markers, format_x, format_y)
+        parts += _line(line, x, y, of_x, of_y, markers)
     parts += _legend(lines, markers, 12 - above)
     return "\n".join([*parts, "</svg>"])
 
@@ -119,31 +125,31 @@ def path_of(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
     return "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in sorted(points))
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str, format_x: Callable, format_y: Callable) -> list[str]:
+def _frame(x: Axis, y: Axis, of_x: Quantity, of_y: Quantity) -> list[str]:
     bottom = HEIGHT - BOTTOM
     parts = []
     for value in y.ticks():
         at = f"{y(value):.1f}"
         parts.append(f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{at}" dy=".35em" text-anchor="end">{escape(format_y(value))}</text>')
+        parts.append(f'<text x="{LEFT - 7}" y="{at}" dy=".35em" text-anchor="end">{escape(of_y.text(value))}</text>')
     for value in x.ticks():
         at = f"{x(value):.1f}"
         parts.append(f'<path class="axis" d="M{at} {bottom}v5"/>')
-        parts.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{escape(format_x(value))}</text>')
+        parts.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{escape(of_x.text(value))}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(of_x.label)}</text>')
     turned = f'transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)"'
-    parts.append(f'<text {turned} text-anchor="middle">{escape(y_label)}</text>')
+    parts.append(f'<text {turned} text-anchor="middle">{escape(of_y.label)}</text>')
     return parts
 
 
-def _line(line: Line, x: Axis, y: Axis, markers: bool, format_x: Callable, format_y: Callable) -> list[str]:
+def _line(line: Line, x: Axis, y: Axis, of_x: Quantity, of_y: Quantity, markers: bool) -> list[str]:
     style = line.style % STYLES
     dashed = "" if markers else " dashed"
     parts = [f'<path class="line line-{style}{dashed}" d="{path_of(line.points, x, y)}"/>']
     for a, b in sorted(line.points) if markers else ():
-        said = escape(f"{line.name}: {format_y(b)} at {format_x(a)}")
+        said = escape(f"{line.name}: {of_y.text(b)} at {of_x.text(a)}")
         parts.append(
             f'<path class="marker line-{style}" transform="translate({x(a):.1f} {y(b):.1f})" '
             f'd="{MARKERS[style]}"><title>{said}</title></path>'

@@ -17,7 +17,7 @@ from condmix.experiments.findings import QUESTIONS, Evidence, Test, difference, 
 from condmix.experiments.grid import Grid, collect
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
-from condmix.reporting.charts import STYLES, Line, line_chart
+from condmix.reporting.charts import STYLES, Line, Quantity, line_chart
 from condmix.reporting.page import data_uri, fact, rendered
 from condmix.reporting.tables import NONE
 from condmix.results.details import scene_texts
@@ -233,8 +233,8 @@ def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
                 lines.append(Line(label(name), found, style))
         if lines:
             svg = line_chart(
-                f"{title} against guidance scale, a line per experiment", "guidance scale s", title, lines,
-                format_y=measure.tick,
+                f"{title} against guidance scale, a line per experiment",
+                Quantity("guidance scale s"), Quantity(title, measure.tick), lines,
                 mark_x=scales[0] if len(scales) == 1 else None,
             )  # fmt: skip
             charts.append({"title": title, "better": measure.better, "svg": Markup(svg)})

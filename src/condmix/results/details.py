@@ -66,12 +66,12 @@ class Details:
 
     @property
     def name(self) -> str:
-        return self.metrics["variant"]
+        return str(self.metrics["variant"])
 
     @property
     def side(self) -> int:
         """Height and width of the pictures."""
-        return self.pictures["real"].shape[1]
+        return int(self.pictures["real"].shape[1])
 
     @classmethod
     def read(cls, params: Params, metrics: Mapping[str, Any]) -> Details:

@@ -93,7 +93,7 @@ class Row:
 
     @property
     def variant(self) -> str:
-        return self.facts["variant"]
+        return str(self.facts["variant"])
 
     @property
     def condition(self) -> Condition:

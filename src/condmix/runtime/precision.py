@@ -18,5 +18,5 @@ def bf16(asked: str) -> bool:
 def in_hardware() -> bool:
     """Whether this machine computes in bf16 and does not only emulate it: newer GPUs, CPUs with AMX or AVX512_BF16."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

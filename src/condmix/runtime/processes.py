@@ -67,7 +67,7 @@ def together(processes: int, function: Callable[..., None], *arguments: object) 
     group = join_group()
     function(*arguments)
     group.wait_for_everyone()
-    return group.num_processes
+    return int(group.num_processes)
 
 
 def spawn(processes: int, function: Callable[..., None], *arguments: object) -> None:

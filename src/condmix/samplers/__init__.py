@@ -2,7 +2,7 @@
 
 A sampler turns noise into pictures. It is one file here and a function of the file's name:
 
-    sampler(denoise, x_T, schedule, steps, noise, **options) -> x_0
+    sampler(denoise, x_T, schedule, steps, noise) -> x_0
 
     denoise(x_t, t)  estimate of the clean picture x_0 (B, ...) from x_t (B, ...) at times t (B,), an int64
                      tensor on the CPU; already guided and clipped (guidance.denoiser makes one)
@@ -53,25 +53,20 @@ class SampleNoise:
         )
 
 
-def timesteps(schedule_steps: int, steps: int, spacing: str = "trailing") -> list[int]:
-    """The times that a sampler visits, from noisy to clean.
+def timesteps(schedule_steps: int, steps: int) -> list[int]:
+    """The times that a sampler visits, from noisy to clean: "trailing" of Lin et al. 2023, arXiv:2305.08891, table 2.
 
-    "trailing" starts at the very last time, where training ends and sampling begins; "leading" (as DDIM was
-    published) ends at time 0 and starts short of the last one (Lin et al. 2023, arXiv:2305.08891, table 2).
+    They start at the very last time, where training ends and sampling begins.
     """
     if not 1 <= steps <= schedule_steps:
         raise CondmixError(f"{steps} sampling steps; this schedule allows 1 to {schedule_steps}")
-    if spacing == "trailing":
-        return [round(schedule_steps - i * (schedule_steps / steps)) - 1 for i in range(steps)]
-    if spacing == "leading":
-        return [i * (schedule_steps // steps) for i in reversed(range(steps))]
-    raise CondmixError(f'no timestep spacing "{spacing}"; found: leading, trailing')
+    return [round(schedule_steps - i * (schedule_steps / steps)) - 1 for i in range(steps)]
 
 
-def path(schedule: Schedule, steps: int, spacing: str) -> list[tuple[int, float, float]]:
+def path(schedule: Schedule, steps: int) -> list[tuple[int, float, float]]:
     """A sampler's steps as (t, a_bar at t, a_bar at the next time); the last one leads to a_bar = 1."""
     alpha_bar = schedule.alpha_bar.tolist()
-    times = timesteps(len(alpha_bar), steps, spacing)
+    times = timesteps(len(alpha_bar), steps)
     here = [alpha_bar[t] for t in times]
     return list(zip(times, here, [*here[1:], 1.0], strict=True))
 

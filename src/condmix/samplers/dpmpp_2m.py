@@ -12,23 +12,17 @@ from torch import Tensor
 from condmix.samplers import Denoise, Noise, Schedule, at, path
 
 
-def dpmpp_2m(
-    denoise: Denoise,
-    x_T: Tensor,
-    schedule: Schedule,
-    steps: int,
-    noise: Noise,
-    spacing: str = "trailing",
-) -> Tensor:
+def dpmpp_2m(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Tensor:
     """Pictures x_0 (B, ...) from x_T (B, ...), deterministic."""
-    *moves, (last, _, _) = path(schedule, steps, spacing)
-    x, earlier, earlier_h = x_T, None, None
+    *moves, (last, _, _) = path(schedule, steps)
+    x = x_T
+    earlier: tuple[Tensor, float] | None = None  # the last step's x_0 and h
     for t, a_bar, a_bar_next in moves:
         x_0 = denoise(x, at(t, x))
         h = _lambda(a_bar_next) - _lambda(a_bar)
-        middle = x_0 if earlier is None else x_0 + h / (2 * earlier_h) * (x_0 - earlier)
+        middle = x_0 if earlier is None else x_0 + h / (2 * earlier[1]) * (x_0 - earlier[0])
         x = sqrt((1 - a_bar_next) / (1 - a_bar)) * x - sqrt(a_bar_next) * expm1(-h) * middle
-        earlier, earlier_h = x_0, h
+        earlier = x_0, h
     return denoise(x, at(last, x))
 
 

@@ -121,7 +121,7 @@ class LoadedModel:
 
         def pictures() -> np.ndarray:
             seen = vectors if prior is None else {**vectors, "image": prior.sample(vectors["image"], seeds)}
-            batches = sample_batches(self.model, sampling, seen, mask, seeds, size, negative)
+            batches = sample_batches(self.model, sampling, (seen, mask), seeds, size, negative)
             return torch.cat([batch.cpu() for batch in batches]).numpy()
 
         return pictures

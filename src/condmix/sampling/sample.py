@@ -45,12 +45,11 @@ class Sampling:
 def sample(
     model: ConditionalModel,
     sampling: Sampling,
-    vectors: Mapping[str, Tensor],
-    mask: Tensor,
+    condition: Condition,
     seeds: Sequence[int],
     negative: Condition | None = None,
 ) -> Tensor:
-    """Pictures (B, S, S, 3) uint8 for vectors {perspective: (B, d_p)} and mask (B, P), drawn where the model lies.
+    """Pictures (B, S, S, 3) uint8 of B conditions, drawn where the model lies.
 
     The conditions had best lie on the CPU: `composed` guidance reads the mask, and would wait for a GPU to give it.
     `negative` is a condition of the same shapes, from which guidance leads away; joint guidance at s = 1 ignores it.
@@ -59,7 +58,7 @@ def sample(
     size = model.architecture.image_size
     device = next(model.parameters()).device
     noise = SampleNoise(seeds, (3, size, size), device=device)
-    predict = _predict(model, sampling, vectors, mask, negative)
+    predict = _predict(model, sampling, condition, negative)
     denoise = denoiser(predict, sampling.schedule, sampling.prediction)
     x_T = noise().contiguous(memory_format=torch.channels_last)
     x_0 = plugin("samplers", sampling.sampler)(denoise, x_T, sampling.schedule, sampling.steps, noise)
@@ -69,32 +68,25 @@ def sample(
 def sample_batches(
     model: ConditionalModel,
     sampling: Sampling,
-    vectors: Mapping[str, Tensor],
-    mask: Tensor,
+    condition: Condition,
     seeds: Sequence[int],
     batch_size: int,
     negative: Condition | None = None,
 ) -> Iterator[Tensor]:
     """`sample` in batches, so that any number of pictures fits in memory."""
 
-    def part(condition: Condition) -> Condition:
-        return {name: rows_of[rows] for name, rows_of in condition[0].items()}, condition[1][rows]
+    def part(whole: Condition) -> Condition:
+        return {name: rows_of[rows] for name, rows_of in whole[0].items()}, whole[1][rows]
 
-    for first in range(0, len(mask), batch_size):
+    for first in range(0, len(seeds), batch_size):
         rows = slice(first, first + batch_size)
         away = None if negative is None else part(negative)
-        yield sample(model, sampling, *part((vectors, mask)), seeds[rows], away)
+        yield sample(model, sampling, part(condition), seeds[rows], away)
 
 
-def _predict(
-    model: ConditionalModel,
-    sampling: Sampling,
-    vectors: Mapping[str, Tensor],
-    mask: Tensor,
-    negative: Condition | None,
-) -> Predict:
+def _predict(model: ConditionalModel, sampling: Sampling, condition: Condition, negative: Condition | None) -> Predict:
     """The model's prediction under the guidance that `sampling` asks for."""
-    views = _embed(model, vectors)
+    views, mask = _embed(model, condition[0]), condition[1]
     away = None if negative is None else (_embed(model, negative[0]), negative[1])
     if sampling.composed or sampling.weights is not None:
         predict = composed(model, views, mask, _weights(model, sampling, mask), away)
@@ -122,20 +114,18 @@ def _weights(model: ConditionalModel, sampling: Sampling, mask: Tensor) -> Tenso
     return weights
 
 
-def sample_grid(
-    model: ConditionalModel, sampling: Sampling, vectors: Mapping[str, Tensor], mask: Tensor, scale: int = 4
-) -> np.ndarray:
+def sample_grid(model: ConditionalModel, sampling: Sampling, condition: Condition) -> np.ndarray:
     """One picture (H, W, 3) uint8 of a sample per condition, seeds 0, 1, 2, ..."""
-    return grid(sample(model, sampling, vectors, mask, range(len(mask))).cpu().numpy(), scale=scale)
+    return grid(sample(model, sampling, condition, range(len(condition[1]))).cpu().numpy(), scale=4)
 
 
-def grid(images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 1) -> np.ndarray:
+def grid(images: np.ndarray, columns: int | None = None, scale: int = 1) -> np.ndarray:
     """Lay pictures (N, S, S, 3) out on white, row by row, each pixel enlarged `scale` times without smoothing."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    cell = images.shape[1] + gap
-    sheet = np.full((rows * cell + gap, columns * cell + gap, 3), 255, np.uint8)
+    cell = images.shape[1] + 1  # with a white line between two
+    sheet = np.full((rows * cell + 1, columns * cell + 1, 3), 255, np.uint8)
     for i, image in enumerate(images):
-        top, left = i // columns * cell + gap, i % columns * cell + gap
-        sheet[top : top + cell - gap, left : left + cell - gap] = image
+        top, left = i // columns * cell + 1, i % columns * cell + 1
+        sheet[top : top + cell - 1, left : left + cell - 1] = image
     return sheet.repeat(scale, 0).repeat(scale, 1)

@@ -31,7 +31,7 @@ def fill(root: Path, profile: str | None = None) -> list[str]:
     read_yaml(root / REFERENCE, REFERENCE)
     reference = (root / REFERENCE).read_text(encoding="utf-8")
     text = path.read_text(encoding="utf-8-sig")
-    added = []
+    added: list[str] = []
     while True:
         found = [(key, lines) for key in _missing(root, experiment, settings) if (lines := _entry(reference, key))]
         if not found:

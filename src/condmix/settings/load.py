@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from condmix import CondmixError
 from condmix.settings.consistency import check_settings
@@ -87,7 +88,7 @@ def read_settings(root: Path, profile: str | None = None) -> tuple[dict[str, Any
     return experiment, settings
 
 
-def missing_keys(problems: list[dict[str, Any]]) -> list[str]:
+def missing_keys(problems: list[ErrorDetails]) -> list[str]:
     """The dotted keys that no file has, of `ValidationError.errors()`."""
     return [key_of(problem["loc"]) for problem in problems if problem["type"] == "missing"]
 

@@ -23,13 +23,15 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from condmix import CondmixError
 from condmix.settings.content import content_sha256
 from condmix.settings.paths import Paths
 from condmix.settings.plugins import unknown
 
-VARIANTS = ("class_v1", "class_v2", "caption", "experiment")
+Variant = Literal["class_v1", "class_v2", "caption", "experiment"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
 EXPERIMENT = ("profile", "fusion", "perspectives", "guidance", "seed", "variants")  # keys of params.yaml
 
 # Strict: "3" is no number, true is no 1, and 1 is no true.
@@ -398,7 +400,7 @@ class Params(Settings):
     perspectives: Annotated[tuple[Text, ...], Field(min_length=1)]
     guidance: Guidance
     seed: Seed
-    variants: Annotated[tuple[Literal[VARIANTS], ...], Field(min_length=1)]
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
 
     data: Data
     captions: Captions
@@ -427,7 +429,7 @@ def key_of(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if not str(part).startswith("<"))
 
 
-def sentence(problem: dict[str, Any], model: type[Settings], where: str) -> str:
+def sentence(problem: ErrorDetails, model: type[Settings], where: str) -> str:
     """One of `ValidationError.errors()` of a model: the file, the key, what was given, what is expected."""
     location, key = problem["loc"], key_of(problem["loc"])
     if problem["type"] == "extra_forbidden":

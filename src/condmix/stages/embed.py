@@ -231,8 +231,7 @@ def make_job(folder: Path, scratch: Path, encoder: Any, column: Column, split: s
     key = cache_key(
         column.perspective,
         split,
-        encoder.id,
-        encoder.preprocessing,
+        (encoder.id, encoder.preprocessing),
         column.data_hash,
         len(column.present),
         code_sha256(f"{type(encoder).__module__.removeprefix('condmix.').replace('.', '/')}.py"),
@@ -389,9 +388,8 @@ def import_perspective(
         yield path
         ids = [int(i) for i in source.dataset.ids(source.split)]
         data = _hash([ids, files[source.split].sha256 if source.split in files else None])
-        key = cache_key(
-            perspective, source.split, first.encoder, "imported", data, source.count, code_sha256("data/imported.py")
-        )
+        made_by, code = (first.encoder, "imported"), code_sha256("data/imported.py")
+        key = cache_key(perspective, source.split, made_by, data, source.count, code)
         if path.exists() and _is_current(path, key):
             print(f"{path}: up to date")
             continue

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.clip.contrastive import Recipe, train_clip
+from condmix.clip.contrastive import Captioned, Recipe, train_clip
 from condmix.clip.folder import load_clip, read_config, save_clip
 from condmix.clip.openclip import load_pretrained, new_clip
 from condmix.clip.probes import linear_probe, recall_at_1, zero_shot
@@ -137,9 +137,8 @@ def train_member(folder: Path, model_settings: str | dict[str, Any], recipe: Rec
     torch.manual_seed(seed)  # a model's first weights come from the global generator
     model, _, tokenizer = new_clip(model_settings)
     group = join_group()
-    pixels = np.load(folder / PIXELS, mmap_mode="r")
-    captions = json.loads((folder / CAPTIONS).read_text())
-    loss = train_clip(group, model, tokenizer, pixels, captions, recipe, seed)
+    images = Captioned(np.load(folder / PIXELS, mmap_mode="r"), json.loads((folder / CAPTIONS).read_text()))
+    loss = train_clip(group, model, tokenizer, images, recipe, seed)
     if group.is_main_process:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, folder / TRAINED)

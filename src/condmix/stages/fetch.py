@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from condmix import CondmixError, pipeline, shown
 from condmix.download.transfer import fetch
@@ -37,10 +38,10 @@ def main(params: Params) -> None:
             f"conf/{params.profile}.yaml lists no data.files: nothing to fetch for {params.data.dataset}"
         )
     for file in params.data.files:
-        fetch(file.name, file.url, file.size, file.checksum, paths.archives, paths.partial)
+        fetch(file, paths.archives, paths.partial)
 
 
-def draw(plugin: type, settings: dict, archives: Path, partial: Path) -> None:
+def draw(plugin: Any, settings: dict, archives: Path, partial: Path) -> None:
     """Draws aside and moves the finished files into place."""
     shutil.rmtree(partial, ignore_errors=True)
     plugin.draw(partial, settings)
@@ -64,7 +65,7 @@ def check_tracked(folder: str, root: Path) -> None:
         )
 
 
-def pack(plugin: type, folder: Path, archives: Path, partial: Path) -> None:
+def pack(plugin: Any, folder: Path, archives: Path, partial: Path) -> None:
     """Packs aside, puts the result in the place of what was there, and says what is left out."""
     if not folder.is_dir():
         raise CondmixError(f"data.folder: there is no folder {folder}")

@@ -58,7 +58,7 @@ def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int
             raise CondmixError(f"{split} has {len(ids)} pictures but {len(column)} rows of {name}")
         column = np.ascontiguousarray(column)
         np.save(folder / f"{split}_{name}.npy", column)
-        sums[name] = hashlib.sha256(column).hexdigest()
+        sums[name] = hashlib.sha256(column.data).hexdigest()
 
     made = prefetch(lambda decoder: square(decoder(), size), data.decoders(split), threads, 4 * threads)
     pictures = tqdm(made, f"prepare {split}", total=len(ids), unit="img", mininterval=0.5)

@@ -18,7 +18,7 @@ from condmix import CondmixError
 from condmix.files.artifacts import read_checked_json
 from condmix.files.atomic import write_text
 from condmix.metrics import Measure, compared
-from condmix.reporting.charts import Line, line_chart
+from condmix.reporting.charts import Line, Quantity, line_chart
 from condmix.reporting.page import data_uri, fact, rendered
 from condmix.reporting.tables import NONE, comparison, conditioned_on, unnamed
 from condmix.results.details import Details, scene_texts
@@ -97,7 +97,7 @@ def notes(shown: Sequence[Measure]) -> list[tuple[str, str, str]]:
 def judge_metrics(params: Params, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """metrics/judge.json; CondmixError where the variants were judged by another judge."""
     path = params.paths.metrics / "judge.json"
-    judge = read_checked_json(path, Judged, "dvc repro judge")
+    judge: dict[str, Any] = read_checked_json(path, Judged, "dvc repro judge")
     for facts in metrics:
         if facts.get("judge_accuracy_network", facts.get("judge_accuracy", {})) != judge["accuracy"]:
             raise CondmixError(
@@ -140,10 +140,9 @@ def sweep_charts(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "better": measure.better,
             "svg": Markup(line_chart(
                 f"{measure.words} against guidance scale, a line per variant",
-                "guidance scale s",
-                measure.words,
+                Quantity("guidance scale s"),
+                Quantity(measure.words, measure.tick),
                 list(sweep_lines(metrics, measure)),
-                format_y=measure.tick,
                 mark_x=scales[0] if len(scales) == 1 else None,
             )),
         }
@@ -164,10 +163,11 @@ def loss_chart(variants: Sequence[Details]) -> Markup | None:
     lines = [Line(v.name, smoothed(v.losses), style) for style, v in enumerate(variants) if v.losses]
     if not lines:
         return None
-    return Markup(line_chart(
-        "Training loss against images seen, a line per variant", "images seen", "loss (log scale)", lines,
-        format_x=thousands, log_y=all(loss > 0 for line in lines for _, loss in line.points), markers=False,
-    ))  # fmt: skip
+    seen = Quantity("images seen", thousands)
+    losses = Quantity("loss (log scale)", log=all(loss > 0 for line in lines for _, loss in line.points))
+    return Markup(
+        line_chart("Training loss against images seen, a line per variant", seen, losses, lines, markers=False)
+    )
 
 
 def smoothed(points: Sequence[tuple[float, float]], count: int = LOSS_POINTS) -> list[tuple[float, float]]:

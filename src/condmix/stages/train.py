@@ -49,4 +49,4 @@ def preview(trainer: Trainer) -> np.ndarray:
     vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), trainer.device)
     sampling = Sampling(schedule, params.diffusion.prediction, "dpmpp_2m", min(10, schedule.steps), params.guidance)
     with torch.random.fork_rng():
-        return sample_grid(model.eval(), sampling, vectors, mask)
+        return sample_grid(model.eval(), sampling, (vectors, mask))

@@ -249,7 +249,7 @@ class Delivery:
             _say(problem)
 
     def _listen(self) -> None:
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             report = json.loads(line)
             if "where" in report:
                 self._where = report["where"]

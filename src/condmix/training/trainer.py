@@ -31,7 +31,7 @@ from condmix import CondmixError, pipeline
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split, load_meta
 from condmix.diffusion.model import Architecture, ConditionalModel, save_model
-from condmix.diffusion.schedule import Schedule, loss
+from condmix.diffusion.schedule import Schedule
 from condmix.files.artifacts import check_weights, damaged, require
 from condmix.files.atomic import replacing
 from condmix.runtime.precision import resolved
@@ -165,14 +165,8 @@ class Trainer:
                     x_t = self.schedule.add_noise(x_0[part], noise[part], t[part])
                     views = {name: rows[part] for name, rows in vectors.items()}
                     output = self.network(x_t, t[part], views, mask[part]).float()
-                    losses = loss(
-                        diffusion.prediction,
-                        output,
-                        x_0[part],
-                        noise[part],
-                        t[part],
-                        self.schedule,
-                        diffusion.min_snr_gamma,
+                    losses = self.schedule.loss(
+                        diffusion.prediction, output, x_0[part], noise[part], t[part], diffusion.min_snr_gamma
                     )
                 value = losses.sum() / count
                 value.backward()
