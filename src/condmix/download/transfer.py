@@ -60,7 +60,7 @@ def fetch(
     algorithm, expected = checksum.split(":")
     target, part = archives / name, partial / f"{name}.part"
     if target.exists():
-        if target.stat().st_size == size and digest_of(target, algorithm).hexdigest() == expected:
+        if size_of(target) == size and digest_of(target, algorithm).hexdigest() == expected:
             return target
         log.warning("%s is not the file that the profile describes: it is fetched again", target)
     archives.mkdir(parents=True, exist_ok=True)
@@ -261,7 +261,14 @@ def digest_of(path: Path, algorithm: str):
 
 
 def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    """Bytes of a file, 0 where there is none; to write to a FIFO would wait for its reader, so it is refused."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise CondmixError(f"{path} is not a regular file: move it away and run the stage again")
+    return found.st_size
 
 
 def disk_full(part: Path, needed: int, free: int) -> CondmixError:
