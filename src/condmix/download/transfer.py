@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 import requests
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, shown
 from condmix.runtime.messages import reason, without_credentials
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def fetch(
     if target.exists():
         if size_of(target) == size and digest_of(target, algorithm).hexdigest() == expected:
             return target
-        log.warning("%s is not the file that the profile describes: it is fetched again", target)
+        log.warning("%s is not the file that the profile describes: it is fetched again", shown(str(target)))
     archives.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
 
@@ -122,7 +122,8 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
 def append(part: Path, start: int, size: int, digest, chunks: Iterable[bytes]) -> int:
     """Writes the chunks behind the first `start` bytes, with a progress bar; returns the length it comes to."""
     written = start
-    bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5)
+    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    bar = tqdm(desc=shown(part.stem), total=size, initial=start, mininterval=0.5, **units)
     with bar, open(part, "ab" if start else "wb") as file:
         for chunk in chunks:
             try:

@@ -60,7 +60,8 @@ ENVIRONMENT = {
     "TERM": "dumb",
 }  # fmt: skip
 GOOD = ("SENTENCE", "SAME", "ALLOWED")
-BAD = ("RAN", "TRACEBACK", "ACCEPTED", "HANG", "CRASH", "LINES", "LATE", "BROKEN")
+BAD = ("RAN", "TRACEBACK", "ACCEPTED", "HANG", "CRASH", "LINES", "RAW", "LATE", "BROKEN")
+MOVES = re.compile(r"\x1b\[A|\r")  # tqdm's, on stderr: up a line, and to its beginning
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,8 @@ class Runner:
         elif "Traceback (most recent call last)" in answer.err:
             verdict = "TRACEBACK"
             last = next((line for line in reversed(lines) if line[0] not in " \t"), last)
+        elif raw := _raw(answer):
+            verdict, last = "RAW", raw
         elif answer.code == 0:
             verdict, last = self._accepted(case, answer)
         elif sentence := _sentence(lines):
@@ -265,6 +268,14 @@ class Runner:
         return found
 
 
+def _raw(answer: Answer) -> str:
+    """The first line with a character that would act on a terminal, and that is not tqdm's."""
+    if rewritten := re.search(r"^(condmix|Error): .*\r.*", answer.err, re.MULTILINE):
+        return rewritten[0]
+    lines = (answer.out + MOVES.sub("", answer.err)).replace("\t", "").split("\n")
+    return next((line for line in lines if not line.isprintable()), "")
+
+
 def _sentence(lines: list[str]) -> str | None:
     """The one line that condmix, or click, ends in; a progress bar that was on its way may be repeated behind it."""
     rest = [line for line in lines if not re.search(r"\[(\d+:)?\d+:\d+<", line)]
@@ -277,7 +288,7 @@ def condmix(command: tuple[str, ...]) -> int:
     from condmix.cli import main
 
     try:
-        main(list(command), prog_name="condmix")
+        main(list(command), prog_name="condmix", color=True)  # else click takes escape sequences out of what it prints
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
@@ -329,7 +340,7 @@ def _end(child: int) -> None:
 def _answer(place: Path, code: int, seconds: float, hung: bool) -> Answer:
     def text(name: str) -> str:
         path = place / name
-        return path.read_text(errors="replace")[-200_000:] if path.exists() else ""
+        return path.read_bytes().decode(errors="replace")[-200_000:] if path.exists() else ""
 
     done = int(text("done") or 0)
     results = snapshot(place / "project") if code == 0 else {}

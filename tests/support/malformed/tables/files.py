@@ -59,9 +59,13 @@ class Row:
     most: int = 40  # of such changes
     first: bool = False  # of the files that match, the first alone
     setting: str = ""  # that names the file or folder by its checksum, which is made right after the damage
+    then: tuple[Command, ...] = ()  # what is run after each of the commands, which may take what these refuse
+    checks: int = 0  # see Case
     only: str = ""  # "bytes": nothing of the file's kind; "places": only what stands in its place
 
 
+# what the stage fetch takes is judged by what reads it next
+PREPARED: tuple[Command, ...] = (("data", "check"), ("prepare",), ("captions",))
 ROWS = (
     Row("archives", "demo", "data/tiny/archives/*.zip", (("prepare",),)),
     Row("archives", "demo", "data/tiny/archives/annotations*.zip", (("captions",),)),
@@ -72,11 +76,11 @@ ROWS = (
     Row("archives", "coco", "data/tiny/archives/train2017.zip", (("prepare",),)),
     Row("archives", "cifar", "data/tiny/archives/*.tar.gz", (("data", "check"),)),
     Row("folder", "own", "data/tiny/archives/pictures.zip", (("prepare",), ("data", "check"))),
-    Row("folder", "own", "pics/train/cat/0.png", (("fetch",), ("data", "check")), only="bytes"),
-    Row("folder", "own", "pics/train/captions.jsonl", (("fetch",),), only="bytes"),
+    Row("folder", "own", "pics/train/cat/0.png", (("fetch",),), then=PREPARED, checks=2, only="bytes"),
+    Row("folder", "own", "pics/train/captions.jsonl", (("fetch",),), then=PREPARED, checks=2, only="bytes"),
     Row("folder", "own", "dvc.yaml", (("fetch",),)),
     Row("webdataset", "tars", "data/tiny/archives/train-0.tar", (("prepare",), ("data", "check"))),
-    Row("webdataset", "tars", "pics/train-0.tar", (("fetch",),), only="bytes"),
+    Row("webdataset", "tars", "pics/train-0.tar", (("fetch",),), then=PREPARED, checks=2),
     Row("dataset", "ready", "data/tiny/dataset/meta.json", (TRAIN,), per_key=4, most=80),
     Row("dataset", "ready", "data/tiny/dataset/meta.json", (EVALUATE,), most=20),
     Row("dataset", "ready", "data/tiny/dataset/train_images.npy", (TRAIN, ("judge",))),
@@ -174,22 +178,27 @@ def cases(folder: Path, worlds: Sequence[str] = ()) -> Iterator[Case]:
             raise ValueError(f"{row.world} has no {row.pattern}")
         for path in found[:1] if row.first else found:
             relative = path.relative_to(world).as_posix()
-            for name, damage in damages(path, row).items():
+            for name, damage in damages(path, relative, row).items():
                 for command in row.commands:
                     yield _case(row, relative, name, damage, command)
     for relative, command in () if worlds else OUTPUTS:
-        for name, damage in d.places().items():
+        for name, damage in _places(relative).items():
             yield Case(
                 "outputs", f"{relative}: {name}", "ready", _on(relative, damage), (command,), relative,
                 (Path(relative).name, Path(relative).parent.name or relative), made_again=True,
             )  # fmt: skip
 
 
-def damages(path: Path, row: Row) -> dict[str, d.Damage]:
-    """What can happen to a file of this kind."""
+def _places(relative: str) -> dict[str, d.Damage]:
+    """Something else stands in the place of the file, or of its folder, which is not the project itself."""
+    return d.places() | (d.places_below() if "/" in relative else {})
+
+
+def damages(path: Path, relative: str, row: Row) -> dict[str, d.Damage]:
+    """What can happen to a file of this kind, at this path in its world."""
     if row.only == "places":
-        return d.places()
-    found = d.bytewise(path)
+        return _places(relative)
+    found = d.bytewise(path) | _places(relative)
     if row.only == "bytes":
         return found
     name = path.name
@@ -255,7 +264,10 @@ def _case(row: Row, relative: str, name: str, damage: d.Damage, command: Command
     path = Path(relative)
     named = (path.name, path.parent.name, *row.named) if path.parent.name else (path.name, *row.named)
     whole = _on(relative, damage, row.setting)
-    return Case(row.area, f"{relative}: {name}", row.world, whole, (command,), relative, named, reason, row.made_again)
+    return Case(
+        row.area, f"{relative}: {name}", row.world, whole, (command, *row.then), relative, named, reason,
+        row.made_again, row.checks,
+    )  # fmt: skip
 
 
 def _on(relative: str, damage: d.Damage, setting: str = "") -> Callable[[Path], None]:

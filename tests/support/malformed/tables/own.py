@@ -86,6 +86,8 @@ def own_folder() -> Iterator[Case]:
         "half a line": '{"file": "cat/0.png", "ca',
         "a key twice": '{"file": "cat/0.png", "file": "cat/2.png", "captions": ["a"]}',
         "an escape sequence": '{"file": "cat/0.png", "captions": ["\\u001b[31mred"]}',
+        "a carriage return": '{"file": "cat/0.png", "captions": ["a\\rb"]}',
+        "a file with a carriage return": '{"file": "a\\rb.png", "captions": ["a"]}',
         "a byte order mark": b"\xef\xbb\xbf" + b'{"file": "cat/0.png", "captions": ["a"]}',
     }
     for what, line in lines.items():
@@ -135,6 +137,7 @@ def own_folder() -> Iterator[Case]:
     names = {
         "not UTF-8": b"caf\xe9.png",
         "of a newline": b"a\nb.png",
+        "of a carriage return": b"a\rb.png",
         "of an escape sequence": b"a\x1b[31mred.png",
         "of a tab": b"a\tb.png",
         "of a backslash": b"a\\b.png",
@@ -308,6 +311,7 @@ def own_shards() -> Iterator[Case]:
         "a superscript": "²".encode(),
         "an escape sequence": b"\x1b[31mred",
         "newlines": b"a\nb",
+        "a carriage return": b"a\rb",
     }
     for what, text in classes.items():
         yield case(f"00000.cls: {what}", shard({"00000.cls": text}), said=("00000", "train-0", "cls", "class"))

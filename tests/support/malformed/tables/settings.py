@@ -79,7 +79,7 @@ def _setting(name: str, path: tuple, what: str, value: Any, run: bool) -> Case:
         conf_changed(change, name),
         (("check",), *readers),
         name,
-        (str(path[-1]), path[0]),
+        (str(path[-1]), path[0], ", line "),
         "a valid value",
         checks=1,
         compared=False,

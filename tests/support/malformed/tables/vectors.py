@@ -58,7 +58,7 @@ def imports() -> Iterator[Case]:
         np.savez(whole_npz, vectors=np.zeros(3))
         whole = save({"vectors": vectors, "ids": ids}, facts)
         whole_tensors.write_bytes(whole)
-        of_npz = d.bytewise(whole_npz) | d.zip_damages(whole_npz, "vectors.npy")
+        of_npz = d.bytewise(whole_npz) | d.places() | d.places_below() | d.zip_damages(whole_npz, "vectors.npy")
         of_tensors = d.safetensors_damages(whole_tensors)
     for name, damage in of_npz.items():
         yield case(f"npz: {name}", damage, allowed="a zip may be padded" if "its" in name else "")
