@@ -234,6 +234,16 @@ def test_a_truncated_archive(kept, cifar):
         Cifar10(cifar, {}).labels("train")
 
 
+def test_an_archive_that_holds_a_name_twice(cifar):
+    path = cifar / ARCHIVE
+    with gzip.open(path) as file:
+        whole = file.read()
+    first = 512 + -(-len(members_of(path)[f"{FOLDER}/data_batch_1"]) // 512) * 512  # its header and its content
+    path.write_bytes(gzip.compress(whole[:first] + whole))
+    with pytest.raises(CondmixError, match="it holds 'cifar-10-batches-py/data_batch_1' twice"):
+        Cifar10(cifar, {}).labels("train")
+
+
 def test_an_archive_with_a_flipped_byte(cifar):
     path = cifar / ARCHIVE
     whole = bytearray(path.read_bytes())

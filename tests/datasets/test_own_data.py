@@ -278,6 +278,7 @@ def test_shards_as_people_keep_them(tmp_path):
         ("train.tar", lambda tar: tar + tar, "is cut short or damaged .other bytes follow its end"),
         ("train.tar", lambda tar: gzipped(tar)[:-20], "is cut short or damaged"),
         ("train.tar.gz", lambda tar: gzipped(tar)[:40], "is cut short or damaged"),
+        ("train.tar", lambda tar: tar[:4096] + tar, "is cut short or damaged .it holds .1.png. twice"),
     ],
 )
 def test_a_damaged_shard_of_ones_own_is_named_when_it_is_packed(name, damage, says, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from condmix import shown
 from malformed import damage as d
 from malformed.runner import Case
 from malformed.tables import (
@@ -11,8 +12,6 @@ from malformed.tables import (
     READ,
 )
 from malformed.tables.pictures import odd_pictures
-
-FILES = (".png", ".yaml")
 
 
 def cases() -> Iterator[Case]:
@@ -34,7 +33,6 @@ def cases() -> Iterator[Case]:
         "x.gif",
         "\x1b[31m.png",
         "a\rb.png",
-        "o.png/x.png",
         "new/folder/x.png",
         "x.PNG",
         "x.jpg",
@@ -123,6 +121,8 @@ def cases() -> Iterator[Case]:
         "x.PNG",
         "x.jpg",
         "\x1b[31m.png",
+        "a\rb.png",
+        "o.png/x.png",
         "0",
         "-1",
         "1",
@@ -139,8 +139,8 @@ def cases() -> Iterator[Case]:
     for arguments in many:
         what = " ".join(repr(argument)[1:-1][:40] for argument in arguments)
         allowed = "a valid value" if fine & set(arguments) else ""
-        # the sentence names an option as --x, or as x; a picture by its file
-        named = tuple(word.strip("-") for word in arguments if word.startswith("--") or word.endswith(FILES))
+        # the sentence names an option as --x, or as x, a picture by its file
+        named = tuple(shown(word.strip("-")) for word in arguments if word.startswith("--") or "--image" in arguments)
         yield Case(
             "generate", what, "ready", lambda _: None, ((*DRAW, *arguments),), named=named, allowed=allowed,
             compared=False,

@@ -42,7 +42,9 @@ def imports() -> Iterator[Case]:
                     project
                 )
 
-        return Case("imports", name, "ready", damage, (("embed",),), file, (Path(file).name, "imports"), allowed)
+        return Case(
+            "imports", name, "ready", damage, (("embed",),), file, (Path(file).name, "imports", "dino_1"), allowed
+        )
 
     rng = np.random.default_rng(60)
     vectors, ids = rng.normal(size=(60, 6)).astype(np.float32), np.arange(60) + 1
