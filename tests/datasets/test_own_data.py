@@ -80,10 +80,14 @@ def test_both_kinds_of_caption_files(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", '"x"', '{"file": "1.png"}', '{"file": 1, "captions": []}', '{"file": "1.png", "captions": [1]}'],
-)
+    [
+        "{", "[]", '"x"', '{"file": "1.png"}', '{"file": 1, "captions": []}', '{"file": "1.png", "captions": [1]}',
+        '{"file": "train/1.png", "captions": []}'.encode("utf-16"), '{"file": "é", "captions": []}'.encode("latin-1"),
+    ],
+)  # fmt: skip
 def test_a_caption_line_that_is_none_is_named(line, tmp_path):
-    data = packed(tmp_path, {"train/1.png": PICTURE, "test/1.png": PICTURE, "captions.jsonl": "\n" + line})
+    content = b"\n" + (line.encode() if isinstance(line, str) else line)
+    data = packed(tmp_path, {"train/1.png": PICTURE, "test/1.png": PICTURE, "captions.jsonl": content})
     with pytest.raises(CondmixError, match="pictures.zip: captions.jsonl, line 2"):
         data.captions("train")
 

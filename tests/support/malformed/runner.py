@@ -77,7 +77,7 @@ class Case:
     world: str
     damage: Callable[[Path], None]
     commands: tuple[tuple[str, ...], ...]
-    path: str = ""  # of what is damaged; it does not count when results are compared
+    path: str = ""  # of the file or folder that is damaged, which does not count when results are compared
     named: tuple[str, ...] = ()
     allowed: str = ""
     made_again: bool = False  # the command makes the damaged file, so it must be whole again
@@ -260,9 +260,12 @@ class Runner:
 
     def _differing(self, case: Case, answer: Answer, whole: Answer) -> list[str]:
         """What the answer has that the undamaged one's has not, or the other way round."""
-        own = set() if case.made_again else {case.path}
-        paths = (answer.results.keys() | whole.results.keys()) - own
-        found = sorted(path for path in paths if answer.results.get(path) != whole.results.get(path))
+        found = sorted(
+            path
+            for path in answer.results.keys() | whole.results.keys()
+            if (case.made_again or not f"{path}/".startswith(f"{case.path}/"))
+            and answer.results.get(path) != whole.results.get(path)
+        )
         if case.commands[-1][0] in ("summary", "experiments", "data") and answer.out != whole.out:
             found.append("stdout")
         return found

@@ -38,6 +38,12 @@ ALLOWED = {
     ("*.png", "a bit flipped*"): "a picture of a person's own, which decodes",
     ("pics/*", "a bit flipped*"): "a picture of a person's own, which decodes",
     ("pics/*", "missing"): "a person may take a file away",
+    ("pics/*", "below a file"): "a person may take a class away; the file in its place is said to be left out",
+    ("pics/*.tar", "an entry missing"): "a person may take a file away; the sample is said to lack its picture",
+    ("pics/*.png", "without its last byte"): "the pixels are whole: nothing behind them is read",
+    ("pics/*.png", "ends in noise"): "the pixels are whole: nothing behind them is read",
+    ("pics/*.tar", "without its last byte"): "only padding is gone",
+    ("pics/*.jsonl", "with a byte order mark"): "the mark is no part of the text",
     ("pics/*.jsonl", "empty"): "a person may write no captions",
     ("pics/*.jsonl", "half"): "what is left may be whole lines",
     ("metrics/details/*.npy", "a bit flipped*"): "pictures to look at, without a checksum",
@@ -131,7 +137,7 @@ ROWS = (
     Row("report", "ready", "metrics/details/experiment/*.npy", (("report",),)),
     Row("report", "ready", "metrics/losses/experiment.csv", (("report",),)),
     Row("settings", "own", "params.yaml", (("check",),)),
-    Row("settings", "own", "conf/tiny.yaml", (("check",),)),
+    Row("settings", "own", "conf/tiny.yaml", (("check",),), ("profile",)),
     Row("grids", "grid", "conf/experiments/g.yaml", (("experiments", "plan", "--grid", "g"),)),
     Row("grids", "grid", "models/experiment/model.json", (("experiments", "plan", "--grid", "g"),), most=30),
     Row("grids", "grid", "metrics/experiment.json", (("experiments", "plan", "--grid", "g"),), most=20),
@@ -264,8 +270,9 @@ def _case(row: Row, relative: str, name: str, damage: d.Damage, command: Command
     path = Path(relative)
     named = (path.name, path.parent.name, *row.named) if path.parent.name else (path.name, *row.named)
     whole = _on(relative, damage, row.setting)
+    own = relative if name not in d.places_below() else path.parent.as_posix()
     return Case(
-        row.area, f"{relative}: {name}", row.world, whole, (command, *row.then), relative, named, reason,
+        row.area, f"{relative}: {name}", row.world, whole, (command, *row.then), own, named, reason,
         row.made_again, row.checks,
     )  # fmt: skip
 

@@ -143,7 +143,7 @@ def contents() -> Iterator[Case]:
                 fine = "a CLIP of ours" if right and path == "models/clip" else ""
                 yield Case(
                     "settings", what, "ready", damage, (("check",), stage), "conf/tiny.yaml",
-                    (key, key.split(".")[-1], path or "path"), fine, checks=1, compared=False,
+                    (key, key.split(".")[-1], path or "path", ", line "), fine, checks=1, compared=False,
                 )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def together() -> Iterator[Case]:
             conf_changed(set_to(key, value)),
             (("check",), *readers),
             "conf/tiny.yaml",
-            (key.split(".")[-1], key),
+            (key.split(".")[-1], key.rsplit(".", 1)[0]),
             "a valid value",
             checks=1,
             compared=False,
