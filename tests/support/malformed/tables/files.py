@@ -67,11 +67,15 @@ class Row:
     setting: str = ""  # that names the file or folder by its checksum, which is made right after the damage
     then: tuple[Command, ...] = ()  # what is run after each of the commands, which may take what these refuse
     checks: int = 0  # see Case
+    absent: str = ""  # why the command may do without the file
     only: str = ""  # "bytes": nothing of the file's kind; "places": only what stands in its place
 
 
 # what the stage fetch takes is judged by what reads it next
-PREPARED: tuple[Command, ...] = (("data", "check"), ("prepare",), ("captions",))
+PREPARED: tuple[Command, ...] = (("data", "check"), ("prepare",), ("captions",))PLAN: Command = ("experiments", "plan", "--grid", "g")
+ABSENT = ("missing", "a link to itself", "a link to nothing", "below a file")
+ESTIMATED = "an estimate of the cost, of the variants that are there"
+
 ROWS = (
     Row("archives", "demo", "data/tiny/archives/*.zip", (("prepare",),)),
     Row("archives", "demo", "data/tiny/archives/annotations*.zip", (("captions",),)),
@@ -138,9 +142,9 @@ ROWS = (
     Row("report", "ready", "metrics/losses/experiment.csv", (("report",),)),
     Row("settings", "own", "params.yaml", (("check",),)),
     Row("settings", "own", "conf/tiny.yaml", (("check",),), ("profile",)),
-    Row("grids", "grid", "conf/experiments/g.yaml", (("experiments", "plan", "--grid", "g"),)),
-    Row("grids", "grid", "models/experiment/model.json", (("experiments", "plan", "--grid", "g"),), most=30),
-    Row("grids", "grid", "metrics/experiment.json", (("experiments", "plan", "--grid", "g"),), most=20),
+    Row("grids", "grid", "conf/experiments/g.yaml", (PLAN,)),
+    Row("grids", "grid", "models/experiment/model.json", (PLAN,), most=30, absent=ESTIMATED),
+    Row("grids", "grid", "metrics/experiment.json", (PLAN,), most=20, absent=ESTIMATED),
     Row("generate", "ready", "picture.png", ((*DRAW, "--variant", "class_v1", "--image", "picture.png"),)),
 )
 # Files that a command writes: something stands in their place.
@@ -265,7 +269,7 @@ def _case(row: Row, relative: str, name: str, damage: d.Damage, command: Command
     reason = next(
         (why for (path, what), why in ALLOWED.items()
          if fnmatch.fnmatch(relative, path) and fnmatch.fnmatch(name, what)),
-        "",
+        row.absent if name in ABSENT else "",
     )  # fmt: skip
     path = Path(relative)
     named = (path.name, path.parent.name, *row.named) if path.parent.name else (path.name, *row.named)
