@@ -72,7 +72,8 @@ class Row:
 
 
 # what the stage fetch takes is judged by what reads it next
-PREPARED: tuple[Command, ...] = (("data", "check"), ("prepare",), ("captions",))PLAN: Command = ("experiments", "plan", "--grid", "g")
+PREPARED: tuple[Command, ...] = (("data", "check"), ("prepare",), ("captions",))
+PLAN: Command = ("experiments", "plan", "--grid", "g")
 ABSENT = ("missing", "a link to itself", "a link to nothing", "below a file")
 ESTIMATED = "an estimate of the cost, of the variants that are there"
 
