@@ -40,6 +40,8 @@ ALLOWED = {
     ("pics/*", "missing"): "a person may take a file away",
     ("pics/*", "below a file"): "a person may take a class away; the file in its place is said to be left out",
     ("pics/*.tar", "an entry missing"): "a person may take a file away; the sample is said to lack its picture",
+    ("data/*/pictures.zip", "an entry missing"): "other pictures, whole; that the archive changed is DVC's to see",
+    ("data/*/train-0.tar", "an entry missing"): "other pictures, whole; that the archive changed is DVC's to see",
     ("pics/*.png", "without its last byte"): "the pixels are whole: nothing behind them is read",
     ("pics/*.png", "ends in noise"): "the pixels are whole: nothing behind them is read",
     ("pics/*.tar", "without its last byte"): "only padding is gone",
