@@ -35,7 +35,7 @@ MEMORY = 4 << 30  # bytes beyond those of the imported libraries
 BROKEN = 99  # exit status of a case that could not damage anything: a fault of the table
 # What differs between two equal runs, in JSON files.
 VOLATILE = {
-    "seconds", "images_per_second", "images_per_second_sampling", "captions_per_second", "commit", "date", "mlflow_run", "run_id",
+    "seconds", "images_per_second", "images_per_second_sampling", "captions_per_second", "commit", "date", "mlflow_run",
     "cores", "content_sha256",
 }  # fmt: skip
 PASSED_OVER = {".git", ".dvc", ".checkpoints", "partial", "mlflow.db", "mlartifacts", "mlruns", "params.ok"}
