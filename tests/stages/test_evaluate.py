@@ -217,6 +217,18 @@ def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     assert computed(again, Pictures.EVERY)["fd_judge"] < 1e-4
 
 
+def test_several_pictures_of_one_condition_are_compared_with_its_picture(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    split = replace(split, attributes=np.arange(8)[:, None] % 3, labels=np.arange(8) % 3)
+    reference, named = Reference(judged, split), np.eye(8, 1, dtype=bool)
+    pictures = np.asarray(split.images)
+    once = reference.observations(reference.observer.all(pictures), named)
+    repeated = reference.observations(reference.observer.all(np.repeat(pictures, REPEATS, 0)), named, REPEATS)
+    for field in ("right", "named", "mentions", "class_right"):
+        assert np.array_equal(getattr(repeated, field), np.repeat(getattr(once, field), REPEATS, 0)), field
+    assert once.right.any() and not once.right.all()
+
+
 def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
     jobs = [Job(CAPTIONS, 2.0, 5), Job(CAPTIONS, 2.0, 1, SHUFFLED)]  # of one picture, no two draw
     folders = [tmp_path / str(world) for world in (1, 2)]

@@ -67,7 +67,7 @@ def _fits(x: Tensor) -> bool:
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913 (autograd sees only tensors that are parameters)
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Conditioning, scale: Conditioning,
         shift: Conditioning, groups: int, eps: float, p: float,
     ) -> Tensor:  # fmt: skip
