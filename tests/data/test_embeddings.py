@@ -40,7 +40,7 @@ def test_vectors_come_back_with_unit_norm_and_their_direction(tmp_path, vectors)
 
 def test_equal_vectors_are_equal_bytes(tmp_path, vectors):
     for name in "abcd":
-        write_cache(tmp_path / name, vectors, PRESENT, key(), of="image")
+        write_cache(tmp_path / name, vectors, PRESENT, key(), {"of": "image"})
     assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
 
 

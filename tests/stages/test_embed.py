@@ -50,7 +50,8 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors"))
 
 
-PERSPECTIVES = ["caption_1", "caption_2", "class", "image"]
+COUNTS = {"train": 60, "test": 20}
+PERSPECTIVES = ["caption_1", "caption_2", "caption_joined_2", "class", "image"]
 
 
 def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
@@ -61,6 +62,7 @@ def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
     content = {
         "image": ("clip_image", list(data.images("test"))),
         "caption_2": ("clip_text", [texts[1] for texts in data.captions("test")]),
+        "caption_joined_2": ("clip_text", [f"{first}. {second}." for first, second in data.captions("test")]),
         "class": ("class_label", data.labels("test")),
     }
     for perspective, (name, items) in content.items():
@@ -83,7 +85,7 @@ def test_only_what_changed_is_encoded_again(world):
     captions = {split: world.dataset.captions(split) for split in ("train", "test")}
     captions["train"] = [[first, f"{second}!"] for first, second in captions["train"]]
     world.dataset.captions = captions.get
-    assert set(world.run()) == {"train caption_2"}
+    assert set(world.run()) == {"train caption_2", "train caption_joined_2"}
     save_tiny_clip(world.params.paths.clip, seed=1)
     assert set(world.run()) == {f"{s} {p}" for s in ("train", "test") for p in PERSPECTIVES if p != "class"}
     (world.params.paths.archives / "data.bin").write_bytes(b"other pixels")
@@ -110,9 +112,24 @@ def test_missing_captions_and_labels_are_absent_not_zero_vectors(world):
     folder = world.params.paths.embeddings
     present = {name: read_cache(folder / name, None)[1] for name in files(folder)}
     assert (~present["train/class.safetensors"]).nonzero().tolist() == [[3]]
-    assert present["train/caption_2.safetensors"].tolist() == [i % 2 == 0 for i in range(60)]
+    for name in ("caption_2", "caption_joined_2"):  # which a picture with one caption lacks too
+        assert present[f"train/{name}.safetensors"].tolist() == [i % 2 == 0 for i in range(60)]
     assert not present["test/caption_2.safetensors"].any()  # so that both splits have the same perspectives
     assert not present["test/class.safetensors"].any()
+
+
+def test_texts_that_the_encoder_cuts_are_counted_and_said_every_time(world, capsys):
+    words = {split: [["red", " ".join(["red"] * (9 + i % 3))] for i in range(n)] for split, n in COUNTS.items()}
+    world.dataset.captions = words.get  # of 11 to 13 tokens; joined, two more tokens and two full stops: 14 to 16
+    for _ in range(2):
+        world.run()
+        printed = capsys.readouterr().out
+        assert "test caption_2: 1 of 3 texts are longer than the 12 tokens that the encoder reads" in printed
+        assert "train caption_joined_2: 3 of 3 texts are" in printed
+        assert "were cut by 3.0 tokens on average, 4 at most" in printed
+        assert "caption_1:" not in printed
+    metadata = read_cache(world.params.paths.embeddings / "train" / "caption_joined_2.safetensors", None)[2]
+    assert (metadata["texts"], metadata["texts_cut"], metadata["tokens_cut_most"]) == ("3", "3", "4")
 
 
 def test_perspectives_no_longer_made_are_deleted(world):

@@ -3,7 +3,8 @@
 Vectors are stored as fp16 with unit norm. The metadata hold the key (perspective, split, encoder, preprocessing,
 data, count, code), the mean and sd of the norms before normalisation and the sha256 of all this; a reader refuses
 a file whose key is not the one it expects. Where the perspective's name does not say it, they hold `of`: what the
-vectors were made from, "image", "caption" or "class".
+vectors were made from, "image", "caption" or "class". Where they were made from texts they say how many of these
+the encoder cut (`cut_facts`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -41,12 +43,12 @@ def write_cache(
     vectors: np.ndarray | Tensor,
     present: np.ndarray | Tensor,
     key: Mapping[str, str],
-    of: str | None = None,
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Check, normalise and write vectors (N, D), of which row i counts only where present (N,) is True.
 
-    Absent rows are stored as zeros. CondmixError names the first row that is not finite or has no direction,
-    or the shape or count that is wrong; the file appears whole or not at all.
+    Absent rows are stored as zeros, `facts` as further metadata. CondmixError names the first row that is not finite or
+    has no direction, or the shape or count that is wrong; the file appears whole or not at all.
     """
     vectors, present = torch.as_tensor(vectors).float(), torch.as_tensor(present)
     _check(vectors, present, key)
@@ -56,7 +58,7 @@ def write_cache(
     tensors = {"vectors": unit.half(), "present": present}
     metadata = {
         **key,
-        **({} if of is None else {"of": of}),
+        **facts,
         "dim": str(vectors.shape[1]),
         "norm_mean": f"{norms.mean() if len(norms) else 0:.6g}",
         "norm_sd": f"{norms.std(correction=0) if len(norms) else 0:.6g}",
@@ -98,11 +100,45 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def cut_facts(beyond: Sequence[int], limit: int) -> dict[str, str]:
+    """Metadata of texts of which the encoder did not read the last `beyond` tokens, since it reads `limit`."""
+    cut = [tokens for tokens in beyond if tokens]
+    mean, most = (sum(cut) / len(cut), max(cut)) if cut else (0, 0)
+    return {
+        "texts": str(len(beyond)),
+        "texts_cut": str(len(cut)),
+        "tokens_read": str(limit),
+        "tokens_cut_mean": f"{mean:.1f}",
+        "tokens_cut_most": str(most),
+    }
+
+
+def cut_sentence(metadata: Mapping[str, str]) -> str | None:
+    """What was cut, in words; None where everything was read."""
+    if metadata.get("texts_cut", "0") == "0":
+        return None
+    return (
+        "{texts_cut} of {texts} texts are longer than the {tokens_read} tokens that the encoder reads, and were cut by "
+        "{tokens_cut_mean} tokens on average, {tokens_cut_most} at most"
+    ).format_map(metadata)
+
+
 def numbered(folder: Path, kind: str) -> list[str]:
     """The perspectives <kind>_1, <kind>_2, ... that have caches in a folder, by number."""
     names = [path.stem for path in folder.glob(f"{kind}_*.safetensors")]
     numbers = [name.removeprefix(f"{kind}_") for name in names]
     return [f"{kind}_{number}" for number in sorted(int(text) for text in numbers if NUMBER.fullmatch(text))]
+
+
+def mean(vectors: Tensor) -> Tensor:
+    """m / |m| (..., D) for m, the mean of unit vectors (..., K, D), as in float32.
+
+    Every caption has the same weight, as in the fusion `mean`, which averages views of one norm too. There m enters
+    the dense layer times sqrt(D), the shorter the less the captions agree. In a slot m gets unit norm like all vectors
+    (a fusion then scales it by sqrt(D)), so that how much the captions agree is not told.
+    """
+    m = vectors.float().mean(dim=-2)
+    return m / m.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
-from condmix.data.embeddings import numbered, read_cache, read_metadata
+from condmix.data.embeddings import mean, numbered, read_cache, read_metadata
 from condmix.files.artifacts import digest_of_file, write_checked_json
 from condmix.files.atomic import replacing_folder
 from condmix.settings.load import Params, plugins, unknown
@@ -43,7 +43,7 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
     present = sorted(path.stem for path in (embeddings / SPLITS[0]).glob("[!.]*.safetensors"))
     for name in variant.perspectives:
         perspective = parse(name)
-        if not {perspective.source, *(["generated_1"] if perspective.mixed else [])} <= set(present):
+        if not {*perspective.sources, *(["generated_1"] if perspective.mixed else [])} <= set(present):
             raise CondmixError(
                 f'profile {profile} has no perspective "{name}" (variant {variant.name} needs it); '
                 f"it has: {', '.join(present) or 'none (run dvc repro embed)'}"
@@ -74,7 +74,11 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
         elif perspective.kind == "pseudo" and split == "test":
             found = _words(folder, split)
         else:
-            found = _read(folder, perspective.source, split)
+            vectors, present = zip(*(_read(folder, source, split) for source in perspective.sources), strict=True)
+            found = vectors[0], present[0]
+            if perspective.merge == "mean":
+                everything = torch.stack(present).all(dim=0)
+                found = mean(torch.stack(vectors, dim=1)).half() * everything[:, None], everything
         if perspective.of_another:
             others = torch.from_numpy(another(len(found[0])))
             found = tuple(tensor[others] for tensor in found)
@@ -122,7 +126,7 @@ def describe(variant: Variant, folder: Path) -> dict[str, Any]:
     image = read_metadata(folder / "image.safetensors")
     perspectives = []
     for perspective in map(parse, variant.perspectives):
-        found = read_metadata(folder / f"{perspective.source}.safetensors")
+        found = read_metadata(folder / f"{perspective.sources[0]}.safetensors")
         of = "caption" if perspective.kind == "pseudo" else found.get("of")
         perspectives.append({"name": perspective.name, "dim": int(found["dim"]), **({"of": of} if of else {})})
     return {
