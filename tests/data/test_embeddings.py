@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
-from condmix.data.embeddings import cache_key, read_cache, read_metadata, write_cache
+from condmix.data.embeddings import cache_key, cut_facts, cut_sentence, mean, read_cache, read_metadata, write_cache
 
 
 def key(count=6, **changes):
@@ -19,6 +19,26 @@ def key(count=6, **changes):
 @pytest.fixture
 def vectors():
     return np.random.default_rng(0).normal(3, 2, (6, 4)).astype(np.float32)
+
+
+def test_a_mean_points_between_its_unit_vectors_and_has_unit_norm():
+    unit = torch.nn.functional.normalize(torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = mean(unit)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(5))
+    sums = unit.sum(dim=1)
+    torch.testing.assert_close((found * sums).sum(dim=-1), sums.norm(dim=-1))  # the same direction
+    torch.testing.assert_close(mean(unit[:, :1]), unit[:, 0])
+    assert mean(unit.half()).dtype == torch.float32
+    assert mean(torch.stack([unit[0, 0], -unit[0, 0]])).isfinite().all()
+
+
+def test_what_was_cut_is_counted_and_said_where_it_was():
+    facts = cut_facts([0, 3, 0, 8], 48)
+    assert cut_sentence(facts) == (
+        "2 of 4 texts are longer than the 48 tokens that the encoder reads, and were cut by 5.5 tokens on average, "
+        "8 at most"
+    )
+    assert cut_sentence(cut_facts([0, 0], 48)) is cut_sentence(cut_facts([], 48)) is cut_sentence({}) is None
 
 
 PRESENT = np.array([True, True, False, True, True, True])

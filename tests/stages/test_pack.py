@@ -90,6 +90,31 @@ def test_controls_read_the_captions_they_are_named_after(params):
     assert torch.equal(drawn["caption_any"], second[0][only_second].float()) and mask[:, 3].all()
 
 
+def test_several_captions_in_one_slot_are_there_where_all_of_them_are(params):
+    for split, count in COUNTS.items():
+        key = cache_key("caption_joined_2", split, "clip A", "p", "d", count)
+        write_cache(cache(params, split, "caption_joined_2"), np.eye(count, 6) + 0.1, np.arange(count) % 2 == 0, key)
+    params.perspectives = ("caption_joined_2", "caption_mean_2", "caption_1")
+    pack.main(params, "experiment")
+    for split, count in COUNTS.items():
+        packed = Packed.load(params.paths.packed("experiment"), split)
+        joined, present, _ = read_cache(cache(params, split, "caption_joined_2"), None)
+        assert torch.equal(packed.vectors["caption_joined_2"], joined) and torch.equal(packed.present[:, 0], present)
+        first, second = (read_cache(cache(params, split, name), None) for name in ("caption_1", "caption_2"))
+        both = first[1] & second[1]
+        assert torch.equal(packed.present[:, 1], both) and 0 < both.sum() < count
+        sums = first[0].float() + second[0].float()
+        expected = sums / sums.norm(dim=1, keepdim=True) * both[:, None]
+        torch.testing.assert_close(
+            packed.vectors["caption_mean_2"].float().where(both[:, None], 0), expected.where(both[:, None], 0),
+            atol=1e-3, rtol=0,
+        )  # fmt: skip
+        assert not packed.vectors["caption_mean_2"][~both].any()
+    params.perspectives = ("caption_mean_3",)
+    with pytest.raises(CondmixError, match='has no perspective "caption_mean_3"'):
+        pack.main(params, "experiment")
+
+
 def test_a_random_set_holds_different_captions(params):
     names = ("caption_any_2", "caption_any")
     params.perspectives = names
