@@ -76,6 +76,29 @@ def test_what_was_typed_is_joined_or_averaged_as_the_models_captions_were(drawin
     assert not np.array_equal(sheet(*asked, "--negative", "blue", "--negative", "right"), sheet(*asked))
 
 
+def test_vectors_are_centred_as_those_in_training_were(drawing, encoder, save_random, sheet):
+    seen = {"caption_2": 16, "image": 16, "caption_mean_2": 16, "pseudo": 16}
+    save_random("experiment", seen, ["caption_1", "caption_2", "image"])
+    centres = load_model(drawing.paths.model("experiment"))[0].centres.state_dict()
+
+    def vector(text, cache):
+        moved = encoder[0].encode([text])[0] - centres[cache]
+        return moved / moved.norm()
+
+    mean = vector("red", "caption_1") + vector("left", "caption_2")
+    rows = {
+        "caption_2": vector("red", "caption_2"),
+        "pseudo": vector("left", "caption_1"),
+        "caption_mean_2": mean / mean.norm(),
+        "image": vector("small", "caption_1"),  # words are centred like words, whatever place they stand in
+    }
+    condition = {name: row.expand(2, -1) for name, row in rows.items()}, torch.ones(2, 4, dtype=torch.bool)
+    output = sheet("--caption", "red", "--caption", "left", "--prompt", "small")
+    assert np.abs(output.astype(int) - drawn(drawing, "experiment", condition)).max() <= 1  # rounding of the vectors
+    uncentred = {name: encoder[0].encode([text])[0].expand(2, -1) for name, text in zip(rows, "abcd", strict=True)}
+    assert not np.array_equal(output, drawn(drawing, "experiment", (uncentred, condition[1])))
+
+
 def test_a_text_that_is_too_long_is_cut_and_this_is_said(drawing, run, capsys):
     words = " ".join(["red"] * 11)  # and two more tokens, of twelve that the tiny CLIP reads
     assert f'"{words}..." has 13 tokens, but the encoder reads 12' in run("--caption", words).output

@@ -9,7 +9,7 @@ import torch
 
 from clip_helpers import Colours, colour_params, save_tiny_clip
 from condmix import CondmixError
-from condmix.data.embeddings import read_cache
+from condmix.data.embeddings import read_cache, read_centre
 from condmix.settings.load import plugin as real_plugin
 from condmix.stages import embed
 
@@ -51,6 +51,7 @@ def files(folder):
 
 
 COUNTS = {"train": 60, "test": 20}
+VECTORS = [f"{split}/{name}.safetensors" for split in COUNTS for name in ("image", "caption_1", "caption_joined_2")]
 PERSPECTIVES = ["caption_1", "caption_2", "caption_joined_2", "class", "image"]
 
 
@@ -130,6 +131,23 @@ def test_texts_that_the_encoder_cuts_are_counted_and_said_every_time(world, caps
         assert "caption_1:" not in printed
     metadata = read_cache(world.params.paths.embeddings / "train" / "caption_joined_2.safetensors", None)[2]
     assert (metadata["texts"], metadata["texts_cut"], metadata["tokens_cut_most"]) == ("3", "3", "4")
+
+
+def test_centred_vectors_are_about_the_training_splits_mean_in_both_splits(world):
+    world.run()
+    plain = {name: read_cache(world.params.paths.embeddings / name, None)[0].float() for name in VECTORS}
+    world.params.embed.centre = True
+    assert set(world.run()) == {f"{s} {p}" for s in COUNTS for p in PERSPECTIVES if p != "class"}  # one-hot stays
+    for name in VECTORS:
+        path, mean = world.params.paths.embeddings / name, plain[f"train/{name.partition('/')[2]}"].mean(dim=0)
+        torch.testing.assert_close(read_centre(path), mean, atol=1e-3, rtol=0)
+        moved = torch.nn.functional.normalize(plain[name] - read_centre(path), dim=1)
+        torch.testing.assert_close(read_cache(path, None)[0].float(), moved, atol=0.02, rtol=0)  # fp16 before, not here
+    assert world.run() == {}
+    captions = {split: world.dataset.captions(split) for split in COUNTS}
+    captions["train"] = [[first, f"{second}!"] for first, second in captions["train"]]
+    world.dataset.captions = captions.get  # other training captions: another mean for the test split too
+    assert set(world.run()) == {f"{s} caption_{k}" for s in COUNTS for k in ("2", "joined_2")}
 
 
 def test_perspectives_no_longer_made_are_deleted(world):

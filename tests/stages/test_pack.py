@@ -115,6 +115,25 @@ def test_several_captions_in_one_slot_are_there_where_all_of_them_are(params):
         pack.main(params, "experiment")
 
 
+def test_the_centre_of_every_vector_that_a_model_may_be_asked_with_is_packed(params):
+    centres = {}
+    for split, count in COUNTS.items():
+        for i, name in enumerate(("image", "caption_1", "caption_2")):
+            centres[name] = torch.full((6,), 0.01 * (i + 1))
+            key, rows = cache_key(name, split, "clip A", "p", "d", count), np.eye(count, 6) + 0.1
+            write_cache(cache(params, split, name), rows, np.ones(count, bool), key, centre=centres[name])
+    for perspectives, expected in (
+        (("image", "class"), {"image", "caption_1"}),  # and the words that may stand in the image's place
+        (("caption_mean_2",), {"caption_1", "caption_2"}),
+        (("caption_any", "caption_2_of_another"), {"caption_1", "caption_2"}),
+    ):
+        params.perspectives = perspectives
+        pack.main(params, "experiment")
+        packed = Packed.load(params.paths.packed("experiment"), "train")
+        assert packed.centres.keys() == expected
+        assert all(torch.equal(centre, centres[name]) for name, centre in packed.centres.items())
+
+
 def test_a_random_set_holds_different_captions(params):
     names = ("caption_any_2", "caption_any")
     params.perspectives = names

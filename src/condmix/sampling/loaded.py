@@ -13,7 +13,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from typing_extensions import TypedDict, Unpack
 from condmix import CondmixError
 from condmix.clip.shifted_diffusion import load_prior
 from condmix.data.captions import blank, one_text
-from condmix.data.embeddings import mean
+from condmix.data.embeddings import centred, mean
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
@@ -36,7 +36,7 @@ from condmix.settings.load import load as load_params
 from condmix.settings.perspectives import fill_slots, most_texts, parse
 
 MOST_GUIDANCE = 1000
-Source = tuple[str, list[Any]]  # an encoder, and what it makes a vector of: one thing, or several to be averaged
+TEXT = "caption_1"  # what words are like that stand in the place of another thing
 Picture = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
@@ -65,6 +65,14 @@ class Request(TypedDict, total=False):
 
 
 REQUEST = TypeAdapter(Request)
+
+
+class Source(NamedTuple):
+    """What a vector is made of: one thing, or several that are averaged."""
+
+    encoder: str
+    contents: Sequence[Any]
+    caches: Sequence[str]  # whose vectors each is like, and is centred like
 
 
 class LoadedModel:
@@ -178,14 +186,17 @@ class LoadedModel:
                 continue
             if name not in self.perspectives:
                 raise CondmixError(f"{keyword}: {variant} does not see {name}; its perspectives are {seen}")
-            given[name] = (encoder, [content])
+            given[name] = Source(encoder, [content], [TEXT if encoder == "clip_text" else name])
         return given
 
     def _texts(self, captions: Sequence[str]) -> dict[str, Source]:
         """What stands in the slots for captions."""
         filled = fill_slots(self.perspectives, captions)
         joined = {name: [one_text(texts)] for name, texts in filled.items() if parse(name).merge == "joined"}
-        return {name: ("clip_text", texts) for name, texts in (filled | joined).items()}
+        return {
+            name: Source("clip_text", texts, [TEXT] if name == "pseudo" else parse(name).sources)
+            for name, texts in (filled | joined).items()
+        }
 
     def _negative(self, captions: Sequence[str]) -> dict[str, Source]:
         """In the slots for captions or, where there are none, the image's place."""
@@ -196,7 +207,7 @@ class LoadedModel:
                 f"{len(captions)} negatives were given, but {self.card['variant']} has room for {room} of them "
                 f"(its perspectives are {', '.join(self.perspectives)})"
             )
-        return self._texts(captions) if in_slots or not captions else {"image": ("clip_text", list(captions))}
+        return self._texts(captions) if in_slots or not captions else {"image": Source("clip_text", captions, [TEXT])}
 
     def _repeated(self, given: Mapping[str, Source], n: int) -> Condition:
         """Vectors {perspective: (n, d_p)} and mask (n, P): n equal rows; absent perspectives are zeros, masked."""
@@ -206,7 +217,7 @@ class LoadedModel:
         mask = torch.tensor([[name in given for name in widths]])
         return {name: row.expand(n, -1) for name, row in vectors.items()}, mask.expand(n, -1)
 
-    def _encode(self, kind: str, contents: Sequence[Any]) -> Tensor:
+    def _encode(self, kind: str, contents: Sequence[Any], caches: Sequence[str]) -> Tensor:
         """The vector (1, d_p) of one picture, text or class name, or the mean of several."""
         clip = self._params.paths.clip
         if kind not in self._encoders:
@@ -225,7 +236,10 @@ class LoadedModel:
             contents = [self.class_names.index(name) for name in contents]
         if encoder.reads == "captions":
             _say_what_is_cut(encoder, contents)
-        vectors = encoder.encode(contents)
+        vectors, centres = encoder.encode(contents).cpu(), self.model.centres.state_dict()
+        for row, cache in enumerate(caches[: len(vectors)]):
+            if cache in centres:
+                vectors[row] = centred(vectors[row], centres[cache].cpu())
         return mean(vectors)[None] if len(vectors) > 1 else vectors
 
 

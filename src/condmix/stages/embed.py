@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, find_executable_batch_size
+from torch import Tensor
 from tqdm import tqdm
 
 from condmix import CondmixError, pipeline
@@ -32,9 +33,11 @@ from condmix.data.captions import one_text, read_captions, read_generated
 from condmix.data.embeddings import (
     REMEDY,
     cache_key,
+    centre_of,
     cut_facts,
     cut_sentence,
     read_cache,
+    read_centre,
     read_metadata,
     write_cache,
 )
@@ -91,6 +94,7 @@ class Job:
     encoder: Any
     column: Column
     folder: Path
+    centred: bool = False
 
     @property
     def what(self) -> str:
@@ -147,13 +151,17 @@ def run(params: Params, archives: str | None) -> None:
         encoder = open_encoder("clip_text", params, dataset.class_names, str(state.device))
         written = generated_columns(paths.generated, sources, settings.joined)
         to_encode += [(split, encoder, column) for split, column in written]
-    jobs = [make_job(paths.embeddings, scratch, encoder, column, split) for split, encoder, column in to_encode]
+    of_training = {column.perspective: column.data_hash for split, _, column in to_encode if split == "train"}
+    jobs = [
+        make_job(paths.embeddings, scratch, encoder, column, split, of_training if settings.centre else None)
+        for split, encoder, column in to_encode
+    ]
     todo = [job for job in jobs if not _is_current(job.path, job.key)]
     made = {job.path for job in jobs}
     if state.is_main_process:
         for perspective in dict.fromkeys(one.perspective for one in settings.imports):
             files = {one.split: one for one in settings.imports if one.perspective == perspective}
-            made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings))
+            made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings, settings.centre))
         for path in sorted({job.path for job in jobs} - {job.path for job in todo}):
             print(f"{path}: up to date")
         if todo:
@@ -246,18 +254,31 @@ def generated_columns(folder: Path, sources: Sequence[Source], joined: Sequence[
             yield source.split, column
 
 
-def make_job(folder: Path, scratch: Path, encoder: Any, column: Column, split: str) -> Job:
-    """How a column becomes its cache in `folder`; the name of its shards' folder in `scratch` is a hash of the key."""
+def make_job(
+    folder: Path, scratch: Path, encoder: Any, column: Column, split: str, of_training: Mapping[str, str] | None = None
+) -> Job:
+    """How a column becomes its cache in `folder`; the name of its shards' folder in `scratch` is a hash of the key.
+
+    Centred by the training data whose hash `of_training` has; one-hot classes never are.
+    """
+    centred = of_training is not None and encoder.reads != "labels"
     key = cache_key(
         column.perspective,
         split,
         encoder.id,
-        encoder.preprocessing,
+        minus_mean(encoder.preprocessing, of_training[column.perspective]) if centred else encoder.preprocessing,
         column.data_hash,
         len(column.present),
         code_sha256(f"{type(encoder).__module__.removeprefix('condmix.').replace('.', '/')}.py"),
     )
-    return Job(folder / split / f"{column.perspective}.safetensors", key, encoder, column, scratch / _hash(key)[:16])
+    return Job(
+        folder / split / f"{column.perspective}.safetensors", key, encoder, column, scratch / _hash(key)[:16], centred
+    )
+
+
+def minus_mean(preprocessing: str, of_training: str) -> str:
+    """The preprocessing of vectors that are centred by data with this hash."""
+    return f"{preprocessing}, minus the mean of {of_training}"
 
 
 def code_sha256(module: str) -> str:
@@ -383,11 +404,18 @@ def join(job: Job) -> None:
     if encoder.reads == "captions":
         texts = column.read(slice(None))
         facts |= cut_facts([max(0, tokens - encoder.limit) for tokens in encoder.tokens(texts)], encoder.limit)
-    write_cache(job.path, vectors, column.present, job.key, facts)
+    write_cache(job.path, vectors, column.present, job.key, facts, centre_for(job, vectors) if job.centred else None)
+
+
+def centre_for(job: Job, vectors: np.ndarray) -> Tensor | None:
+    """Of the training split's vectors; its caches are written before those of the other splits."""
+    if job.key["split"] == "train":
+        return centre_of(vectors[job.column.present])
+    return read_centre(job.path.parents[1] / "train" / job.path.name)
 
 
 def import_perspective(
-    perspective: str, files: Mapping[str, Any], sources: Sequence[Source], numbers: int, folder: Path
+    perspective: str, files: Mapping[str, Any], sources: Sequence[Source], numbers: int, folder: Path, centre: bool
 ) -> Iterator[Path]:
     """Bring the caches of an imported perspective up to date, from one file per split; yields their paths.
 
@@ -408,13 +436,16 @@ def import_perspective(
             f"embed.imports: {perspective} is of each picture's caption number {parse(perspective).number}, "
             f"but {numbers} are in use"
         )
+    preprocessing, mean = "imported", None
+    if centre and "train" in found:
+        preprocessing, mean = minus_mean(preprocessing, files["train"].sha256), centre_of(found["train"].vectors)
     for source in sources:
         path = folder / source.split / f"{perspective}.safetensors"
         yield path
         ids = [int(i) for i in source.dataset.ids(source.split)]
         data = _hash([ids, files[source.split].sha256 if source.split in files else None])
         key = cache_key(
-            perspective, source.split, first.encoder, "imported", data, source.count, code_sha256("data/imported.py")
+            perspective, source.split, first.encoder, preprocessing, data, source.count, code_sha256("data/imported.py")
         )
         if path.exists() and _is_current(path, key):
             print(f"{path}: up to date")
@@ -423,7 +454,7 @@ def import_perspective(
             vectors, present = found[source.split].ordered(ids)
         else:
             vectors, present = np.zeros((source.count, first.width), np.float32), np.zeros(source.count, dtype=bool)
-        write_cache(path, vectors, present, key, {"of": first.of})
+        write_cache(path, vectors, present, key, {"of": first.of}, mean)
         print(f"{path}: {present.sum()} of {source.count} pictures have imported vectors")
 
 

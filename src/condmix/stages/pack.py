@@ -5,7 +5,7 @@ A variant's training depends on its own folder alone, so a caption added elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
-from condmix.data.embeddings import mean, numbered, read_cache, read_metadata
+from condmix.data.embeddings import mean, numbered, read_cache, read_centre, read_metadata
 from condmix.files.artifacts import digest_of_file, write_checked_json
 from condmix.files.atomic import replacing_folder
 from condmix.settings.load import Params, plugins, unknown
@@ -32,7 +32,8 @@ def main(params: Params, variant: str) -> None:
     with replacing_folder(params.paths.packed(variant)) as part:
         for split in SPLITS:
             tensors = pack_split(chosen, params.paths.embeddings / split, split, params.mixed_any)
-            save_file(tensors, part / f"{split}.safetensors")
+            centres = {f"{source}.centre": c for source, c in read_centres(chosen, params.paths.embeddings / split)}
+            save_file(tensors | centres, part / f"{split}.safetensors")
         sums = {split: digest_of_file(part / f"{split}.safetensors") for split in SPLITS}
         card = describe(chosen, params.paths.embeddings / SPLITS[0]) | {"sha256": sums}
         write_checked_json(part / "variant.json", card)
@@ -109,6 +110,18 @@ def _read(folder: Path, source: str, split: str) -> tuple[Tensor, Tensor]:
     return read_cache(folder / f"{source}.safetensors", {"perspective": source, "split": split})[:2]
 
 
+def read_centres(variant: Variant, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(source, c (d,) float32) of what was subtracted from the vectors that the variant reads, or is prompted with."""
+    parsed = list(map(parse, variant.perspectives))
+    sources = {source: None for perspective in parsed for source in perspective.sources}
+    if any(perspective.kind in ("image", "pseudo") for perspective in parsed):
+        sources |= {PROMPT: None}
+    for source in sources:
+        path = folder / f"{source}.safetensors"
+        if path.exists() and (centre := read_centre(path)) is not None:
+            yield source, centre
+
+
 def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """The text vectors that a model is asked with; all absent where the data have no caption at all."""
     if (folder / f"{PROMPT}.safetensors").exists():
@@ -129,11 +142,13 @@ def describe(variant: Variant, folder: Path) -> dict[str, Any]:
         found = read_metadata(folder / f"{perspective.sources[0]}.safetensors")
         of = "caption" if perspective.kind == "pseudo" else found.get("of")
         perspectives.append({"name": perspective.name, "dim": int(found["dim"]), **({"of": of} if of else {})})
+    centres = {source: len(centre) for source, centre in read_centres(variant, folder)}
     return {
         "variant": variant.name,
         "fusion": variant.fusion,
         "fusion_sha256": fusion_sha256(variant.fusion),
         "perspectives": perspectives,
+        **({"centres": centres} if centres else {}),
         "dim": int(image["dim"]),
         "encoder": image["encoder"],
     }
