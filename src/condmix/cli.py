@@ -179,7 +179,12 @@ def summary() -> None:
 
 @main.command()
 @click.option("--variant", default="experiment", show_default=True, help="Which trained model draws.")
-@click.option("--caption", "captions", multiple=True, help="A caption; give several for caption_1, caption_2, ...")
+@click.option(
+    "--caption",
+    "captions",
+    multiple=True,
+    help="A caption; give several for caption_1, caption_2, ... or for what joins or averages them.",
+)
 @click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
 @click.option("--prior", is_flag=True, help="Turn the prompt's vector into pictures' ones by the trained prior.")

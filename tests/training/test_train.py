@@ -371,6 +371,19 @@ def test_a_preview_takes_no_more_steps_than_there_are_times(project):
     assert preview(trainer).shape[2] == 3
 
 
+def test_a_model_holds_what_was_subtracted_from_its_vectors(project, untracked):
+    folder, centre = project.paths.packed("experiment"), torch.linspace(-1, 1, 16)
+    for split in ("train", "test"):
+        path = folder / f"{split}.safetensors"
+        save_file(load_file(path) | {"caption_1.centre": centre}, path)
+    card = json.loads((folder / "variant.json").read_text())
+    write_packed_card(folder, card | {"centres": {"caption_1": 16}})
+    run(project, "experiment")
+    model, card = load_model(project.paths.model("experiment"))
+    assert torch.equal(model.centres.caption_1, centre)
+    assert card["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
 def test_pictures_enter_in_minus_one_to_one():
     images = torch.tensor([[[[0, 127, 255]]]], dtype=torch.uint8)
     assert to_model(images).flatten().tolist() == pytest.approx([-1, -1 / 255, 1], abs=1e-6)
