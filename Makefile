@@ -49,6 +49,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { \
 		echo "pip could not install condmix, for the reason above. It needs 7 GB of disk for the environment and 3 GB" \
 			"for temporary files; free now: $$(free .), $$(free "$${TMPDIR:-/tmp}"). Make room, then run make again."; exit 1; }
+	@$(BIN)/python -m condmix.runtime.native
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 

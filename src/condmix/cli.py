@@ -9,7 +9,8 @@ import importlib
 import math
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,22 @@ class Number(click.FloatRange):
         return number if math.isfinite(number) else self.fail(f"{value} is not a finite number", param, context)
 
 
+@contextmanager
+def _quoting() -> Iterator[None]:
+    """Around click, whose errors quote arguments as they are."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = shown(error.message)
+        raise
+
+
 class Cli(click.Group):
     """Ends every mistake in one sentence and a non-zero status; `--debug` lets the traceback through."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _quoting():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, context: click.Context) -> object:
         with interruptible() as interruption:
@@ -63,7 +78,8 @@ class Cli(click.Group):
 
     def _invoke(self, context: click.Context) -> object:
         try:
-            result = super().invoke(context)
+            with _quoting():
+                result = super().invoke(context)
             sys.stdout.flush()  # here, where a reader that has gone (condmix ... | head) is still handled
             return result
         except BrokenPipeError:
@@ -72,8 +88,13 @@ class Cli(click.Group):
             said = str(error) if isinstance(error, CondmixError) else sentence(error)
             if said is None or context.params.get("debug"):
                 raise
-            click.echo(f"condmix: {shown(said)}", err=True)
+            say(f"condmix: {shown(said)}", err=True)
             sys.exit(1)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Prints lines, in which names of files and texts of others are `shown`."""
+    click.echo("\n".join(map(shown, text.split("\n"))), err=err)
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,7 +114,7 @@ def check(fill: bool) -> None:
         from condmix.settings.fill import fill as add
 
         for line in add(Path(".")):
-            click.echo(f"added {line}")
+            say(f"added {line}")
     run(_params())
 
 
@@ -103,7 +124,7 @@ def hash_(path: Path) -> None:
     """Print a file's or folder's sha256, by which the settings name it."""
     from condmix.settings.content import content_sha256
 
-    click.echo(content_sha256(path))
+    say(content_sha256(path))
 
 
 def _add_stage(name: str, text: str) -> None:
@@ -145,7 +166,7 @@ def repair() -> None:
     from condmix.files.repair import repair as mend
 
     for line in mend(Path.cwd()):
-        click.echo(f"condmix: {line}", err=True)
+        say(f"condmix: {line}", err=True)
 
 
 @main.command()
@@ -153,12 +174,17 @@ def summary() -> None:
     """Print the variants' metrics, and where the report and the runs are."""
     from condmix.reporting.summary import summary as table
 
-    click.echo(table(_params()))
+    say(table(_params()))
 
 
 @main.command()
 @click.option("--variant", default="experiment", show_default=True, help="Which trained model draws.")
-@click.option("--caption", "captions", multiple=True, help="A caption; give several for caption_1, caption_2, ...")
+@click.option(
+    "--caption",
+    "captions",
+    multiple=True,
+    help="A caption; give several for caption_1, caption_2, ... or for what joins or averages them.",
+)
 @click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
 @click.option("--prior", is_flag=True, help="Turn the prompt's vector into pictures' ones by the trained prior.")
@@ -181,7 +207,7 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
 
     asked: Any = {**request, "weights": weights_of(weights)}  # what click knows, `Request` checks
     run(_params(), variant, asked, scale, out)
-    click.echo(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {out}")
+    say(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {shown(str(out))}")
 
 
 @main.command()
@@ -204,7 +230,7 @@ def download(source: Path, folder: Path, **options: Any) -> None:
     from condmix.download.shards import Options
     from condmix.download.shards import main as run
 
-    click.echo(run(source, folder, Options(**options)))
+    say(run(source, folder, Options(**options)))
 
 
 @main.command()
@@ -237,10 +263,10 @@ def bench(  # noqa: PLR0913 (a parameter for each option)
     from condmix.bench.setting import setting_here
 
     if list_only:
-        click.echo(listing())
+        say(listing())
         return
     names = [name.strip() for name in contenders.split(",") if name.strip()]
-    click.echo(run(setting_here(what, size, batch_size, compile), Plan(**plan), names, threads, out))
+    say(run(setting_here(what, size, batch_size, compile), Plan(**plan), names, threads, out))
 
 
 @main.group()
@@ -253,7 +279,7 @@ def tracking_sync() -> None:
     """Deliver to MLflow what it could not take while runs went on (.checkpoints/tracking)."""
     from condmix.tracking.delivery import sync
 
-    click.echo(sync())
+    say(sync())
 
 
 @main.group()
@@ -270,7 +296,7 @@ def data_check(profile: str | None) -> None:
 
     params = load(profile=profile)
     table, findings = check_data(params)
-    click.echo("\n".join([table, "", *findings.lines()]))
+    say("\n".join([table, "", *findings.lines()]))
     if findings.stops:
         raise CondmixError(f"the pipeline would stop at the data of profile {params.profile}: mend the errors above")
 
@@ -290,7 +316,7 @@ def plan(name: str) -> None:
     from condmix.experiments.grid import read_grid, table
 
     root = Path.cwd()
-    click.echo(table(root, read_grid(root, name)))
+    say(table(root, read_grid(root, name)))
 
 
 @experiments.command()
@@ -313,7 +339,7 @@ def experiments_report(name: str) -> None:
     from condmix.reporting.grid_page import report
 
     root = Path.cwd()
-    click.echo(report(root, read_grid(root, name)) / "index.html")
+    say(str(report(root, read_grid(root, name)) / "index.html"))
 
 
 def _params() -> Params:

@@ -5,8 +5,8 @@ condmix.pipeline` writes them, `--check` fails where they are stale), the keys o
 of reference features, and the view of the settings that a stage gets.
 
 A stage is the module of its name in stages/. Its code is its import closure, found in the syntax trees: what it imports
-directly or not, inside functions too; the plug-ins that it asks for, `plugin("samplers", ...)`; and the templates
-that it names. A plug-in whose name is not written there is any of its kind.
+directly or not, inside functions too; the plug-ins that it asks for, `plugin("samplers", ...)`; the templates that it
+names; and C++ of the same name beside it. A plug-in whose name is not written there is any of its kind.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ NEUTRAL = SETTINGS | {
     "__init__.py": "the version, and the base class of errors",
     "files/artifacts.py": "decides which files are refused, not what is read from the others",
     "files/atomic.py": "decides how bytes reach the disk, not which bytes",
+    "runtime/native.py": "compiles or loads C++ that counts itself; whether it is used is part of a checkpoint's key",
     "runtime/interrupts.py": "ends a process early, and changes nothing that it has written",
     "runtime/messages.py": "takes credentials out of texts that people read",
     "runtime/oserrors.py": "puts errors into words, and decides nothing else",
@@ -128,9 +129,14 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
     """What one file asks for; `modified` is part of the cache's key."""
     if path.parent == package / TEMPLATES:
         return _templates(path.read_text(encoding="utf-8"), package) - {f"{TEMPLATES}/{path.name}"}
+    if path.suffix == ".cpp":
+        return []
     here = ["condmix", *path.relative_to(package).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names, found = [], set()
+    names, found = (
+        [],
+        {native.relative_to(package).as_posix() for native in [path.with_suffix(".cpp")] if native.exists()},
+    )
     for node in _run_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]

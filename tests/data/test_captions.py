@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from condmix import CondmixError
-from condmix.data.captions import collect, read_captions, tidy
+from condmix.data.captions import collect, one_text, read_captions, tidy
 from condmix.datasets import Dataset
 from condmix.datasets.demo import Demo
 from condmix.settings.load import Paths
@@ -27,6 +27,11 @@ class Classes(Dataset):
 
 def test_tidy():
     assert tidy(["  a\n cat ", "a cat", "", " \t", "A cat"]) == ["a cat", "A cat"]
+
+
+def test_captions_as_one_text_are_sentences():
+    assert one_text(["a cat", "It sleeps.", "Look!", "is it red"]) == "a cat. It sleeps. Look! is it red."
+    assert one_text(["a cat"]) == "a cat."
 
 
 def test_class_templates():

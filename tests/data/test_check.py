@@ -112,6 +112,11 @@ def test_good_data_pass_without_a_word(own):
             False,
             "train caption of more than 77 tokens, which CLIP cuts off: 1\n    train/a/ok.png: 82 tokens: far far",
         ),
+        (
+            {"captions.jsonl": lines(CAPTIONED | {"train/a/ok.png": [LONG[:200], LONG[1:200]]})},
+            False,
+            "train caption_joined_2 of more than 77 tokens, which CLIP cuts off: 1\n    train/a/ok.png: 104 tokens: ",
+        ),
         ({"captions.jsonl": "?"}, True, "captions.jsonl, line 1 is not"),
         ({"captions.jsonl": lines(CAPTIONED | {"train/a/ok.png": ["\ud800"]})}, True, "which is not valid text"),
         ({"notes.pdf": "", "train/\x1b[2J.mp4": ""}, False, "nor captions: 2\n    notes.pdf\n    train/\\x1b[2J.mp4\n"),

@@ -8,7 +8,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
-from condmix.data.embeddings import cache_key, read_cache, read_metadata, write_cache
+from condmix.data.embeddings import (
+    cache_key,
+    centre_of,
+    centred,
+    cut_facts,
+    cut_sentence,
+    mean,
+    read_cache,
+    read_centre,
+    read_metadata,
+    write_cache,
+)
+
+PRESENT = np.array([True, True, False, True, True, True])
 
 
 def key(count=6, **changes):
@@ -21,7 +34,55 @@ def vectors():
     return np.random.default_rng(0).normal(3, 2, (6, 4)).astype(np.float32)
 
 
-PRESENT = np.array([True, True, False, True, True, True])
+def test_a_mean_points_between_its_unit_vectors_and_has_unit_norm():
+    unit = torch.nn.functional.normalize(torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = mean(unit)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(5))
+    sums = unit.sum(dim=1)
+    torch.testing.assert_close((found * sums).sum(dim=-1), sums.norm(dim=-1))  # the same direction
+    torch.testing.assert_close(mean(unit[:, :1]), unit[:, 0])
+    assert mean(unit.half()).dtype == torch.float32
+    assert mean(torch.stack([unit[0, 0], -unit[0, 0]])).isfinite().all()
+
+
+def test_centred_vectors_are_unit_vectors_about_the_mean_of_unit_vectors(tmp_path, vectors):
+    centre = centre_of(vectors[PRESENT])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(centre, unit[PRESENT].mean(axis=0), atol=1e-6)
+    path = tmp_path / "image.safetensors"
+    write_cache(path, 7 * vectors, PRESENT, key(), centre=centre)  # their norms do not matter
+    read, _, _ = read_cache(path, key())
+    moved = unit - unit[PRESENT].mean(axis=0)
+    expected = moved / np.linalg.norm(moved, axis=1, keepdims=True) * PRESENT[:, None]
+    np.testing.assert_allclose(read.float(), expected, atol=1e-3)
+    assert torch.equal(read_centre(path), centre)
+    torch.testing.assert_close(centred(torch.tensor(unit[0]), centre), read[0].float(), atol=1e-3, rtol=0)
+    write_cache(path, vectors, PRESENT, key())
+    assert read_centre(path) is None and not centre_of(np.zeros((0, 4))).any()
+
+
+def test_a_centre_belongs_to_the_checksum(tmp_path, vectors):
+    path = tmp_path / "image.safetensors"
+    write_cache(path, vectors, PRESENT, key(), centre=centre_of(vectors))
+    tensors, metadata = load_file(path), read_metadata(path)
+    save_file(tensors | {"centre": tensors["centre"] + 1}, path, metadata)
+    with pytest.raises(CondmixError, match="its content does not match its checksum"):
+        read_centre(path)
+
+
+def test_vectors_that_are_all_alike_have_no_direction_when_centred(tmp_path):
+    same = np.ones((6, 4), np.float32)
+    with pytest.raises(CondmixError, match=r"image \(train\) hold a vector that is the mean of all, so that nothing"):
+        write_cache(tmp_path / "c", same, PRESENT, key(), centre=centre_of(same))
+
+
+def test_what_was_cut_is_counted_and_said_where_it_was():
+    facts = cut_facts([0, 3, 0, 8], 48)
+    assert cut_sentence(facts) == (
+        "2 of 4 texts are longer than the 48 tokens that the encoder reads, and were cut by 5.5 tokens on average, "
+        "8 at most"
+    )
+    assert cut_sentence(cut_facts([0, 0], 48)) is cut_sentence(cut_facts([], 48)) is cut_sentence({}) is None
 
 
 def test_vectors_come_back_with_unit_norm_and_their_direction(tmp_path, vectors):
@@ -40,7 +101,7 @@ def test_vectors_come_back_with_unit_norm_and_their_direction(tmp_path, vectors)
 
 def test_equal_vectors_are_equal_bytes(tmp_path, vectors):
     for name in "abcd":
-        write_cache(tmp_path / name, vectors, PRESENT, key(), of="image")
+        write_cache(tmp_path / name, vectors, PRESENT, key(), {"of": "image"})
     assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
 
 

@@ -233,6 +233,16 @@ def flipped(whole):
     return whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
 
 
+def test_an_archive_that_holds_a_name_twice(cifar):
+    path = cifar / ARCHIVE
+    with gzip.open(path) as file:
+        whole = file.read()
+    first = 512 + -(-len(members_of(path)[f"{FOLDER}/data_batch_1"]) // 512) * 512  # its header and its content
+    path.write_bytes(gzip.compress(whole[:first] + whole))
+    with pytest.raises(CondmixError, match="it holds 'cifar-10-batches-py/data_batch_1' twice"):
+        Cifar10(cifar, {}).labels("train")
+
+
 @pytest.mark.parametrize("damage", [*map(cut, (0, 1, 30, 0.3, 0.9, -20, -5)), flipped])
 def test_a_damaged_archive(damage, cifar):
     path = cifar / ARCHIVE

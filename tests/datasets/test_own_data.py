@@ -80,10 +80,14 @@ def test_both_kinds_of_caption_files(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", '"x"', '{"file": "1.png"}', '{"file": 1, "captions": []}', '{"file": "1.png", "captions": [1]}'],
-)
+    [
+        "{", "[]", '"x"', '{"file": "1.png"}', '{"file": 1, "captions": []}', '{"file": "1.png", "captions": [1]}',
+        '{"file": "train/1.png", "captions": []}'.encode("utf-16"), '{"file": "é", "captions": []}'.encode("latin-1"),
+    ],
+)  # fmt: skip
 def test_a_caption_line_that_is_none_is_named(line, tmp_path):
-    data = packed(tmp_path, {"train/1.png": PICTURE, "test/1.png": PICTURE, "captions.jsonl": "\n" + line})
+    content = b"\n" + (line.encode() if isinstance(line, str) else line)
+    data = packed(tmp_path, {"train/1.png": PICTURE, "test/1.png": PICTURE, "captions.jsonl": content})
     with pytest.raises(CondmixError, match="pictures.zip: captions.jsonl, line 2"):
         data.captions("train")
 
@@ -278,6 +282,7 @@ def test_shards_as_people_keep_them(tmp_path):
         ("train.tar", lambda tar: tar + tar, "is cut short or damaged .other bytes follow its end"),
         ("train.tar", lambda tar: gzipped(tar)[:-20], "is cut short or damaged"),
         ("train.tar.gz", lambda tar: gzipped(tar)[:40], "is cut short or damaged"),
+        ("train.tar", lambda tar: tar[:4096] + tar, "is cut short or damaged .it holds .1.png. twice"),
     ],
 )
 def test_a_damaged_shard_of_ones_own_is_named_when_it_is_packed(name, damage, says, tmp_path):

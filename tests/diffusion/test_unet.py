@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from condmix import CondmixError
-from condmix.diffusion.unet import Block, CrossAttention, Downsample, TimeEmbedding, UNet, Upsample
+from condmix.diffusion.unet import Block, CrossAttention, Downsample, TimeEmbedding, UNet, Upsample, _attention
 
 CIFAR10 = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (16,), "image_size": 32}
 SMALL = {"channels": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": (8,), "image_size": 16}
@@ -190,6 +190,22 @@ def test_group_norm_never_isolates_a_channel(channels):
     norm = Block(channels, channels, dropout=0.0, attention=False, scale_shift=False).norm1
     assert channels % norm.num_groups == 0 and norm.num_groups <= 32
     assert norm.num_groups == 1 or channels // norm.num_groups >= 4
+
+
+@pytest.mark.parametrize("places", [16, 256, 400])  # on both sides of the choice that is made
+def test_attention_in_bf16_is_that_of_fp32_but_for_rounding(places):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, places, 32).bfloat16()
+    found = [tensor.clone().requires_grad_() for tensor in (q, k, v)]
+    exact = [tensor.double().requires_grad_() for tensor in (q, k, v)]
+    y = _attention(*found)
+    expected = F.scaled_dot_product_attention(*exact)
+    y.sum().backward()
+    expected.sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert (y.double() - expected).norm() < 0.01 * expected.norm()
+    for one, other in zip(found, exact, strict=True):
+        assert (one.grad.double() - other.grad).norm() < 0.03 * other.grad.norm()
 
 
 def test_cross_attention_is_torchs_multihead_attention_from_places_to_tokens():

@@ -69,6 +69,22 @@ def test_every_encoder_keeps_the_contract(name, opened):
     assert encoder.perspective.format(k=1)
 
 
+@pytest.mark.parametrize("name", ["clip_text", "t5_text"])
+def test_what_is_beyond_the_limit_does_not_count_and_all_before_it_does(name, opened):
+    encoder = opened(name)
+    encoder.limit = min(encoder.limit, 12)
+    texts = [" ".join(["cat", "dog"] * 7)[: 4 * n - 1] for n in range(1, 14)]
+    counts = encoder.tokens(texts)
+    assert counts == sorted(set(counts)) and counts[0] < encoder.limit < counts[-1]
+    cut = [vector for vector, count in zip(encoder.encode(texts), counts, strict=True) if count >= encoder.limit]
+    read = [vector for vector, count in zip(encoder.encode(texts), counts, strict=True) if count <= encoder.limit]
+    assert len(cut) > 1 and len(cut) + len(read) == len(texts) + 1
+    for vector in cut[1:]:
+        torch.testing.assert_close(vector, cut[0])
+    distances = torch.cdist(torch.stack(read), torch.stack(read)) + torch.eye(len(read))
+    assert distances.min() > 1e-4
+
+
 def test_perspectives_do_not_collide():
     names = [plugin("encoders", name).perspective for name in plugins("encoders")]
     assert len(set(names)) == len(names)
@@ -115,6 +131,7 @@ def test_both_towers_of_a_siglip_are_open_clip_s(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(texts.features(captions), model.encode_text(tokens))
         torch.testing.assert_close(image.features([wide]), model.encode_image(pixels), atol=1e-4, rtol=1e-4)
+    assert texts.tokens(captions) == (tokens != tokens[0, -1]).sum(dim=1).tolist()  # what is no padding
     assert tokens.shape == (3, 10) and tokens[1].tolist()[:6] == [3, 6, 9, 3, 10, 1]  # lower case, no punctuation
 
 

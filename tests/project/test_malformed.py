@@ -37,6 +37,7 @@ def test_a_fault_shows_as_what_it_is(tmp_path, monkeypatch):
         "HANG": "__import__('time').sleep(60)",
         "SENTENCE": "print('condmix: it is damaged', file=sys.stderr); sys.exit(1)",
         "LINES": "print('it is damaged', file=sys.stderr); sys.exit(1)",
+        "RAW": "print('condmix: it is\\r damaged', file=sys.stderr); sys.exit(1)",
         "CRASH": "os.kill(os.getpid(), 9)",
     }
 

@@ -28,11 +28,15 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture
 def save_random(project, encoder):
-    """Writes a model of random weights that sees these perspectives {name: width} as a variant."""
+    """Writes a model of random weights that sees these perspectives {name: width} as a variant.
+
+    `centres` names the caches whose vectors were centred, of random centres too.
+    """
     generator = torch.Generator().manual_seed(0)
 
-    def save(variant, perspectives):
-        architecture = Architecture("concat", perspectives, 16, 8, 8, (1, 2), 1, (4,))
+    def save(variant, perspectives, centres=()):
+        widths = dict.fromkeys(centres, 16)
+        architecture = Architecture("concat", perspectives, 16, 8, 8, (1, 2), 1, (4,), centres=widths)
         weights = ConditionalModel(architecture).state_dict()
         # new models predict zero whatever the condition; these do not
         weights = {name: torch.randn(w.shape, generator=generator) * 0.3 for name, w in weights.items()}

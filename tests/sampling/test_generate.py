@@ -10,7 +10,7 @@ from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, save_prior
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.sampling.sample import Sampling, grid, sample, sample_batches
-from condmix.settings.perspectives import caption_slots
+from condmix.settings.perspectives import fill_slots
 
 WORDS = {"caption_any": 16, "caption_2": 16, "image": 16, "caption_1": 16}  # those of conftest's models
 PICTURE = {"image": 16, "class": 3}
@@ -54,7 +54,55 @@ def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder, sheet):
 def test_captions_fill_the_true_slots_then_the_generated_ones_then_those_that_draw():
     model = ["generated_10", "mixed_any", "image", "caption_2", "caption_1_again", "generated_2", "caption_1"]
     order = ["caption_1", "caption_2", "generated_2", "generated_10", "mixed_any", "caption_1_again"]
-    assert caption_slots(model) == order
+    assert fill_slots(model, "abcdef") == {name: [text] for name, text in zip(order, "abcdef", strict=True)}
+    assert fill_slots(model, "ab") == {"caption_1": ["a"], "caption_2": ["b"]}
+
+
+def test_what_was_typed_is_joined_or_averaged_as_the_models_captions_were(drawing, encoder, save_random, run, sheet):
+    asked = ["--caption", "red", "--caption", "it is left."]
+    together = {"caption_1": 16, "caption_joined_2": 16, "caption_mean_2": 16}
+    save_random("experiment", together)
+    condition = texts(encoder, together, {"caption_1": "red", "caption_joined_2": "red. it is left."})
+    vectors = encoder[0].encode(["red", "it is left."]).sum(dim=0, keepdim=True)
+    condition[0]["caption_mean_2"] = (vectors / vectors.norm()).expand(2, -1)
+    condition = condition[0], torch.ones(2, 3, dtype=torch.bool)
+    assert np.array_equal(sheet(*asked), drawn(drawing, "experiment", condition))
+
+    one = texts(encoder, together, {"caption_1": "red", "caption_joined_2": "red.", "caption_mean_2": "red"})
+    assert np.array_equal(sheet("--caption", "red"), drawn(drawing, "experiment", one))
+    assert "3 captions were given, but experiment sees 2" in run(*asked, "--caption", "small").output
+    away = run(*asked, "--negative", "blue", "--negative", "right", "--negative", "small")
+    assert "3 negatives were given, but experiment has room for 2 of them" in away.output
+    assert not np.array_equal(sheet(*asked, "--negative", "blue", "--negative", "right"), sheet(*asked))
+
+
+def test_vectors_are_centred_as_those_in_training_were(drawing, encoder, save_random, sheet):
+    seen = {"caption_2": 16, "image": 16, "caption_mean_2": 16, "pseudo": 16}
+    save_random("experiment", seen, ["caption_1", "caption_2", "image"])
+    centres = load_model(drawing.paths.model("experiment"))[0].centres.state_dict()
+
+    def vector(text, cache):
+        moved = encoder[0].encode([text])[0] - centres[cache]
+        return moved / moved.norm()
+
+    mean = vector("red", "caption_1") + vector("left", "caption_2")
+    rows = {
+        "caption_2": vector("red", "caption_2"),
+        "pseudo": vector("left", "caption_1"),
+        "caption_mean_2": mean / mean.norm(),
+        "image": vector("small", "caption_1"),  # words are centred like words, whatever place they stand in
+    }
+    condition = {name: row.expand(2, -1) for name, row in rows.items()}, torch.ones(2, 4, dtype=torch.bool)
+    output = sheet("--caption", "red", "--caption", "left", "--prompt", "small")
+    assert np.abs(output.astype(int) - drawn(drawing, "experiment", condition)).max() <= 1  # rounding of the vectors
+    uncentred = {name: encoder[0].encode([text])[0].expand(2, -1) for name, text in zip(rows, "abcd", strict=True)}
+    assert not np.array_equal(output, drawn(drawing, "experiment", (uncentred, condition[1])))
+
+
+def test_a_text_that_is_too_long_is_cut_and_this_is_said(drawing, run, capsys):
+    words = " ".join(["red"] * 11)  # and two more tokens, of twelve that the tiny CLIP reads
+    assert f'"{words}..." has 13 tokens, but the encoder reads 12' in run("--caption", words).output
+    assert "its end is cut" not in run("--caption", words[4:]).output
 
 
 def test_without_a_slot_for_captions_a_negative_one_stands_in_the_images_place(drawing, encoder, sheet):

@@ -101,7 +101,7 @@ def test_every_key_has_a_value_in_the_reference_or_is_the_profile_s_own():
 def test_missing_keys_are_named_all_at_once_and_filled_in(project):
     path = project / "conf" / "demo.yaml"
     whole = path.read_text()
-    lost = ("  seed:", "  joined:", "  t5:", "  resamples:")
+    lost = ("  seed:", "  joined: 0", "  t5:", "  resamples:")
     lines = [line for line in whole.splitlines() if not line.startswith(lost)]
     path.write_text("\n".join(lines) + "\n")
     code, output = condmix("check")

@@ -8,7 +8,7 @@ import torch
 
 from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
 from condmix import CondmixError
-from condmix.data.embeddings import read_cache
+from condmix.data.embeddings import read_cache, read_centre
 from condmix.settings.load import plugin
 from condmix.stages import embed
 
@@ -43,7 +43,9 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors"))
 
 
-PERSPECTIVES = ["caption_1", "caption_2", "class", "image"]
+COUNTS = {"train": 60, "test": 20}
+VECTORS = [f"{split}/{name}.safetensors" for split in COUNTS for name in ("image", "caption_1", "caption_joined_2")]
+PERSPECTIVES = ["caption_1", "caption_2", "caption_joined_2", "class", "image"]
 
 
 def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
@@ -54,6 +56,7 @@ def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
     content = {
         "image": ("clip_image", list(data.images("test"))),
         "caption_2": ("clip_text", [texts[1] for texts in data.captions("test")]),
+        "caption_joined_2": ("clip_text", [f"{first}. {second}." for first, second in data.captions("test")]),
         "class": ("class_label", data.labels("test")),
     }
     for perspective, (name, items) in content.items():
@@ -76,7 +79,7 @@ def test_only_what_changed_is_encoded_again(world):
     captions = {split: world.dataset.captions(split) for split in ("train", "test")}
     captions["train"] = [[first, f"{second}!"] for first, second in captions["train"]]
     world.dataset.captions = captions.get
-    assert set(world.run()) == {"train caption_2"}
+    assert set(world.run()) == {"train caption_2", "train caption_joined_2"}
     save_tiny_clip(world.params.paths.clip, seed=1)
     assert set(world.run()) == {f"{s} {p}" for s in ("train", "test") for p in PERSPECTIVES if p != "class"}
     (world.params.paths.archives / "data.bin").write_bytes(b"other pixels")
@@ -103,9 +106,41 @@ def test_missing_captions_and_labels_are_absent_not_zero_vectors(world):
     folder = world.params.paths.embeddings
     present = {name: read_cache(folder / name, None)[1] for name in files(folder)}
     assert (~present["train/class.safetensors"]).nonzero().tolist() == [[3]]
-    assert present["train/caption_2.safetensors"].tolist() == [i % 2 == 0 for i in range(60)]
+    for name in ("caption_2", "caption_joined_2"):  # which a picture with one caption lacks too
+        assert present[f"train/{name}.safetensors"].tolist() == [i % 2 == 0 for i in range(60)]
     assert not present["test/caption_2.safetensors"].any()  # so that both splits have the same perspectives
     assert not present["test/class.safetensors"].any()
+
+
+def test_texts_that_the_encoder_cuts_are_counted_and_said_every_time(world, capsys):
+    words = {split: [["red", " ".join(["red"] * (9 + i % 3))] for i in range(n)] for split, n in COUNTS.items()}
+    world.dataset.captions = words.get  # of 11 to 13 tokens; joined, two more tokens and two full stops: 14 to 16
+    for _ in range(2):
+        world.run()
+        printed = capsys.readouterr().out
+        assert "test caption_2: 1 of 3 texts are longer than the 12 tokens that the encoder reads" in printed
+        assert "train caption_joined_2: 3 of 3 texts are" in printed
+        assert "were cut by 3.0 tokens on average, 4 at most" in printed
+        assert "caption_1:" not in printed
+    metadata = read_cache(world.params.paths.embeddings / "train" / "caption_joined_2.safetensors", None)[2]
+    assert (metadata["texts"], metadata["texts_cut"], metadata["tokens_cut_most"]) == ("3", "3", "4")
+
+
+def test_centred_vectors_are_about_the_training_splits_mean_in_both_splits(world):
+    world.run()
+    plain = {name: read_cache(world.params.paths.embeddings / name, None)[0].float() for name in VECTORS}
+    world.params.embed.centre = True
+    assert set(world.run()) == {f"{s} {p}" for s in COUNTS for p in PERSPECTIVES if p != "class"}  # one-hot stays
+    for name in VECTORS:
+        path, mean = world.params.paths.embeddings / name, plain[f"train/{name.partition('/')[2]}"].mean(dim=0)
+        torch.testing.assert_close(read_centre(path), mean, atol=1e-3, rtol=0)
+        moved = torch.nn.functional.normalize(plain[name] - read_centre(path), dim=1)
+        torch.testing.assert_close(read_cache(path, None)[0].float(), moved, atol=0.02, rtol=0)  # fp16 before, not here
+    assert world.run() == {}
+    captions = {split: world.dataset.captions(split) for split in COUNTS}
+    captions["train"] = [[first, f"{second}!"] for first, second in captions["train"]]
+    world.dataset.captions = captions.get  # other training captions: another mean for the test split too
+    assert set(world.run()) == {f"{s} caption_{k}" for s in COUNTS for k in ("2", "joined_2")}
 
 
 def test_perspectives_no_longer_made_are_deleted(world):

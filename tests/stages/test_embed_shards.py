@@ -55,7 +55,7 @@ def test_two_processes_write_the_bytes_of_one(tmp_path, monkeypatch, one_thread)
         path.unlink()
     params.embed.processes = 2
     embed.main(params)
-    assert caches(params) == alone and len(alone) == 14
+    assert caches(params) == alone and len(alone) == 18
     assert not list(params.paths.partial.rglob("*.safetensors"))
 
 

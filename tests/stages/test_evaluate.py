@@ -150,6 +150,18 @@ def test_t5_and_imported_vectors_claim_what_they_were_made_from(project):
     assert [one.condition for one in conditioned(packed, split, captions, image=None, dino_1="image")] == ["oracle"]
 
 
+def test_several_captions_in_one_slot_condition_together_or_not_at_all(project):
+    split = Split.load(project.paths.dataset, "test")
+    captions = [[f"{k} of {i}" for k in range(3)] for i in range(7)] + [["0 of 7"]]
+    packed = Packed.load(project.paths.packed("experiment"), "test")
+    for name in ("caption_joined_2", "caption_mean_2", "t5_joined_2"):
+        (only,) = conditioned(packed, split, captions, **{name: "caption" if name.startswith("t5") else None})
+        assert only.texts[5] == ["0 of 5", "1 of 5"] and only.texts[7] == []
+        assert np.array_equal(only.named[:7], split.mentions[:7, 0] | split.mentions[:7, 1]) and not only.named[7].any()
+    (only,) = conditioned(packed, split, captions, caption_3=None, caption_mean_2=None)
+    assert only.texts[5] == ["2 of 5", "0 of 5", "1 of 5"]
+
+
 def test_a_variant_of_pictures_is_prompted_through_the_prior_too(judged):
     torch.manual_seed(0)
     network = ShiftedPrior(Shape(dim=16, clusters=2, width=8, blocks=1))
@@ -215,6 +227,18 @@ def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     path.write_bytes(b"damaged")
     again = Reference(judged, split).observations(real, everything)
     assert computed(again, Pictures.EVERY)["fd_judge"] < 1e-4
+
+
+def test_several_pictures_of_one_condition_are_compared_with_its_picture(judged):
+    split = Split.load(judged.paths.dataset, "test")
+    split = replace(split, attributes=np.arange(8)[:, None] % 3, labels=np.arange(8) % 3)
+    reference, named = Reference(judged, split), np.eye(8, 1, dtype=bool)
+    pictures = np.asarray(split.images)
+    once = reference.observations(reference.observer.all(pictures), named)
+    repeated = reference.observations(reference.observer.all(np.repeat(pictures, REPEATS, 0)), named, REPEATS)
+    for field in ("right", "named", "mentions", "class_right"):
+        assert np.array_equal(getattr(repeated, field), np.repeat(getattr(once, field), REPEATS, 0)), field
+    assert once.right.any() and not once.right.all()
 
 
 def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):

@@ -295,6 +295,16 @@ def test_file_urls_of_what_is_no_file(get, tmp_path):
             get(url=path.as_uri())
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["partial/file.zip.part", "archives/file.zip"])
+def test_what_stands_in_the_place_of_a_download_is_refused_before_it(name, make, get, server, tmp_path):
+    (tmp_path / name).parent.mkdir()
+    make(tmp_path / name)
+    with pytest.raises(CondmixError, match=f"{name} is not a regular file: move it away"):
+        get()
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/file.zip", "file.zip", "http://", "http://[half/x", "http://a..b/x", "file:///a%00b"]
 )

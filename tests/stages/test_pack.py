@@ -90,6 +90,50 @@ def test_controls_read_the_captions_they_are_named_after(params):
     assert torch.equal(drawn["caption_any"], second[0][only_second].float()) and mask[:, 3].all()
 
 
+def test_several_captions_in_one_slot_are_there_where_all_of_them_are(params):
+    for split, count in COUNTS.items():
+        key = cache_key("caption_joined_2", split, "clip A", "p", "d", count)
+        write_cache(cache(params, split, "caption_joined_2"), np.eye(count, 6) + 0.1, np.arange(count) % 2 == 0, key)
+    params.perspectives = ("caption_joined_2", "caption_mean_2", "caption_1")
+    pack.main(params, "experiment")
+    for split, count in COUNTS.items():
+        packed = Packed.load(params.paths.packed("experiment"), split)
+        joined, present, _ = read_cache(cache(params, split, "caption_joined_2"), None)
+        assert torch.equal(packed.vectors["caption_joined_2"], joined) and torch.equal(packed.present[:, 0], present)
+        first, second = (read_cache(cache(params, split, name), None) for name in ("caption_1", "caption_2"))
+        both = first[1] & second[1]
+        assert torch.equal(packed.present[:, 1], both) and 0 < both.sum() < count
+        sums = first[0].float() + second[0].float()
+        expected = sums / sums.norm(dim=1, keepdim=True) * both[:, None]
+        torch.testing.assert_close(
+            packed.vectors["caption_mean_2"].float().where(both[:, None], 0), expected.where(both[:, None], 0),
+            atol=1e-3, rtol=0,
+        )  # fmt: skip
+        assert not packed.vectors["caption_mean_2"][~both].any()
+    params.perspectives = ("caption_mean_3",)
+    with pytest.raises(CondmixError, match='has no perspective "caption_mean_3"'):
+        pack.main(params, "experiment")
+
+
+def test_the_centre_of_every_vector_that_a_model_may_be_asked_with_is_packed(params):
+    centres = {}
+    for split, count in COUNTS.items():
+        for i, name in enumerate(("image", "caption_1", "caption_2")):
+            centres[name] = torch.full((6,), 0.01 * (i + 1))
+            key, rows = cache_key(name, split, "clip A", "p", "d", count), np.eye(count, 6) + 0.1
+            write_cache(cache(params, split, name), rows, np.ones(count, bool), key, centre=centres[name])
+    for perspectives, expected in (
+        (("image", "class"), {"image", "caption_1"}),  # and the words that may stand in the image's place
+        (("caption_mean_2",), {"caption_1", "caption_2"}),
+        (("caption_any", "caption_2_of_another"), {"caption_1", "caption_2"}),
+    ):
+        params.perspectives = perspectives
+        pack.main(params, "experiment")
+        packed = Packed.load(params.paths.packed("experiment"), "train")
+        assert packed.centres.keys() == expected
+        assert all(torch.equal(centre, centres[name]) for name, centre in packed.centres.items())
+
+
 def test_a_random_set_holds_different_captions(params):
     names = ("caption_any_2", "caption_any")
     params.perspectives = names

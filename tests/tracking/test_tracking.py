@@ -627,8 +627,9 @@ def test_auto_is_resolved_to_what_the_hardware_computes_in(monkeypatch):
     from condmix.runtime.precision import resolved
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for has, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has: has)
+    for amx, avx, expected in ((True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=amx: has)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=avx: has)
         assert resolved("auto") == expected
     assert (resolved("bf16"), resolved("fp32")) == ("bf16", "fp32")
 

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from condmix import CondmixError
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split
-from condmix.settings.perspectives import caption_slots
+from condmix.settings.perspectives import fill_slots
 from condmix.stages.evaluate import conditions
 from condmix.training.batches import perturbed
 from condmix.training.trainer import Trainer
@@ -83,4 +83,4 @@ def test_words_stand_for_it_when_a_model_is_asked(project):
     assert asked.condition == "captions" and asked.texts[5] == ["0 of 5"]
     with pytest.raises(CondmixError, match="experiment sees pseudo, in whose place captions stand in evaluation"):
         conditions(packed, split, [[] for _ in range(8)])
-    assert caption_slots(["pseudo"]) == ["pseudo"]
+    assert fill_slots(["pseudo"], ["red"]) == {"pseudo": ["red"]}

@@ -112,6 +112,8 @@ def test_two_processes_train_like_one(project, untracked):
 
 def test_a_compiled_network_trains_like_the_plain_one(project, untracked, monkeypatch):
     compiled = torch.compile  # inductor would take minutes to say the same
+    # A compiled network's dropout chooses other values.
+    project = project.model_copy(update={"model": project.model.model_copy(update={"dropout": 0.0})})
     monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend="eager"))
     weights = project.paths.model("experiment") / "model.safetensors"
     run(project, "experiment")
@@ -367,6 +369,19 @@ def test_a_preview_takes_no_more_steps_than_there_are_times(project):
     diffusion = project.diffusion.model_copy(update={"steps": 5})
     trainer = Trainer(project.model_copy(update={"diffusion": diffusion}), "experiment", Accelerator(cpu=True))
     assert preview(trainer).shape[2] == 3
+
+
+def test_a_model_holds_what_was_subtracted_from_its_vectors(project, untracked):
+    folder, centre = project.paths.packed("experiment"), torch.linspace(-1, 1, 16)
+    for split in ("train", "test"):
+        path = folder / f"{split}.safetensors"
+        save_file(load_file(path) | {"caption_1.centre": centre}, path)
+    card = json.loads((folder / "variant.json").read_text())
+    write_packed_card(folder, card | {"centres": {"caption_1": 16}})
+    run(project, "experiment")
+    model, card = load_model(project.paths.model("experiment"))
+    assert torch.equal(model.centres.caption_1, centre)
+    assert card["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_pictures_enter_in_minus_one_to_one():

@@ -9,6 +9,7 @@ from torch import Tensor
 from condmix.bench.recipe import Learner, Recipe
 from condmix.bench.setting import Size
 from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.diffusion.norm_silu import NormSilu
 from condmix.diffusion.unet import Upsample
 
 
@@ -17,6 +18,13 @@ class NearestThenConvolution(Upsample):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), self.weight, self.bias, padding=1)
+
+
+class PlainNormSilu(NormSilu):
+    """What `NormSilu` computes in one operation, by PyTorch's."""
+
+    def forward(self, x: Tensor, before=None, scale=None, shift=None, dropout: float = 0.0) -> Tensor:
+        return self.plain(x, before, scale, shift, dropout if self.training else 0.0)
 
 
 def network(size: Size) -> ConditionalModel:
@@ -49,10 +57,11 @@ def condition(model: ConditionalModel, count: int, device: str) -> tuple[dict[st
 def learner(size: Size, recipe: Recipe, device: str) -> Learner:
     """Our contender, with the techniques that the recipe has."""
     model = network(size)
-    if not recipe.fused_upsample:
-        for module in model.modules():
-            if type(module) is Upsample:
-                module.__class__ = NearestThenConvolution
+    for module in model.modules():
+        if type(module) is Upsample and not recipe.fused_upsample:
+            module.__class__ = NearestThenConvolution
+        elif type(module) is NormSilu and not recipe.fused_norm:
+            module.__class__ = PlainNormSilu
     return Learner(model, _call, recipe, device)
 
 

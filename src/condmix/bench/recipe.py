@@ -48,6 +48,7 @@ class Recipe:
     channels_last: bool = True
     foreach_optimiser: bool = True  # on a GPU the fused one; else one tensor after the other
     foreach_ema: bool = True
+    fused_norm: bool = True  # ours only, on CPUs: `norm_silu.NormSilu`; else PyTorch's operations
     fused_upsample: bool = True  # ours only: `unet.Upsample`; else nearest neighbour, then the convolution
 
     lr: float = 4e-4

@@ -15,7 +15,8 @@ from condmix.bench import ours, peers, pictures
 from condmix.bench.pictures import Batch
 from condmix.bench.recipe import Contender, Learner, Recipe, parameter_count
 from condmix.bench.setting import Setting, Size, chosen
-from condmix.diffusion.unet import _group_norm
+from condmix.diffusion.unet import norm_groups
+from condmix.runtime import native
 
 BASELINE = "ours"
 EXTRA = "pip install 'condmix[bench]'"
@@ -24,6 +25,7 @@ TECHNIQUES = {
     "channels_last": "feature maps and weights in NCHW instead",
     "foreach_optimiser": "AdamW one tensor after the other",
     "foreach_ema": "the moving average one tensor after the other",
+    "fused_norm": "PyTorch's operations for norm, conditioning, SiLU and dropout instead of one of ours",
     "fused_upsample": "nearest neighbour and a 3x3 convolution instead of one transposed convolution",
     "bf16": "fp32 instead of bf16 autocast",
     "compile": "without torch.compile",
@@ -42,7 +44,8 @@ class Entry:
 
 
 def recipe_of(setting: Setting) -> Recipe:
-    return Recipe(bf16=setting.bf16, compile=setting.compile)
+    fused_norm = setting.device == "cpu" and not setting.compile and native.available()
+    return Recipe(bf16=setting.bf16, compile=setting.compile, fused_norm=fused_norm)
 
 
 def contenders(setting: Setting) -> dict[str, Entry]:
@@ -143,7 +146,7 @@ def _ours_without(technique: str) -> Callable[[Setting], Contender]:
 
 
 def _diffusers_with_recipe(setting: Setting) -> Contender:
-    groups = _group_norm(setting.network.channels).num_groups
+    groups = norm_groups(setting.network.channels)
     network = peers.diffusers_network(setting.network, groups)
     return Learner(network, lambda network, x_t, t: network(x_t, t).sample, recipe_of(setting), setting.device)
 

@@ -58,6 +58,11 @@ def blank(text: str) -> bool:
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
+def one_text(texts: Sequence[str]) -> str:
+    """Several captions as one text: sentences, separated by a space; a full stop ends those that nothing ends yet."""
+    return " ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in texts)
+
+
 def _generated(folder: Path, split: str) -> Generated:
     path, remedy = folder / f"{split}.json", "dvc repro generate_captions"
     content: Generated = read_json(path, Generated, remedy)

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from condmix import CondmixError, shown
-from condmix.data.captions import collect, count
+from condmix.data.captions import collect, count, one_text
 from condmix.data.requirements import Holds, doubtful, lacking
 from condmix.datasets import SPLITS, Dataset
 from condmix.files.pictures import decode
@@ -175,15 +175,20 @@ def check_captions(data: Dataset, split: str, params: Params, seen: Seen, findin
     if none and source == "human":
         findings.warns[f"{split} picture without a caption"] += none
     limit = context_length(params.clip.model)
-    long = too_long(seen.captions, limit)
-    if long:
+    together = {
+        f"caption_joined_{k}": [[one_text(texts[:k])] if len(texts) >= k else [] for texts in seen.captions]
+        for k in params.embed.joined
+    }
+    for what, captions in {"caption": seen.captions, **together}.items():
+        long = too_long(captions, limit)
         where = dict.fromkeys(
             f"{name}: {long[text]} tokens: {text[:60]}..."
-            for name, texts in zip(seen.names, seen.captions, strict=True)
+            for name, texts in zip(seen.names, captions, strict=True)
             for text in texts
             if text in long
         )
-        findings.warns[f"{split} caption of more than {limit} tokens, which CLIP cuts off"] += where
+        if where:
+            findings.warns[f"{split} {what} of more than {limit} tokens, which CLIP cuts off"] += where
 
 
 def too_long(captions: Iterable[Sequence[str]], limit: int) -> dict[str, int]:

@@ -39,6 +39,7 @@ class VariantCard(TypedDict):
     variant: str
     fusion: str
     perspectives: Annotated[list[PerspectiveCard], Field(min_length=1)]
+    centres: NotRequired[dict[str, Size]]
     dim: Size
     encoder: str
     sha256: FileSums
@@ -58,6 +59,7 @@ class Packed:
     sha256: str  # of the file
     prompt: tuple[Tensor, Tensor] | None = None  # text vectors (N, D) for the image's place, present (N,)
     choices: dict[str, Tensor] = field(default_factory=dict)
+    centres: dict[str, Tensor] = field(default_factory=dict)  # {cache: what was subtracted there (d,) float32}
 
     @classmethod
     def load(cls, folder: Path, split: str) -> Packed:
@@ -87,7 +89,11 @@ class Packed:
         counts = {len(present) for present in having} | ({len(prompt[1])} if prompt else set())
         if len(counts) > 1:
             raise damaged(path, f"its perspectives have {' and '.join(map(str, sorted(counts)))} rows", remedy)
-        return cls(variant, vectors, torch.stack(having, dim=1), sha256, prompt, choices)
+        centres = {
+            source: require(tensors, f"{source}.centre", torch.float32, (dim,), path, remedy)
+            for source, dim in variant.get("centres", {}).items()
+        }
+        return cls(variant, vectors, torch.stack(having, dim=1), sha256, prompt, choices, centres)
 
     def __len__(self) -> int:
         return len(self.present)

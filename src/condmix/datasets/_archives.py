@@ -88,6 +88,8 @@ def read_tar(path: Path, wanted: set[str]) -> dict[str, bytes]:
         with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as archive:
             for member in archive:
                 check_member(path, member.name, link=not (member.isfile() or member.isdir()))
+                if member.name in contents:
+                    raise damaged(path, f"it holds '{member.name}' twice")
                 if member.name in wanted:
                     check_size(member.size, f"{path}: {member.name}", TAR_BYTES)
                     contents[member.name] = cast(IO[bytes], archive.extractfile(member)).read()

@@ -203,7 +203,7 @@ def _read_line(line: bytes, keys: tuple[str, str], source: str) -> tuple[str, li
     """The picture that a line of JSON speaks of, and what it says."""
     path_key, text_key = keys
     try:
-        content = parse(line)
+        content = parse(_decoded(line, source))
         picture, texts = content[path_key], content[text_key]
     except (ValueError, KeyError, TypeError) as error:
         raise CondmixError(f'{source} is not {{"{path_key}": ..., "{text_key}": ...}} ({error!r})') from error

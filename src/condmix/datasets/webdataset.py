@@ -162,7 +162,7 @@ def _copy(shard: Path, part: Path) -> None:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(shard, error, mend) from error
     with _opened(part, shard, mend) as archive:
-        for _ in _members(shard, archive):
+        for _ in _members(shard, archive, mend):
             pass
 
 
@@ -201,11 +201,15 @@ def _read_shard(shard: Path, contents: Contents) -> None:
         contents.passed_over.append(("shard without a picture", shard.name))
 
 
-def _members(shard: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The shard's files; links and whatever else is no plain file are refused."""
+def _members(shard: Path, archive: tarfile.TarFile, mend: str = AGAIN) -> Iterator[tarfile.TarInfo]:
+    """The shard's files; links, whatever else is no plain file, and two files of one name are refused."""
+    names = set()
     for member in archive:
         check_member(shard, member.name, link=not (member.isfile() or member.isdir()) or member.issparse())
         if member.isfile():
+            if member.name in names:
+                raise damaged(shard, f"it holds '{member.name}' twice", mend)
+            names.add(member.name)
             yield member
 
 

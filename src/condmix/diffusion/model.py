@@ -6,9 +6,9 @@ Axes: B batch, P perspectives, D embedding width (the encoder's), d_p width of p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ class Architecture:
     position_map: bool = False
     scale_shift: bool = False
     match_parameters: int | None = None
+    centres: dict[str, int] = field(default_factory=dict)  # cache -> d, where its mean was subtracted
 
 
 Size = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a damaged card must not ask for one
@@ -61,6 +62,7 @@ class SavedArchitecture(TypedDict):
     position_map: bool
     scale_shift: bool
     match_parameters: Annotated[int, Field(ge=1, le=2**40)] | None
+    centres: NotRequired[dict[str, Size]]
 
 
 Card = TypedDict(
@@ -102,6 +104,10 @@ class ConditionalModel(nn.Module):
                 for name, dim in a.perspectives.items()
             }
         )
+        # No part of the network: what those who make vectors for it must subtract, kept with its weights.
+        self.centres = nn.Module()
+        for source, dim in a.centres.items():
+            self.centres.register_buffer(source, torch.zeros(dim))
         self.time = TimeEmbedding(a.channels, width)
         self.fusion = fusion([parse(name).kind for name in a.perspectives], a.dim, width)
         self.unet = UNet(

@@ -21,6 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condmix import CondmixError
+from condmix.diffusion.norm_silu import NormSilu
+
+EPS = 1e-6  # of the norms, as in the paper's code
 
 
 class TimeEmbedding(nn.Module):
@@ -49,15 +52,26 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = _group_norm(channels)
+        self.norm = nn.GroupNorm(norm_groups(channels), channels, EPS)
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         places = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C), a view of a channels_last map
-        q, k, v = self.query_key_value(places)[:, None].chunk(3, dim=-1)  # each (B, 1 head, N, C)
-        attended = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+        attended = self.out(_attention(*self.query_key_value(places).chunk(3, dim=-1)))
         return x + attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(C)) v of (B, N, C) each: Vaswani et al. 2017 (arXiv:1706.03762), equation 1, one head.
+
+    PyTorch's kernel for CPUs has a backward pass that in bf16 takes two to four times as long as matrix products do.
+    Those hold the (B, N, N) weights, so large maps are left to the kernel.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= 256:
+        weights = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2)).softmax(dim=-1)
+        return torch.bmm(weights.to(v.dtype), v)
+    return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
 class CrossAttention(nn.Module):
@@ -66,7 +80,7 @@ class CrossAttention(nn.Module):
     def __init__(self, channels: int, token_width: int):
         super().__init__()
         self.heads = next(heads for heads in range(8, 0, -1) if channels % heads == 0)
-        self.norm = _group_norm(channels)
+        self.norm = nn.GroupNorm(norm_groups(channels), channels, EPS)
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(token_width, 2 * channels)
         self.out = nn.Linear(channels, channels)
@@ -97,10 +111,10 @@ class Block(nn.Module):
         super().__init__()
         self.scale_shift = scale_shift
         self.conditioning_width = 2 * channels if scale_shift else channels
-        self.norm1 = _group_norm(in_channels)
+        self.norm1 = NormSilu(norm_groups(in_channels), in_channels, EPS)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.norm2 = _group_norm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = NormSilu(norm_groups(channels), channels, EPS)
+        self.dropout = dropout
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = SelfAttention(channels) if attention else nn.Identity()
@@ -108,14 +122,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, C' or 2C'), maybe (B, M, D) -> (B, C', H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(self.norm1(x))
         if self.scale_shift:
-            scale, shift = conditioning[:, :, None, None].chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            scale, shift = conditioning.chunk(2, dim=1)
+            h = self.norm2(h, scale=scale, shift=shift, dropout=self.dropout)
         else:
-            h = self.norm2(h + conditioning[:, :, None, None])
-        h = self.conv2(self.dropout(F.silu(h)))
-        h = self.attention(self.shortcut(x) + h)
+            h = self.norm2(h, before=conditioning, dropout=self.dropout)
+        h = self.attention(self.shortcut(x) + self.conv2(h))
         return h if self.cross_attention is None else self.cross_attention(h, tokens)
 
 
@@ -208,7 +221,7 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(Upsample(width))
 
-        self.norm_out = _group_norm(width)
+        self.norm_out = NormSilu(norm_groups(width), width, EPS)
         self.conv_out = nn.Conv2d(width, in_channels, 3, padding=1)
 
         # One matrix product serves all blocks, in the order in which forward meets them.
@@ -234,18 +247,17 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], dim=1), next(parts), tokens)
             else:
                 h = layer(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return self.conv_out(self.norm_out(h))
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of 32 groups as in the paper; below 128 channels, of groups of at least 8 channels.
+def norm_groups(channels: int) -> int:
+    """How many groups a GroupNorm has: 32 as in the paper; below 128 channels, such that each has at least 8 channels.
 
     Smaller groups would take away what sets channels apart, the conditioning among it (with one channel per
     group, all of it); and on a CPU in channels_last a group of 4 takes 2.5 times as long as one of 8.
     """
     most = 32 if channels >= 128 else max(1, channels // 8)
-    groups = next(g for g in range(most, 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 import requests
 from tqdm import tqdm
 
-from condmix import CondmixError
+from condmix import CondmixError, shown
 from condmix.runtime.messages import reason, without_credentials
 from condmix.settings.schema import File
 
@@ -60,9 +60,9 @@ def fetch(file: File, archives: Path, partial: Path, retries: Retries | None = N
     algorithm, expected = file.checksum.split(":")
     target, part = archives / name, partial / f"{name}.part"
     if target.exists():
-        if target.stat().st_size == size and digest_of(target, algorithm).hexdigest() == expected:
+        if size_of(target) == size and digest_of(target, algorithm).hexdigest() == expected:
             return target
-        log.warning("%s is not the file that the profile describes: it is fetched again", target)
+        log.warning("%s is not the file that the profile describes: it is fetched again", shown(str(target)))
     archives.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
 
@@ -122,7 +122,8 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
 def append(part: Path, start: int, size: int, digest: Any, chunks: Iterable[bytes]) -> int:
     """Writes the chunks behind the first `start` bytes, with a progress bar; returns the length it comes to."""
     written = start
-    bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5)
+    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    bar = tqdm(desc=shown(part.stem), total=size, initial=start, mininterval=0.5, **units)
     with bar, open(part, "ab" if start else "wb") as file:
         for chunk in chunks:
             try:
@@ -262,7 +263,14 @@ def digest_of(path: Path, algorithm: str) -> Any:
 
 
 def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    """Bytes of a file, 0 where there is none; to write to a FIFO would wait for its reader, so it is refused."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise CondmixError(f"{path} is not a regular file: move it away and run the stage again")
+    return found.st_size
 
 
 def disk_full(part: Path, needed: int, free: int) -> CondmixError:

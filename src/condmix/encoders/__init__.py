@@ -21,6 +21,7 @@ class Encoder:
     id: str  # names the weights by their sha256: equal ids and preprocessing mean equal vectors
     preprocessing: str
     dim: int
+    limit: int  # tokens of a caption that it reads, with those that begin and end it; of encoders of captions alone
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> Encoder:
@@ -42,6 +43,10 @@ class Encoder:
     def network(self, batch: Sequence[Any]) -> Tensor:
         """`features` of items that went through `prepare`."""
         return self.features(batch)
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each caption has, with those that begin and end it; of encoders of captions alone."""
+        raise NotImplementedError
 
     def use_bf16(self) -> None:
         """Compute in bf16 from now on, which `preprocessing` then says; nothing where that does not apply."""

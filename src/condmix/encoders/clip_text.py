@@ -22,12 +22,20 @@ class ClipText(Encoder):
     def __init__(self, clip: Clip):
         self.clip = clip
         self.id = clip.id
-        self.preprocessing = f"{type(clip.tokenizer).__name__}, {clip.tokenizer.context_length} tokens"
+        self.limit = clip.tokenizer.context_length
+        self.preprocessing = f"{type(clip.tokenizer).__name__}, {self.limit} tokens"
         self.dim = clip.dim
 
     @classmethod
     def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> ClipText:
         return cls(load_clip(clip, device))
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        tokenizer = self.clip.tokenizer
+        if hasattr(tokenizer, "encode"):  # CLIP's own, which adds the first and the last token later
+            return [len(tokenizer.encode(text)) + 2 for text in texts]
+        cleaned = [tokenizer.clean_fn(text) for text in texts]
+        return [len(tokens) for tokens in tokenizer.tokenizer(cleaned, verbose=False).input_ids]
 
     def use_bf16(self) -> None:
         self.clip.model.bfloat16()

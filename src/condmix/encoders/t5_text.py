@@ -35,10 +35,10 @@ class T5Text(Encoder):
             raise CondmixError(
                 f"{folder}/tokenizer_config.json: model_max_length is {longest!r}; it must be a number of at least 1"
             )
-        self.length = int(min(settings.max_tokens, longest))
+        self.limit = int(min(settings.max_tokens, longest))
         commit = f" revision:{revision}" if revision else ""
         self.id = f"{self.model.config.model_type}{commit} sha256:{folder_sha256(folder)}"
-        self.preprocessing = f"{type(self.tokenizer).__name__}, {self.length} tokens, their mean, {settings.precision}"
+        self.preprocessing = f"{type(self.tokenizer).__name__}, {self.limit} tokens, their mean, {settings.precision}"
         self.dim = self.model.config.hidden_size
         self.folder = folder
         found = self.features(["a red ring", "a ring"])  # so that a model that can't run fails before the work
@@ -52,11 +52,14 @@ class T5Text(Encoder):
         """`settings` are the profile's embed.t5: model, revision, max_tokens, precision."""
         return cls(*locate(settings.model, settings.revision, "embed.t5"), settings, device)
 
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(tokens) for tokens in self.tokenizer(list(texts), verbose=False).input_ids]
+
     @torch.no_grad()
     def features(self, batch: Sequence[str]) -> Tensor:
         with explained(self.folder, "holds a text encoder that fails on captions"):
             tokens = self.tokenizer(
-                list(batch), padding=True, truncation=True, max_length=self.length, return_tensors="pt"
+                list(batch), padding=True, truncation=True, max_length=self.limit, return_tensors="pt"
             ).to(self.model.device)
             hidden = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         mask = tokens.attention_mask[..., None]

@@ -47,20 +47,29 @@ class Reference:
         self._real = {network.name: reference_features(network, split, params) for network in observer.networks}
         self._statistics = {name: Statistics.of(real) for name, real in self._real.items()}
 
-    def observations(self, seen: Seen, named: np.ndarray | None = None, **others: Any) -> Observations:
-        """Of n pictures drawn for the first n test conditions, which name `named` (N, A); `others` are its fields."""
+    def observations(
+        self, seen: Seen, named: np.ndarray | None = None, per_condition: int = 1, **others: Any
+    ) -> Observations:
+        """Of n pictures, `per_condition` for each of the first test conditions, which name `named` (N, A).
+
+        `others` are fields of Observations.
+        """
         spaces = [Space(x, seen.features[x], self._real[x], self._statistics[x]) for x in self.features]
-        right, n = self.right(seen), len(seen.features[self.features[0]])
-        others |= {"residual": None if seen.residual is None else seen.residual.numpy()}
+        rows = np.arange(len(spaces[0].drawn)) // per_condition
+        right = self.right(seen, per_condition=per_condition)
+        others |= {
+            "residual": None if seen.residual is None else seen.residual.numpy(),
+            "per_condition": per_condition,
+        }
         if len(self.observer.heads) > 1:
-            others["right_by_network"] = self.right(seen, NETWORK)
+            others["right_by_network"] = self.right(seen, NETWORK, per_condition)
         if right is None or self.split.attributes is None:
-            known = right is not None and self.split.labels[:n] >= 0
+            known = right is not None and self.split.labels[rows] >= 0
             class_right = right[known, 0] if np.any(known) else None
             return Observations(tuple(spaces), class_right=class_right, **others)
         return Observations(
-            tuple(spaces), tuple(self.names()), right, None if named is None else named[:n],
-            None if self.split.mentions is None else self.split.mentions[:n], right[:, class_attribute(self.split)],
+            tuple(spaces), tuple(self.names()), right, None if named is None else named[rows],
+            None if self.split.mentions is None else self.split.mentions[rows], right[:, class_attribute(self.split)],
             **others,
         )  # fmt: skip
 
@@ -72,16 +81,19 @@ class Reference:
             resamples=self.params.evaluate.resamples, seed=self.params.seed, **others,
         )  # fmt: skip
 
-    def right(self, seen: Seen, judge: str = "") -> np.ndarray | None:
-        """(n, A) bool: does the judge, by default the best, see the real picture's value of each attribute? The class
-        is one (n, 1) if no attributes are known; None without a judge."""
+    def right(self, seen: Seen, judge: str = "", per_condition: int = 1) -> np.ndarray | None:
+        """(n, A) bool: does the judge, by default the best, see the real picture's value of each attribute?
+
+        Picture i is compared with test picture i // per_condition. The class is one (n, 1) if no attributes are known;
+        None without a judge.
+        """
         if not self.observer.heads:
             return None
         judge = judge or next(iter(self.observer.heads))
         heads = self.observer.heads[judge]
         values = seen.values[judge][:, [heads.index(name) for name in self.names()]].numpy()
         known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
-        return values == known[: len(values)]
+        return values == known[np.arange(len(values)) // per_condition]
 
     def _judged(self) -> dict[str, Any]:
         """How right the judges are about real pictures, as metrics/<variant>.json says it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from condmix import shown
 from condmix.runtime.oserrors import disk_full
 
 
@@ -64,7 +65,7 @@ def exclusive(lock: Path, what: str) -> Iterator[None]:
         held.acquire(timeout=0)
     except Timeout:
         by = holder.read_text() if holder.exists() else "another process"
-        print(f"condmix: {what} is running in {by}; waiting for it to end", file=sys.stderr, flush=True)
+        print(f"condmix: {what} is running in {shown(by)}; waiting for it to end", file=sys.stderr, flush=True)
         held.acquire()
     try:
         write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")

@@ -11,12 +11,12 @@ def resolved(asked: str) -> Literal["bf16", "fp32"]:
 
 
 def bf16(asked: str) -> bool:
-    """Whether to compute in bf16; "auto" does where the hardware computes in it: newer GPUs, CPUs with AMX."""
+    """Whether to compute in bf16; "auto" does where the hardware computes in it."""
     return in_hardware() if asked == "auto" else asked == "bf16"
 
 
 def in_hardware() -> bool:
-    """Whether this machine computes in bf16 and does not only emulate it."""
+    """Whether this machine computes in bf16 and does not only emulate it: newer GPUs, CPUs with AMX or AVX512_BF16."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from typing_extensions import TypedDict, Unpack
 
 from condmix import CondmixError
 from condmix.clip.shifted_diffusion import load_prior
-from condmix.data.captions import blank
+from condmix.data.captions import blank, one_text
+from condmix.data.embeddings import centred, mean
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
@@ -31,9 +33,10 @@ from condmix.files.pictures import read_picture, to_rgb
 from condmix.sampling.sample import Condition, Sampling, sample_batches
 from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
 from condmix.settings.load import load as load_params
-from condmix.settings.perspectives import caption_slots
+from condmix.settings.perspectives import fill_slots, most_texts, parse
 
 MOST_GUIDANCE = 1000
+TEXT = "caption_1"  # what words are like that stand in the place of another thing
 Picture = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
@@ -45,7 +48,7 @@ class Request(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    captions: Sequence[str]  # for caption_1, caption_2, ... in order
+    captions: Sequence[str]  # for caption_1, caption_2, ... in order; joined or averaged where the model's are
     image: SkipValidation[Picture | None]  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
     prompt: str | None  # words in the image's place: their CLIP text vector instead of a picture's
     prior: bool  # the trained prior turns the prompt's vector into one picture's vector per picture
@@ -62,6 +65,14 @@ class Request(TypedDict, total=False):
 
 
 REQUEST = TypeAdapter(Request)
+
+
+class Source(NamedTuple):
+    """What a vector is made of: one thing, or several that are averaged."""
+
+    encoder: str
+    contents: Sequence[Any]
+    caches: Sequence[str]  # whose vectors each is like, and is centred like
 
 
 class LoadedModel:
@@ -154,20 +165,18 @@ class LoadedModel:
             interval,
         )
 
-    def _given(self, request: Request) -> dict[str, tuple[str, Any]]:
-        """{perspective: (encoder, content)} of what was given; CondmixError for what this model does not see."""
+    def _given(self, request: Request) -> dict[str, Source]:
+        """What was given for each perspective; CondmixError for what this model does not see."""
         variant, seen = self.card["variant"], ", ".join(self.perspectives)
         captions, image, prompt = request.get("captions", ()), request.get("image"), request.get("prompt")
         if image is not None and prompt is not None:
             raise CondmixError("image and prompt stand in the same place; give one of them")
-        slots = caption_slots(self.perspectives)
-        if len(captions) > len(slots):
+        room = most_texts(self.perspectives)
+        if len(captions) > room:
             raise CondmixError(
-                f"{len(captions)} captions were given, but {variant} sees {len(slots)} (its perspectives are {seen})"
+                f"{len(captions)} captions were given, but {variant} sees {room} (its perspectives are {seen})"
             )
-        given: dict[str, tuple[str, Any]] = {
-            name: ("clip_text", caption) for name, caption in zip(slots, captions, strict=False)
-        }
+        given = self._texts(captions)
         for name, encoder, content, keyword in (
             ("image", "clip_image", None if image is None else _pixels(image), "image"),
             ("image", "clip_text", prompt, "prompt"),
@@ -177,20 +186,30 @@ class LoadedModel:
                 continue
             if name not in self.perspectives:
                 raise CondmixError(f"{keyword}: {variant} does not see {name}; its perspectives are {seen}")
-            given[name] = (encoder, content)
+            given[name] = Source(encoder, [content], [TEXT if encoder == "clip_text" else name])
         return given
 
-    def _negative(self, captions: Sequence[str]) -> dict[str, tuple[str, Any]]:
-        """{perspective: (encoder, caption)}: in the slots for captions or, where there are none, the image's place."""
-        places = caption_slots(self.perspectives) or [name for name in self.perspectives if name == "image"]
-        if len(captions) > len(places):
+    def _texts(self, captions: Sequence[str]) -> dict[str, Source]:
+        """What stands in the slots for captions."""
+        filled = fill_slots(self.perspectives, captions)
+        joined = {name: [one_text(texts)] for name, texts in filled.items() if parse(name).merge == "joined"}
+        return {
+            name: Source("clip_text", texts, [TEXT] if name == "pseudo" else parse(name).sources)
+            for name, texts in (filled | joined).items()
+        }
+
+    def _negative(self, captions: Sequence[str]) -> dict[str, Source]:
+        """In the slots for captions or, where there are none, the image's place."""
+        in_slots = most_texts(self.perspectives)
+        room = in_slots or int("image" in self.perspectives)
+        if len(captions) > room:
             raise CondmixError(
-                f"{len(captions)} negatives were given, but {self.card['variant']} has room for {len(places)} of them "
+                f"{len(captions)} negatives were given, but {self.card['variant']} has room for {room} of them "
                 f"(its perspectives are {', '.join(self.perspectives)})"
             )
-        return {name: ("clip_text", caption) for name, caption in zip(places, captions, strict=False)}
+        return self._texts(captions) if in_slots or not captions else {"image": Source("clip_text", captions, [TEXT])}
 
-    def _repeated(self, given: Mapping[str, tuple[str, Any]], n: int) -> Condition:
+    def _repeated(self, given: Mapping[str, Source], n: int) -> Condition:
         """Vectors {perspective: (n, d_p)} and mask (n, P): n equal rows; absent perspectives are zeros, masked."""
         widths = self.model.architecture.perspectives
         vectors = {name: torch.zeros(1, width) for name, width in widths.items()}
@@ -198,8 +217,8 @@ class LoadedModel:
         mask = torch.tensor([[name in given for name in widths]])
         return {name: row.expand(n, -1) for name, row in vectors.items()}, mask.expand(n, -1)
 
-    def _encode(self, kind: str, content: Any) -> Tensor:
-        """The vector (1, d_p) of one picture, text or class name."""
+    def _encode(self, kind: str, contents: Sequence[Any], caches: Sequence[str]) -> Tensor:
+        """The vector (1, d_p) of one picture, text or class name, or the mean of several."""
         clip = self._params.paths.clip
         if kind not in self._encoders:
             encoder = plugin("encoders", kind).open(clip, self.class_names)
@@ -209,11 +228,19 @@ class LoadedModel:
                     f"{encoder.id}: run dvc repro, or check out the CLIP that belongs to the model"
                 )
             self._encoders[kind] = encoder
-        if self._encoders[kind].reads == "labels":
-            if content not in self.class_names:
-                raise CondmixError(unknown("class", content, self.class_names))
-            content = self.class_names.index(content)
-        return self._encoders[kind].encode([content])
+        encoder = self._encoders[kind]
+        if encoder.reads == "labels":
+            for name in contents:
+                if name not in self.class_names:
+                    raise CondmixError(unknown("class", name, self.class_names))
+            contents = [self.class_names.index(name) for name in contents]
+        if encoder.reads == "captions":
+            _say_what_is_cut(encoder, contents)
+        vectors, centres = encoder.encode(contents).cpu(), self.model.centres.state_dict()
+        for row, cache in enumerate(caches[: len(vectors)]):
+            if cache in centres:
+                vectors[row] = centred(vectors[row], centres[cache].cpu())
+        return mean(vectors)[None] if len(vectors) > 1 else vectors
 
 
 def load(model: str | os.PathLike[str], device: str | torch.device | None = None) -> LoadedModel:
@@ -252,6 +279,16 @@ def _pixels(image: Picture) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise CondmixError(f"image has shape {image.shape} and type {image.dtype}: give (H, W, 3) uint8 RGB")
     return image
+
+
+def _say_what_is_cut(encoder: Encoder, texts: Sequence[str]) -> None:
+    """On stderr, as nothing else would tell that the end of a text does not count."""
+    for text, tokens in zip(texts, encoder.tokens(texts), strict=True):
+        if tokens > encoder.limit:
+            print(
+                f'the text "{text[:60]}..." has {tokens} tokens, but the encoder reads {encoder.limit}: its end is cut',
+                file=sys.stderr,
+            )
 
 
 def _typed(request: Request) -> Request:

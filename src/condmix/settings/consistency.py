@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from condmix import CondmixError
-from condmix.settings.perspectives import ALONE, parse
+from condmix.settings.perspectives import ALONE, MERGES, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
 from condmix.settings.schema import Params
@@ -46,7 +47,7 @@ def _fusion(params: Params) -> Iterator[str]:
 
 
 def _repeats(params: Params) -> Iterator[str]:
-    for key in ("embed.encoders", "evaluate.features"):
+    for key in ("embed.encoders", "embed.joined", "evaluate.features"):
         section, field = key.split(".")
         yield from _twice(key, getattr(getattr(params, section), field))
 
@@ -56,10 +57,11 @@ def _perspectives(params: Params) -> Iterator[str]:
         yield from _twice(field, getattr(params, field))
     imported = dict.fromkeys(one.perspective for one in params.embed.imports)
     generated = params.generated.captions if params.generated else 0
-    known = known_perspectives(params.embed.captions, "t5_text" in params.embed.encoders, list(imported), generated)
+    t5, joined = "t5_text" in params.embed.encoders, params.embed.joined
+    known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined)
     for name in params.perspectives:
         if name not in known:
-            yield unknown("perspective", name, known)
+            yield _merged(name, params) or unknown("perspective", name, known)
     for perspective in map(parse, params.perspectives):
         missing = [name for name in perspective.drawn_before if name not in params.perspectives]
         if missing:
@@ -69,19 +71,45 @@ def _perspectives(params: Params) -> Iterator[str]:
             )
 
 
+def _merged(name: str, params: Params) -> str | None:
+    """What is wrong with the name of a perspective that merges several captions; None for one that merges none."""
+    kind, _, rest = name.partition("_")
+    merge, _, number = rest.partition("_")
+    most = {
+        "caption": ("embed.captions", params.embed.captions),
+        "generated": ("generated.captions", params.generated.captions if params.generated else 0),
+        "t5": ("embed.captions", params.embed.captions if "t5_text" in params.embed.encoders else 0),
+    }
+    setting, count = most.get(kind, ("", 0))
+    if merge not in MERGES or not count or not number.isdecimal() and number:
+        return None
+    if parse(name) is None:
+        return f"{name} must end in how many captions it takes, 2 or more: {kind}_{merge}_2; one alone is {kind}_1"
+    if int(number) > count:
+        return f"{name} takes {number} captions, but {setting} is {count}: lower the one or raise the other"
+    return f"{name} reads texts of {number} captions, and those in embed.joined alone are encoded: list {number} there"
+
+
 def _imports(params: Params) -> Iterator[str]:
     """Imported perspectives have names of their own, and one file per split."""
     ours = {*ALONE, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
     seen = set()
     for one in params.embed.imports:
         name, parsed = one.perspective, parse(one.perspective)
-        if parsed is None or parsed.source != name:
+        if parsed is None or parsed.merge or parsed.sources != [name]:
             yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
         elif parsed.kind in ours:
             yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
         if (name, one.split) in seen:
             yield f"embed.imports: {name} has two files for the split {one.split}; leave one of them"
         seen.add((name, one.split))
+
+
+def _joined(params: Params) -> Iterator[str]:
+    """Texts of more captions than are in use would be of no picture."""
+    for k in params.embed.joined:
+        if k > params.embed.captions:
+            yield f"embed.joined lists {k}, but embed.captions is {params.embed.captions}: leave it out, or raise that"
 
 
 def _encoders(params: Params) -> Iterator[str]:
@@ -141,9 +169,9 @@ def _sampling(params: Params) -> Iterator[str]:
         yield f"prior.sample_steps {params.prior.sample_steps} is more than the {PRIOR_TIMES} times of the prior"
 
 
-def _twice(key: str, names: Sequence[str]) -> Iterator[str]:
+def _twice(key: str, names: Sequence[Any]) -> Iterator[str]:
     if len(set(names)) < len(names):
-        yield f"{key} names one twice: {', '.join(names)}"
+        yield f"{key} names one twice: {', '.join(map(str, names))}"
 
 
 def _scorer(params: Params) -> Iterator[str]:
@@ -164,6 +192,7 @@ CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_plugin_names, ""),
     (_repeats, ""),
     (_imports, ""),
+    (_joined, ""),
     (_perspectives, "params.yaml"),
     (_encoders, ""),
     (_clip, ""),

@@ -69,7 +69,7 @@ def read_settings(root: Path, profile: str | None = None) -> tuple[dict[str, Any
         experiment["profile"] = profile
     profiles = sorted(path.stem for path in (root / "conf").glob("*.yaml"))
     if "profile" not in experiment:
-        raise CondmixError(f"params.yaml: profile is missing; found: {', '.join(profiles)}")
+        raise CondmixError(f"params.yaml: profile is missing; found: {', '.join(profiles) or 'none'}")
     profile = experiment["profile"]
     if profile not in profiles:
         raise CondmixError(unknown("profile", profile, profiles, where="params.yaml"))

@@ -18,7 +18,13 @@ Controls show that what helps is being told more, and not having a second slot:
     caption_k_again         the k-th caption, as a slot beside another that holds it already
     caption_k_of_another    the k-th caption of some other picture, always the same one
 
-All names with a number have both controls.
+Others, that what helps is having several slots, and not being told more (k is 2 or more):
+
+    caption_joined_k        its first k captions as one text in one slot (condmix.data.captions.one_text)
+    caption_mean_k          the mean of its first k captions' vectors in one slot (condmix.data.embeddings.mean)
+
+All names with a number have the first two; caption, generated and t5 the last two. A picture with fewer than k captions
+lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
 """
 
 from __future__ import annotations
@@ -26,12 +32,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 NAME = re.compile(
     r"(?P<kind>[a-z][a-z0-9]*)"
-    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?))?"
+    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
+    r"|(?P<merge>joined|mean)_(?P<first>[2-9]|[1-9]\d+)))?"
 )
+MERGES = ("joined", "mean")
+MERGED = ("caption", "generated", "t5")  # the kinds of which several can share a slot
 ALONE = ("class", "image", "pseudo")  # what a picture has one of, so that no number follows
 
 
@@ -45,19 +54,40 @@ class Perspective:
     place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
     mixed: bool = False  # drawn from generated captions as well
     of_another: bool = False
+    merge: Literal["joined", "mean"] | None = None  # how the first `number` captions become one vector
 
     @property
-    def source(self) -> str:
-        """The embedding cache that it reads: in evaluation where it is drawn in training, in training if `pseudo`."""
+    def sources(self) -> list[str]:
+        """The embedding caches that it reads: in evaluation where it is drawn in training, in training if `pseudo`.
+
+        It is one, but for the mean of several.
+        """
         if self.kind == "pseudo":
-            return "image"
-        return self.kind if self.caption is None else f"{self.kind}_{self.caption + 1}"
+            return ["image"]
+        if self.merge == "joined":
+            return [self.name]
+        return [f"{self.kind}_{k + 1}" for k in self.captions] or [self.kind]
 
     @property
     def caption(self) -> int | None:
-        """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number."""
+        """Index from 0 of the caption that it stands for in evaluation if it is of captions; None without a number.
+
+        Of several, the last: a picture that lacks this one lacks the perspective.
+        """
         number = 1 if self.kind == "pseudo" else self.place or self.number
         return None if number is None else number - 1
+
+    @property
+    def captions(self) -> range:
+        """Indices from 0 of all captions that it stands for in evaluation."""
+        if self.caption is None:
+            return range(0)
+        return range(0 if self.merge else self.caption, self.caption + 1)
+
+    @property
+    def takes(self) -> int:
+        """How many captions its slot takes."""
+        return len(self.captions)
 
     @property
     def drawn_before(self) -> list[str]:
@@ -69,20 +99,32 @@ class Perspective:
 def parse(name: str) -> Perspective | None:
     """The perspective of this name, None where no perspective can have it."""
     found = NAME.fullmatch(name)
-    if found is None or (found["kind"] in ALONE) != (found["number"] is None and found["any"] is None):
+    if found is None or (found["kind"] in ALONE) != (not (found["number"] or found["any"] or found["merge"])):
         return None
     if found["any"] and found["kind"] not in ("caption", "mixed") or found["number"] and found["kind"] == "mixed":
         return None
+    if found["merge"] and found["kind"] not in MERGED:
+        return None
     mixed = found["kind"] == "mixed"
-    number = int(found["number"]) if found["number"] else None
-    place = int(found["place"] or 1) if found["any"] else None
+    number = found["number"] or found["first"]
     return Perspective(
-        name, "caption" if mixed else found["kind"], number, place, mixed, found["control"] == "of_another"
+        name,
+        "caption" if mixed else found["kind"],
+        number=int(number) if number else None,
+        place=int(found["place"] or 1) if found["any"] else None,
+        mixed=mixed,
+        of_another=found["control"] == "of_another",
+        merge=found["merge"],
     )
 
 
-def known(captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0) -> list[str]:
-    """Every name that a profile with so many captions, and generated captions, per picture has."""
+def known(
+    captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0, joined: Sequence[int] = ()
+) -> list[str]:
+    """Every name that a profile with so many captions, and generated captions, per picture has.
+
+    `joined` are the numbers k for which the first k captions are encoded as one text.
+    """
     numbers = range(1, captions + 1)
     words = [f"caption_{k}" for k in numbers]
     written = [f"generated_{k}" for k in range(1, generated + 1)]
@@ -90,15 +132,37 @@ def known(captions: int, t5: bool = False, imported: Sequence[str] = (), generat
     controls = [f"{name}_{control}" for control in ("again", "of_another") for name in (*words, *others)]
     families = ["caption_any", *(["mixed_any"] if generated else [])]
     drawn = [*families, *(f"{family}_{j}" for family in families for j in range(2, captions + 1))]
-    return [*ALONE, *words, *drawn, *others, *controls]
+    counts = {"caption": captions, "generated": generated, "t5": captions if t5 else 0}
+    merged = [
+        *(f"{kind}_joined_{k}" for kind, count in counts.items() for k in sorted(joined) if k <= count),
+        *(f"{kind}_mean_{k}" for kind, count in counts.items() for k in range(2, count + 1)),
+    ]
+    return [*ALONE, *words, *drawn, *others, *merged, *controls]
 
 
-def caption_slots(names: Iterable[str]) -> list[str]:
-    """The perspectives that captions fill: caption_k by number, then generated_k, then the others in order."""
+def fill_slots(names: Iterable[str], texts: Sequence[str]) -> dict[str, list[str]]:
+    """{perspective: its texts} of captions that someone typed, where each slot that takes captions gets its own.
+
+    One text each for caption_k by number, then generated_k, then the others in order. caption_joined_k, caption_mean_k
+    and those of generated captions have the first k of all texts, or as many as there are.
+    """
+    slots = _caption_slots(names)
+    alone = dict(zip((one.name for one in slots if not one.merge), texts, strict=False))
+    several = {one.name: list(texts[: one.takes]) for one in slots if one.merge and texts}
+    return {name: [text] for name, text in alone.items()} | several
+
+
+def most_texts(names: Iterable[str]) -> int:
+    """How many texts `fill_slots` has room for."""
+    slots = _caption_slots(names)
+    return max([sum(not one.merge for one in slots), *(one.takes for one in slots)])
+
+
+def _caption_slots(names: Iterable[str]) -> list[Perspective]:
     slots = [one for one in map(parse, names) if one is not None and one.kind in ("caption", "generated", "pseudo")]
     numbered = [one for one in slots if one.name == f"{one.kind}_{one.number}"]
     numbered.sort(key=lambda one: (one.kind, one.number))
-    return [one.name for one in (*numbered, *(one for one in slots if one not in numbered))]
+    return [*numbered, *(one for one in slots if one not in numbered)]
 
 
 def another(count: int) -> Any:

@@ -36,4 +36,4 @@ def unknown(what: str, given: object, known: list[str], where: str = "") -> str:
     hint = f'; did you mean "{near[0]}"?' if near else ""
     prefix = f"{where}: " if where else ""
     shown = json.dumps(str(given)[:100], ensure_ascii=False)  # quoted, with line ends and escape sequences spelt out
-    return f"{prefix}no {what} {shown}; found: {', '.join(known)}{hint}"
+    return f"{prefix}no {what} {shown}; found: {', '.join(known) or 'none'}{hint}"

@@ -260,6 +260,8 @@ class Embed(Settings):
 
     encoders: Annotated[tuple[Name, ...], Field(min_length=1)]
     captions: Annotated[int, Strict(), Field(gt=0, le=1000)]
+    joined: tuple[Annotated[int, Strict(), Field(ge=2, le=1000)], ...]  # k of caption_joined_k, each encoded besides
+    centre: Flag  # subtract the training split's mean vector from those of pictures and texts
     batch_size: Annotated[Any, AfterValidator(_batch_size)]  # items at once, less where memory ends
     length_buckets: Flag  # batches of captions of like length: less padding, other rounding
     precision: Literal["auto", "fp32", "bf16"]  # of CLIP's towers

@@ -25,11 +25,22 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, find_executable_batch_size
+from torch import Tensor
 from tqdm import tqdm
 
 from condmix import CondmixError, pipeline
-from condmix.data.captions import read_captions, read_generated
-from condmix.data.embeddings import REMEDY, cache_key, read_cache, write_cache
+from condmix.data.captions import one_text, read_captions, read_generated
+from condmix.data.embeddings import (
+    REMEDY,
+    cache_key,
+    centre_of,
+    cut_facts,
+    cut_sentence,
+    read_cache,
+    read_centre,
+    read_metadata,
+    write_cache,
+)
 from condmix.data.imported import read_embeddings
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
 from condmix.runtime.precision import bf16
@@ -83,6 +94,7 @@ class Job:
     encoder: Any
     column: Column
     folder: Path
+    centred: bool = False
 
     @property
     def what(self) -> str:
@@ -133,18 +145,23 @@ def run(params: Params, archives: str | None) -> None:
         (source.split, encoder, column)
         for source in sources
         for encoder in encoders
-        for column in columns(encoder, source, numbers)
+        for column in columns(encoder, source, numbers, settings.joined)
     ]
     if params.generated is not None:
         encoder = open_encoder("clip_text", params, dataset.class_names, str(state.device))
-        to_encode += [(split, encoder, column) for split, column in generated_columns(paths.generated, sources)]
-    jobs = [make_job(paths.embeddings, scratch, encoder, column, split) for split, encoder, column in to_encode]
+        written = generated_columns(paths.generated, sources, settings.joined)
+        to_encode += [(split, encoder, column) for split, column in written]
+    of_training = {column.perspective: column.data_hash for split, _, column in to_encode if split == "train"}
+    jobs = [
+        make_job(paths.embeddings, scratch, encoder, column, split, of_training if settings.centre else None)
+        for split, encoder, column in to_encode
+    ]
     todo = [job for job in jobs if not _is_current(job.path, job.key)]
     made = {job.path for job in jobs}
     if state.is_main_process:
         for perspective in dict.fromkeys(one.perspective for one in settings.imports):
             files = {one.split: one for one in settings.imports if one.perspective == perspective}
-            made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings))
+            made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings, settings.centre))
         for path in sorted({job.path for job in jobs} - {job.path for job in todo}):
             print(f"{path}: up to date")
         if todo:
@@ -155,6 +172,9 @@ def run(params: Params, archives: str | None) -> None:
         return
     for job in todo:
         join(job)
+    for job in jobs:
+        if sentence := cut_sentence(read_metadata(job.path)):
+            print(f"{job.what}: {sentence}")
     for path in paths.embeddings.glob("*/*"):
         if path not in made:
             path.unlink()
@@ -191,8 +211,8 @@ def _check_rows(folder: Path, split: str, captions: Sequence[Any], count: int, s
         )
 
 
-def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
-    """The perspectives that an encoder makes of a split: one, or one per caption number 1..numbers."""
+def columns(encoder: Any, source: Source, numbers: int, joined: Sequence[int] = ()) -> Iterator[Column]:
+    """The perspectives that an encoder makes of a split: one, or those of `text_columns`."""
     if encoder.reads == "images":
         everything = np.ones(source.count, dtype=bool)
         read = partial(source.dataset.decoders, source.split)
@@ -203,40 +223,64 @@ def columns(encoder: Any, source: Source, numbers: int) -> Iterator[Column]:
         hashed = _hash(source.labels.tolist())
         yield Column(encoder.perspective, known, hashed, np.arange(len(labels)), len(labels), labels.__getitem__)
     else:
-        yield from text_columns(encoder.perspective, source.captions, numbers)
+        yield from text_columns(encoder.perspective, source.captions, numbers, joined)
 
 
-def text_columns(perspective: str, captions: Sequence[Sequence[str]], numbers: int) -> Iterator[Column]:
-    """One perspective per caption number 1..numbers, named with it in the place of "{k}"."""
-    for k in range(1, numbers + 1):
-        texts = [texts[k - 1] if len(texts) >= k else "" for texts in captions]
+def text_columns(
+    perspective: str, captions: Sequence[Sequence[str]], numbers: int, joined: Sequence[int] = ()
+) -> Iterator[Column]:
+    """One perspective per caption number 1..numbers, named with it in the place of "{k}".
+
+    And, for each k of `joined` up to that, one of the first k captions as one text, with "joined_k" in this place.
+    """
+    alone = {str(k): lambda own, k=k: own[k - 1] for k in range(1, numbers + 1)}
+    together = {f"joined_{k}": lambda own, k=k: one_text(own[:k]) for k in joined if k <= numbers}
+    for name, text_of in (alone | together).items():
+        k = int(name.rpartition("_")[2])
+        texts = [text_of(own) if len(own) >= k else "" for own in captions]
         present = np.array([bool(text) for text in texts], dtype=bool)
         place = {text: i for i, text in enumerate(dict.fromkeys(text for text in texts if text))}
         item = np.array([place[text] for text in texts if text], dtype=np.int64)
-        yield Column(perspective.format(k=k), present, _hash(texts), item, len(place), list(place).__getitem__)
+        yield Column(perspective.format(k=name), present, _hash(texts), item, len(place), list(place).__getitem__)
 
 
-def generated_columns(folder: Path, sources: Sequence[Source]) -> Iterator[tuple[str, Column]]:
+def generated_columns(folder: Path, sources: Sequence[Source], joined: Sequence[int]) -> Iterator[tuple[str, Column]]:
     """(split, column) of what a captioner wrote; both splits have the same perspectives."""
     written = {source.split: read_generated(folder, source.split) for source in sources}
     longest = max((len(texts) for rows in written.values() for texts in rows), default=0)
     for source in sources:
         _check_rows(folder, source.split, written[source.split], source.count, "generate_captions")
-        for column in text_columns("generated_{k}", written[source.split], longest):
+        for column in text_columns("generated_{k}", written[source.split], longest, joined):
             yield source.split, column
 
 
-def make_job(folder: Path, scratch: Path, encoder: Any, column: Column, split: str) -> Job:
-    """How a column becomes its cache in `folder`; the name of its shards' folder in `scratch` is a hash of the key."""
+def make_job(
+    folder: Path, scratch: Path, encoder: Any, column: Column, split: str, of_training: Mapping[str, str] | None = None
+) -> Job:
+    """How a column becomes its cache in `folder`; the name of its shards' folder in `scratch` is a hash of the key.
+
+    Centred by the training data whose hash `of_training` has; one-hot classes never are.
+    """
+    centred = of_training is not None and encoder.reads != "labels"
+    preprocessing = encoder.preprocessing
+    if of_training is not None and centred:
+        preprocessing = minus_mean(preprocessing, of_training[column.perspective])
     key = cache_key(
         column.perspective,
         split,
-        (encoder.id, encoder.preprocessing),
+        (encoder.id, preprocessing),
         column.data_hash,
         len(column.present),
         code_sha256(f"{type(encoder).__module__.removeprefix('condmix.').replace('.', '/')}.py"),
     )
-    return Job(folder / split / f"{column.perspective}.safetensors", key, encoder, column, scratch / _hash(key)[:16])
+    return Job(
+        folder / split / f"{column.perspective}.safetensors", key, encoder, column, scratch / _hash(key)[:16], centred
+    )
+
+
+def minus_mean(preprocessing: str, of_training: str) -> str:
+    """The preprocessing of vectors that are centred by data with this hash."""
+    return f"{preprocessing}, minus the mean of {of_training}"
 
 
 def code_sha256(module: str) -> str:
@@ -358,11 +402,22 @@ def join(job: Job) -> None:
         vectors[column.present] = features[column.item]
     kind, of = parse(column.perspective).kind, OF[encoder.reads]
     named = kind in (of, "generated")  # after what it was made from
-    write_cache(job.path, vectors, column.present, job.key, None if named else of)
+    facts = {} if named else {"of": of}
+    if encoder.reads == "captions":
+        texts = column.read(slice(None))
+        facts |= cut_facts([max(0, tokens - encoder.limit) for tokens in encoder.tokens(texts)], encoder.limit)
+    write_cache(job.path, vectors, column.present, job.key, facts, centre_for(job, vectors) if job.centred else None)
+
+
+def centre_for(job: Job, vectors: np.ndarray) -> Tensor | None:
+    """Of the training split's vectors; its caches are written before those of the other splits."""
+    if job.key["split"] == "train":
+        return centre_of(vectors[job.column.present])
+    return read_centre(job.path.parents[1] / "train" / job.path.name)
 
 
 def import_perspective(
-    perspective: str, files: Mapping[str, Any], sources: Sequence[Source], numbers: int, folder: Path
+    perspective: str, files: Mapping[str, Any], sources: Sequence[Source], numbers: int, folder: Path, centre: bool
 ) -> Iterator[Path]:
     """Bring the caches of an imported perspective up to date, from one file per split; yields their paths.
 
@@ -383,12 +438,15 @@ def import_perspective(
             f"embed.imports: {perspective} is of each picture's caption number {parse(perspective).number}, "
             f"but {numbers} are in use"
         )
+    preprocessing, mean = "imported", None
+    if centre and "train" in found:
+        preprocessing, mean = minus_mean(preprocessing, files["train"].sha256), centre_of(found["train"].vectors)
     for source in sources:
         path = folder / source.split / f"{perspective}.safetensors"
         yield path
         ids = [int(i) for i in source.dataset.ids(source.split)]
         data = _hash([ids, files[source.split].sha256 if source.split in files else None])
-        made_by, code = (first.encoder, "imported"), code_sha256("data/imported.py")
+        made_by, code = (first.encoder, preprocessing), code_sha256("data/imported.py")
         key = cache_key(perspective, source.split, made_by, data, source.count, code)
         if path.exists() and _is_current(path, key):
             print(f"{path}: up to date")
@@ -397,7 +455,7 @@ def import_perspective(
             vectors, present = found[source.split].ordered(ids)
         else:
             vectors, present = np.zeros((source.count, first.width), np.float32), np.zeros(source.count, dtype=bool)
-        write_cache(path, vectors, present, key, first.of)
+        write_cache(path, vectors, present, key, {"of": first.of}, mean)
         print(f"{path}: {present.sum()} of {source.count} pictures have imported vectors")
 
 

@@ -13,7 +13,7 @@ Axes: N pictures, P perspectives, A attributes, S image size.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from condmix.metrics import Pictures, computed, measures
 from condmix.runtime.processes import is_main, threads, together
 from condmix.sampling.sample import grid
 from condmix.settings.load import Params
-from condmix.settings.perspectives import parse
+from condmix.settings.perspectives import Perspective, parse
 from condmix.tracking.runs import environment, track
 
 SHOWN = 24  # scenes whose pictures the report shows
@@ -229,33 +229,32 @@ def conditions(
     """
     made_of = {entry["name"]: entry["of"] for entry in packed.variant["perspectives"] if "of" in entry}
     own = [(one, made_of.get(one.name, one.kind)) for one in map(parse, packed.vectors) if not one.of_another]
-    slots = list(dict.fromkeys(one.caption for one, of in own if of == "caption"))
+    slots = [one for one, of in own if of == "caption"]
     if "pseudo" in packed.vectors and not any(captions):
         raise CondmixError(
             f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
             "the test split has one: caption some of them"
         )
-    guesses = list(dict.fromkeys(one.caption for one, of in own if of == "generated"))
+    guesses = [one for one, of in own if of == "generated"]
     shown = [one.name for one, of in own if of == "image"]
     has_class = any(of == "class" for _, of in own)
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if has_class else None
 
-    def texts(chosen: list[int]) -> list[list[str]]:
-        used = [[of[k] for k in chosen if k < len(of)] for of in captions]
+    def texts(chosen: list[Perspective]) -> list[list[str]]:
+        used = [[of[k] for k in told(chosen, of)] for of in captions]
         if guesses:
-            used = [a + [of[k] for k in guesses if k < len(of)] for a, of in zip(used, written.captions, strict=True)]
+            used = [a + [of[k] for k in told(guesses, of)] for a, of in zip(used, written.captions, strict=True)]
         return used if classes is None else [a + b for a, b in zip(used, classes, strict=True)]
 
-    def named(chosen: list[int], everything: bool = False) -> np.ndarray | None:
+    def named(chosen: list[Perspective], everything: bool = False) -> np.ndarray | None:
         if split.attributes is None or (guesses and written.claims is None):
             return None
         known = np.zeros(split.attributes.shape, bool) | everything
-        for k in chosen:
-            known |= split.mentions[:, k]
+        for row, of in enumerate(captions if chosen else ()):
+            known[row] |= split.mentions[row, told(chosen, of)].any(axis=0)
         for row, claims in enumerate(written.claims if guesses else ()):
-            for k in guesses:
-                if k < len(claims):
-                    known[row] |= np.array(claims[k]) >= 0
+            for k in told(guesses, claims):
+                known[row] |= np.array(claims[k]) >= 0
         if has_class:
             known[:, class_attribute(split)] = True
         return known
@@ -265,9 +264,15 @@ def conditions(
     oracle = Conditioning(Condition.ORACLE, texts(slots), named(slots, everything=True))
     if packed.prompt is None or shown != ["image"]:
         return [oracle]
-    words = sorted({0, *slots})
+    words = [parse("caption_1"), *slots]
     prompt = Conditioning(Condition.PROMPT, texts(words), named(words))
     return [prompt, oracle, *([replace(prompt, condition=Condition.PRIOR)] if prior else [])]
+
+
+def told(perspectives: Sequence[Perspective], captions: Sequence[Any]) -> list[int]:
+    """Indices of a picture's captions that stand in its views, each once; several share a slot or none of them does."""
+    having = [one for one in perspectives if one.caption < len(captions)]
+    return list(dict.fromkeys(k for one in having for k in one.captions))
 
 
 def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:

@@ -5,7 +5,7 @@ A variant's training depends on its own folder alone, so a caption added elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from condmix import CondmixError, pipeline
-from condmix.data.embeddings import numbered, read_cache, read_metadata
+from condmix.data.embeddings import mean, numbered, read_cache, read_centre, read_metadata
 from condmix.files.artifacts import digest_of_file, write_checked_json
 from condmix.files.atomic import replacing_folder
 from condmix.settings.load import Params, plugins, unknown
@@ -32,7 +32,8 @@ def main(params: Params, variant: str) -> None:
     with replacing_folder(params.paths.packed(variant)) as part:
         for split in SPLITS:
             tensors = pack_split(chosen, params.paths.embeddings / split, split, params.mixed_any)
-            save_file(tensors, part / f"{split}.safetensors")
+            centres = {f"{source}.centre": c for source, c in read_centres(chosen, params.paths.embeddings / split)}
+            save_file(tensors | centres, part / f"{split}.safetensors")
         sums = {split: digest_of_file(part / f"{split}.safetensors") for split in SPLITS}
         card = describe(chosen, params.paths.embeddings / SPLITS[0]) | {"sha256": sums}
         write_checked_json(part / "variant.json", card)
@@ -43,7 +44,7 @@ def check_perspectives(variant: Variant, profile: str, embeddings: Path) -> None
     present = sorted(path.stem for path in (embeddings / SPLITS[0]).glob("[!.]*.safetensors"))
     for name in variant.perspectives:
         perspective = parse(name)
-        if not {perspective.source, *(["generated_1"] if perspective.mixed else [])} <= set(present):
+        if not {*perspective.sources, *(["generated_1"] if perspective.mixed else [])} <= set(present):
             raise CondmixError(
                 f'profile {profile} has no perspective "{name}" (variant {variant.name} needs it); '
                 f"it has: {', '.join(present) or 'none (run dvc repro embed)'}"
@@ -74,7 +75,11 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
         elif perspective.kind == "pseudo" and split == "test":
             found = _words(folder, split)
         else:
-            found = _read(folder, perspective.source, split)
+            vectors, present = zip(*(_read(folder, source, split) for source in perspective.sources), strict=True)
+            found = vectors[0], present[0]
+            if perspective.merge == "mean":
+                everything = torch.stack(present).all(dim=0)
+                found = mean(torch.stack(vectors, dim=1)).half() * everything[:, None], everything
         if perspective.of_another:
             others = torch.from_numpy(another(len(found[0])))
             found = tuple(tensor[others] for tensor in found)
@@ -105,6 +110,18 @@ def _read(folder: Path, source: str, split: str) -> tuple[Tensor, Tensor]:
     return read_cache(folder / f"{source}.safetensors", {"perspective": source, "split": split})[:2]
 
 
+def read_centres(variant: Variant, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(source, c (d,) float32) of what was subtracted from the vectors that the variant reads, or is prompted with."""
+    parsed = list(map(parse, variant.perspectives))
+    sources = {source: None for perspective in parsed for source in perspective.sources}
+    if any(perspective.kind in ("image", "pseudo") for perspective in parsed):
+        sources |= {PROMPT: None}
+    for source in sources:
+        path = folder / f"{source}.safetensors"
+        if path.exists() and (centre := read_centre(path)) is not None:
+            yield source, centre
+
+
 def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """The text vectors that a model is asked with; all absent where the data have no caption at all."""
     if (folder / f"{PROMPT}.safetensors").exists():
@@ -122,14 +139,16 @@ def describe(variant: Variant, folder: Path) -> dict[str, Any]:
     image = read_metadata(folder / "image.safetensors")
     perspectives = []
     for perspective in map(parse, variant.perspectives):
-        found = read_metadata(folder / f"{perspective.source}.safetensors")
+        found = read_metadata(folder / f"{perspective.sources[0]}.safetensors")
         of = "caption" if perspective.kind == "pseudo" else found.get("of")
         perspectives.append({"name": perspective.name, "dim": int(found["dim"]), **({"of": of} if of else {})})
+    centres = {source: len(centre) for source, centre in read_centres(variant, folder)}
     return {
         "variant": variant.name,
         "fusion": variant.fusion,
         "fusion_sha256": fusion_sha256(variant.fusion),
         "perspectives": perspectives,
+        **({"centres": centres} if centres else {}),
         "dim": int(image["dim"]),
         "encoder": image["encoder"],
     }

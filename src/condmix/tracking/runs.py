@@ -58,6 +58,8 @@ def environment(precision: str, processes: int = 1, threads: int | None = None) 
     """
     import torch
 
+    from condmix.runtime import native
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "commit": git_commit(),
@@ -70,6 +72,7 @@ def environment(precision: str, processes: int = 1, threads: int | None = None) 
         "precision": precision,
         "threads": threads or torch.get_num_threads(),
         "processes": processes,
+        "kernels": None if gpus else native.kernels(),
     }
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from condmix import CondmixError
 from condmix.files.artifacts import parse_json, read_checked_tensors, write_checked_tensors
 from condmix.files.atomic import exclusive
+from condmix.runtime import native
 from condmix.tracking.runs import cpu_name
 
 
@@ -36,6 +37,7 @@ def machine(device: str | torch.device, precision: str, processes: int = 1) -> d
         "processes": processes,
         "processor": torch.cuda.get_device_name() if cuda else cpu_name(),
         "threads": None if cuda else torch.get_num_threads(),
+        "kernels": None if cuda else native.kernels(),
     }
 
 

@@ -82,6 +82,7 @@ class Trainer:
 
         torch.manual_seed(params.seed)  # the initial weights
         self.model = ConditionalModel(architecture(params, self.packed.variant))
+        self.model.centres.load_state_dict(self.packed.centres)
         self.model.to(self.device, memory_format=torch.channels_last)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         self.optimizers = optimizers(self.model, params.train, self.device)
@@ -340,6 +341,7 @@ def architecture(params: Params, variant: dict) -> Architecture:
         fusion=variant["fusion"],
         perspectives={perspective["name"]: perspective["dim"] for perspective in variant["perspectives"]},
         dim=variant["dim"],
+        centres=variant.get("centres", {}),
         image_size=params.data.image_size,
         **params.model.model_dump(),
     )

@@ -81,7 +81,6 @@ def bytewise(path: Path) -> dict[str, Damage]:
         "zeros": replaced(bytes(size)),
         "noise": replaced(noise),
         "ends in noise": edited(lambda data: data + noise[:64]),
-        **places(),
     }
     if path.suffix in TEXTS:
         found |= encodings()
@@ -89,7 +88,7 @@ def bytewise(path: Path) -> dict[str, Damage]:
 
 
 def places() -> dict[str, Damage]:
-    """Something else stands where the file should."""
+    """Something else stands where the file should; of a file in a folder of the project, see `places_below` too."""
 
     def folder(path: Path) -> None:
         remove(path)
@@ -108,18 +107,24 @@ def places() -> dict[str, Damage]:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
 
-    def parent(path: Path) -> None:
-        remove(path.parent)
-        path.parent.write_text("a file")
-
     return {
         "a folder": folder,
         "a FIFO": fifo,
         "a link to itself": link("itself"),
         "a link to nothing": link("nowhere"),
         "a link to an endless device": link("/dev/zero"),
-        "below a file": parent,
     }
+
+
+def places_below() -> dict[str, Damage]:
+    """Something else stands where the file's folder should."""
+
+    def parent(path: Path) -> None:
+        remove(path.parent)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.write_text("a file")
+
+    return {"below a file": parent}
 
 
 def encodings() -> dict[str, Damage]:

@@ -35,7 +35,7 @@ MEMORY = 4 << 30  # bytes beyond those of the imported libraries
 BROKEN = 99  # exit status of a case that could not damage anything: a fault of the table
 # What differs between two equal runs, in JSON files.
 VOLATILE = {
-    "seconds", "images_per_second", "images_per_second_sampling", "captions_per_second", "commit", "date", "run_id",
+    "seconds", "images_per_second", "images_per_second_sampling", "captions_per_second", "commit", "date", "mlflow_run",
     "cores", "content_sha256",
 }  # fmt: skip
 PASSED_OVER = {".git", ".dvc", ".checkpoints", "partial", "mlflow.db", "mlartifacts", "mlruns", "params.ok"}
@@ -60,7 +60,8 @@ ENVIRONMENT = {
     "TERM": "dumb",
 }  # fmt: skip
 GOOD = ("SENTENCE", "SAME", "ALLOWED")
-BAD = ("RAN", "TRACEBACK", "ACCEPTED", "HANG", "CRASH", "LINES", "LATE", "BROKEN")
+BAD = ("RAN", "TRACEBACK", "ACCEPTED", "HANG", "CRASH", "LINES", "RAW", "LATE", "BROKEN")
+MOVES = re.compile(r"\x1b\[A|\r")  # tqdm's, on stderr: up a line, and to its beginning
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Case:
     world: str
     damage: Callable[[Path], None]
     commands: tuple[tuple[str, ...], ...]
-    path: str = ""  # of what is damaged; it does not count when results are compared
+    path: str = ""  # of the file or folder that is damaged, which does not count when results are compared
     named: tuple[str, ...] = ()
     allowed: str = ""
     made_again: bool = False  # the command makes the damaged file, so it must be whole again
@@ -233,6 +234,8 @@ class Runner:
         elif "Traceback (most recent call last)" in answer.err:
             verdict = "TRACEBACK"
             last = next((line for line in reversed(lines) if line[0] not in " \t"), last)
+        elif raw := _raw(answer):
+            verdict, last = "RAW", raw
         elif answer.code == 0:
             verdict, last = self._accepted(case, answer)
         elif sentence := _sentence(lines):
@@ -257,12 +260,23 @@ class Runner:
 
     def _differing(self, case: Case, answer: Answer, whole: Answer) -> list[str]:
         """What the answer has that the undamaged one's has not, or the other way round."""
-        own = set() if case.made_again else {case.path}
-        paths = (answer.results.keys() | whole.results.keys()) - own
-        found = sorted(path for path in paths if answer.results.get(path) != whole.results.get(path))
+        found = sorted(
+            path
+            for path in answer.results.keys() | whole.results.keys()
+            if (case.made_again or not f"{path}/".startswith(f"{case.path}/"))
+            and answer.results.get(path) != whole.results.get(path)
+        )
         if case.commands[-1][0] in ("summary", "experiments", "data") and answer.out != whole.out:
             found.append("stdout")
         return found
+
+
+def _raw(answer: Answer) -> str:
+    """The first line with a character that would act on a terminal, and that is not tqdm's."""
+    if rewritten := re.search(r"^(condmix|Error): .*\r.*", answer.err, re.MULTILINE):
+        return rewritten[0]
+    lines = (answer.out + MOVES.sub("", answer.err)).replace("\t", "").split("\n")
+    return next((line for line in lines if not line.isprintable()), "")
 
 
 def _sentence(lines: list[str]) -> str | None:
@@ -277,7 +291,7 @@ def condmix(command: tuple[str, ...]) -> int:
     from condmix.cli import main
 
     try:
-        main(list(command), prog_name="condmix")
+        main(list(command), prog_name="condmix", color=True)  # else click takes escape sequences out of what it prints
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
@@ -329,7 +343,7 @@ def _end(child: int) -> None:
 def _answer(place: Path, code: int, seconds: float, hung: bool) -> Answer:
     def text(name: str) -> str:
         path = place / name
-        return path.read_text(errors="replace")[-200_000:] if path.exists() else ""
+        return path.read_bytes().decode(errors="replace")[-200_000:] if path.exists() else ""
 
     done = int(text("done") or 0)
     results = snapshot(place / "project") if code == 0 else {}

@@ -75,6 +75,7 @@ def fetches() -> Iterator[Case]:
         "long": "a" * 300,
         "an escape sequence": "a\x1b[31m.zip",
         "a newline": "a\nb.zip",
+        "a carriage return": "a\rb.zip",
         "backslash": "..\\x",
         "number": 5,
         "null": None,
@@ -103,6 +104,7 @@ def fetches() -> Iterator[Case]:
         "long host": "http://" + "a" * 300 + "/",
         "spaces": "http://127.0.0.1 /",
         "newline": "http://127.0.0.1/\nx",
+        "carriage return": "http://127.0.0.1/\rx",
         "credentials": "http://user:secret@127.0.0.1:9/x",
         "unicode host": "http://\u2603..\u2603/",
         "number": 5,
@@ -210,6 +212,7 @@ def downloads(server: str, flags: Command) -> Iterator[Case]:
         "a byte order mark": (b"\xef\xbb\xbf" + good.encode(), tried),
         "binary": (bytes(range(256)) * 4, ""),
         "carriage returns": (good.replace("\n", "\r\n"), tried),
+        "a carriage return in a caption": (f"a\rb\t{server}/w/ok/1\n", tried),
         "old line ends": (good.replace("\n", "\r"), ""),
         "a NUL": ("a\0b\t" + f"{server}/w/ok/1\n", tried),
         "no last line end": (good[:-1], tried),
@@ -240,6 +243,8 @@ def downloads(server: str, flags: Command) -> Iterator[Case]:
         "http://user:secret@127.0.0.1:9/x",
         "http://\u2603/",
         "http://127.0.0.1/\u2603 x",
+        "http://127.0.0.1:9/a\rb",
+        "http://127.0.0.1:9/\x1b[31mx",
         "http://0/",
         "http://127.1:9/",
         "http://2130706433:9/",
@@ -284,14 +289,13 @@ def downloads(server: str, flags: Command) -> Iterator[Case]:
             f"a server that is {behaviour}", listed(f"a\t{server}/w/{behaviour}/1\nb\t{server}/w/ok/2\n"), allowed=tried
         )
     for what, place in d.places().items():
-        if what != "below a file":
-            yield case(f"list is {what}", lambda project, place=place: place(project / "l.tsv"), named=("l.tsv",))
-            yield case(
-                f"out is {what}",
-                lambda project, place=place: (listed(good)(project), place(project / "out")),
-                allowed="a folder to be filled" if what == "a folder" else "",
-                named=("out",),
-            )
+        yield case(f"list is {what}", lambda project, place=place: place(project / "l.tsv"), named=("l.tsv",))
+        yield case(
+            f"out is {what}",
+            lambda project, place=place: (listed(good)(project), place(project / "out")),
+            allowed="a folder to be filled" if what == "a folder" else "",
+            named=("out",),
+        )
     yield case("out below a file", listed(good), ("download", "l.tsv", "l.tsv/out", *flags), named=("l.tsv",))
     for option in ("--size", "--connections", "--per-shard", "--min-success"):
         for value in ("0", "-1", "x", "nan", "inf", "1e30", str(2**64), ""):
@@ -301,14 +305,13 @@ def downloads(server: str, flags: Command) -> Iterator[Case]:
     begun = "downloads"
     for name in ("ledger.sqlite", "000000.tar", "manifest.json"):
         for what, place in d.places().items():
-            if what != "below a file":
-                yield case(
-                    f"{name} is {what}",
-                    lambda project, name=name, place=place: _begun(project, good, name, place),
-                    allowed=tried if name == "manifest.json" else "",
-                    world=begun,
-                    named=(name, "out"),
-                )
+            yield case(
+                f"{name} is {what}",
+                lambda project, name=name, place=place: _begun(project, good, name, place),
+                allowed=tried if name == "manifest.json" else "",
+                world=begun,
+                named=(name, "out"),
+            )
     shapes = {
         "empty": d.replaced(b""),
         "noise": d.replaced(bytes(range(256)) * 40),
@@ -323,7 +326,8 @@ def downloads(server: str, flags: Command) -> Iterator[Case]:
     }
     for name in ("ledger.sqlite", "000000.tar"):
         for what, change in shapes.items():
-            fetched = "missing" == what or name == "000000.tar"
+            # SQLite reads nothing behind the last page that its header counts
+            fetched = what in ("missing", "ends in noise") or name == "000000.tar"
             yield case(
                 f"{name} {what}",
                 lambda project, name=name, change=change: _begun(project, good, name, change),

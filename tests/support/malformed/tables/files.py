@@ -38,6 +38,14 @@ ALLOWED = {
     ("*.png", "a bit flipped*"): "a picture of a person's own, which decodes",
     ("pics/*", "a bit flipped*"): "a picture of a person's own, which decodes",
     ("pics/*", "missing"): "a person may take a file away",
+    ("pics/*", "below a file"): "a person may take a class away; the file in its place is said to be left out",
+    ("pics/*.tar", "an entry missing"): "a person may take a file away; the sample is said to lack its picture",
+    ("data/*/pictures.zip", "an entry missing"): "other pictures, whole; that the archive changed is DVC's to see",
+    ("data/*/train-0.tar", "an entry missing"): "other pictures, whole; that the archive changed is DVC's to see",
+    ("pics/*.png", "without its last byte"): "the pixels are whole: nothing behind them is read",
+    ("pics/*.png", "ends in noise"): "the pixels are whole: nothing behind them is read",
+    ("pics/*.tar", "without its last byte"): "only padding is gone",
+    ("pics/*.jsonl", "with a byte order mark"): "the mark is no part of the text",
     ("pics/*.jsonl", "empty"): "a person may write no captions",
     ("pics/*.jsonl", "half"): "what is left may be whole lines",
     ("metrics/details/*.npy", "a bit flipped*"): "pictures to look at, without a checksum",
@@ -59,8 +67,17 @@ class Row:
     most: int = 40  # of such changes
     first: bool = False  # of the files that match, the first alone
     setting: str = ""  # that names the file or folder by its checksum, which is made right after the damage
+    then: tuple[Command, ...] = ()  # what is run after each of the commands, which may take what these refuse
+    checks: int = 0  # see Case
+    absent: str = ""  # why the command may do without the file
     only: str = ""  # "bytes": nothing of the file's kind; "places": only what stands in its place
 
+
+# what the stage fetch takes is judged by what reads it next
+PREPARED: tuple[Command, ...] = (("data", "check"), ("prepare",), ("captions",))
+PLAN: Command = ("experiments", "plan", "--grid", "g")
+ABSENT = ("missing", "a link to itself", "a link to nothing", "below a file")
+ESTIMATED = "an estimate of the cost, of the variants that are there"
 
 ROWS = (
     Row("archives", "demo", "data/tiny/archives/*.zip", (("prepare",),)),
@@ -72,11 +89,11 @@ ROWS = (
     Row("archives", "coco", "data/tiny/archives/train2017.zip", (("prepare",),)),
     Row("archives", "cifar", "data/tiny/archives/*.tar.gz", (("data", "check"),)),
     Row("folder", "own", "data/tiny/archives/pictures.zip", (("prepare",), ("data", "check"))),
-    Row("folder", "own", "pics/train/cat/0.png", (("fetch",), ("data", "check")), only="bytes"),
-    Row("folder", "own", "pics/train/captions.jsonl", (("fetch",),), only="bytes"),
+    Row("folder", "own", "pics/train/cat/0.png", (("fetch",),), then=PREPARED, checks=2, only="bytes"),
+    Row("folder", "own", "pics/train/captions.jsonl", (("fetch",),), then=PREPARED, checks=2, only="bytes"),
     Row("folder", "own", "dvc.yaml", (("fetch",),)),
     Row("webdataset", "tars", "data/tiny/archives/train-0.tar", (("prepare",), ("data", "check"))),
-    Row("webdataset", "tars", "pics/train-0.tar", (("fetch",),), only="bytes"),
+    Row("webdataset", "tars", "pics/train-0.tar", (("fetch",),), then=PREPARED, checks=2),
     Row("dataset", "ready", "data/tiny/dataset/meta.json", (TRAIN,), per_key=4, most=80),
     Row("dataset", "ready", "data/tiny/dataset/meta.json", (EVALUATE,), most=20),
     Row("dataset", "ready", "data/tiny/dataset/train_images.npy", (TRAIN, ("judge",))),
@@ -127,10 +144,10 @@ ROWS = (
     Row("report", "ready", "metrics/details/experiment/*.npy", (("report",),)),
     Row("report", "ready", "metrics/losses/experiment.csv", (("report",),)),
     Row("settings", "own", "params.yaml", (("check",),)),
-    Row("settings", "own", "conf/tiny.yaml", (("check",),)),
-    Row("grids", "grid", "conf/experiments/g.yaml", (("experiments", "plan", "--grid", "g"),)),
-    Row("grids", "grid", "models/experiment/model.json", (("experiments", "plan", "--grid", "g"),), most=30),
-    Row("grids", "grid", "metrics/experiment.json", (("experiments", "plan", "--grid", "g"),), most=20),
+    Row("settings", "own", "conf/tiny.yaml", (("check",),), ("profile",)),
+    Row("grids", "grid", "conf/experiments/g.yaml", (PLAN,)),
+    Row("grids", "grid", "models/experiment/model.json", (PLAN,), most=30, absent=ESTIMATED),
+    Row("grids", "grid", "metrics/experiment.json", (PLAN,), most=20, absent=ESTIMATED),
     Row("generate", "ready", "picture.png", ((*DRAW, "--variant", "class_v1", "--image", "picture.png"),)),
 )
 # Files that a command writes: something stands in their place.
@@ -174,22 +191,27 @@ def cases(folder: Path, worlds: Sequence[str] = ()) -> Iterator[Case]:
             raise ValueError(f"{row.world} has no {row.pattern}")
         for path in found[:1] if row.first else found:
             relative = path.relative_to(world).as_posix()
-            for name, damage in damages(path, row).items():
+            for name, damage in damages(path, relative, row).items():
                 for command in row.commands:
                     yield _case(row, relative, name, damage, command)
     for relative, command in () if worlds else OUTPUTS:
-        for name, damage in d.places().items():
+        for name, damage in _places(relative).items():
             yield Case(
                 "outputs", f"{relative}: {name}", "ready", _on(relative, damage), (command,), relative,
                 (Path(relative).name, Path(relative).parent.name or relative), made_again=True,
             )  # fmt: skip
 
 
-def damages(path: Path, row: Row) -> dict[str, d.Damage]:
-    """What can happen to a file of this kind."""
+def _places(relative: str) -> dict[str, d.Damage]:
+    """Something else stands in the place of the file, or of its folder, which is not the project itself."""
+    return d.places() | (d.places_below() if "/" in relative else {})
+
+
+def damages(path: Path, relative: str, row: Row) -> dict[str, d.Damage]:
+    """What can happen to a file of this kind, at this path in its world."""
     if row.only == "places":
-        return d.places()
-    found = d.bytewise(path)
+        return _places(relative)
+    found = d.bytewise(path) | _places(relative)
     if row.only == "bytes":
         return found
     name = path.name
@@ -250,12 +272,16 @@ def _case(row: Row, relative: str, name: str, damage: d.Damage, command: Command
     reason = next(
         (why for (path, what), why in ALLOWED.items()
          if fnmatch.fnmatch(relative, path) and fnmatch.fnmatch(name, what)),
-        "",
+        row.absent if name in ABSENT else "",
     )  # fmt: skip
     path = Path(relative)
     named = (path.name, path.parent.name, *row.named) if path.parent.name else (path.name, *row.named)
     whole = _on(relative, damage, row.setting)
-    return Case(row.area, f"{relative}: {name}", row.world, whole, (command,), relative, named, reason, row.made_again)
+    own = relative if name not in d.places_below() else path.parent.as_posix()
+    return Case(
+        row.area, f"{relative}: {name}", row.world, whole, (command, *row.then), own, named, reason,
+        row.made_again, row.checks,
+    )  # fmt: skip
 
 
 def _on(relative: str, damage: d.Damage, setting: str = "") -> Callable[[Path], None]:

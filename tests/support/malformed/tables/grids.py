@@ -76,7 +76,7 @@ def cases() -> Iterator[Case]:
         "with a path": {"../x": {}},
     }.items():
         yield changed(f"experiments {what}", put(("experiments",), experiments))
-    for name in ("", "nothing", "../experiments/g", "g\0", "x" * 300, ".", "g.yaml"):
+    for name in ("", "nothing", "../experiments/g", "g\r", "x" * 300, ".", "g.yaml"):
         yield Case(
             "grids",
             f"--grid {name[:20]!r}",

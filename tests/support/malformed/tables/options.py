@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from condmix import shown
 from malformed import damage as d
 from malformed.runner import Case
 from malformed.tables import (
@@ -31,6 +32,7 @@ def cases() -> Iterator[Case]:
         "x.pdf",
         "x.gif",
         "\x1b[31m.png",
+        "a\rb.png",
         "new/folder/x.png",
         "x.PNG",
         "x.jpg",
@@ -82,13 +84,14 @@ def cases() -> Iterator[Case]:
     many.append((*caption, "--weight", "caption_1=1", "--weight", "caption_1=2"))
     for interval in (("0.8", "0.2"), ("nan", "1"), ("-1", "1"), ("0", "2"), ("x", "1"), ("inf", "inf"), ("0.5", "0.5")):
         many.append((*caption, "--interval", *interval))
-    for text in ("", "  ", "\n", "\0", "x" * 100_000, "\ud800", "\x1b[31m", "\u200b"):
+    # no operating system passes a NUL in an argument; bytes that are not UTF-8 come as lone surrogates
+    for text in ("", "  ", "\n", "\r", "a\rb", "x" * 100_000, "\udcff", "\x1b[31m", "\u200b"):
         many.append(("--caption", text))
         many.append(("--negative", text, *caption))
         many.append(("--variant", "class_v1", "--prompt", text))
-    for variant in ("judge", "clip", "prior", "", "..", "../models/experiment", "a\0b", "x" * 300, "class_v9"):
+    for variant in ("judge", "clip", "prior", "", "..", "../models/experiment", "a\rb", "x" * 300, "class_v9"):
         many.append((*caption, "--variant", variant))
-    for name in ("", " ", "rign", "RING", "\ud800", "5"):
+    for name in ("", " ", "rign", "RING", "\udcff", "a\rb", "\x1b[31m", "5"):
         many.append(("--variant", "class_v1", "--class", name))
     for sampler in ("", "ddimm", "__init__", "../x", "_x", "DDIM"):
         many.append((*caption, "--sampler", sampler))
@@ -102,7 +105,8 @@ def cases() -> Iterator[Case]:
         ("--variant", "class_v1", "--image", "params.yaml"),
         ("--variant", "class_v1", "--image", "models"),
         ("--variant", "class_v1", "--image", ""),
-        ("--variant", "class_v1", "--image", "a\0b"),
+        ("--variant", "class_v1", "--image", "a\rb.png"),
+        ("--variant", "class_v1", "--image", "\x1b[31m.png"),
         ("--variant", "class_v1", "--image", "/dev/zero"),
         ("--variant", "class_v1", "--image", "/dev/null"),
         ("--negative", "a", "--negative", "b", "--negative", "c"),
@@ -117,6 +121,8 @@ def cases() -> Iterator[Case]:
         "x.PNG",
         "x.jpg",
         "\x1b[31m.png",
+        "a\rb.png",
+        "o.png/x.png",
         "0",
         "-1",
         "1",
@@ -128,13 +134,17 @@ def cases() -> Iterator[Case]:
         "x" * 100_000,
         "\x1b[31m",
         "10000",
-        "RING",
-        "\n",
+        "a\rb",
     }
     for arguments in many:
         what = " ".join(repr(argument)[1:-1][:40] for argument in arguments)
         allowed = "a valid value" if fine & set(arguments) else ""
-        yield Case("generate", what, "ready", lambda _: None, ((*DRAW, *arguments),), allowed=allowed, compared=False)
+        # the sentence names an option as --x, or as x, a picture by its file
+        named = tuple(shown(word.strip("-")) for word in arguments if word.startswith("--") or "--image" in arguments)
+        yield Case(
+            "generate", what, "ready", lambda _: None, ((*DRAW, *arguments),), named=named, allowed=allowed,
+            compared=False,
+        )  # fmt: skip
     for what, (ending, content) in odd_pictures().items():
         yield Case(
             "generate",
@@ -148,14 +158,13 @@ def cases() -> Iterator[Case]:
             compared=False,
         )
     for what, place in d.places().items():
-        if what != "below a file":
-            yield Case(
-                "generate",
-                f"--image {what}",
-                "ready",
-                lambda project, place=place: place(project / "i.png"),
-                ((*DRAW, "--variant", "class_v1", "--image", "i.png"),),
-                "i.png",
-                ("i.png",),
-                compared=False,
-            )
+        yield Case(
+            "generate",
+            f"--image {what}",
+            "ready",
+            lambda project, place=place: place(project / "i.png"),
+            ((*DRAW, "--variant", "class_v1", "--image", "i.png"),),
+            "i.png",
+            ("i.png",),
+            compared=False,
+        )

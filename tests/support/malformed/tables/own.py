@@ -52,6 +52,16 @@ def own_folder() -> Iterator[Case]:
     def added(files: dict[str, bytes | str]) -> Callable[[Path], None]:
         return lambda project: own_data.write(project / "pics", files)
 
+    def first_line(line: bytes | str) -> Callable[[Path], None]:
+        """The line of the first picture's captions is this; the others stay."""
+
+        def damage(project: Path) -> None:
+            path = project / "pics/train/captions.jsonl"
+            _, rest = path.read_bytes().split(b"\n", 1)
+            path.write_bytes((line.encode() if isinstance(line, str) else line) + b"\n" + rest)
+
+        return damage
+
     def removed(*names: str) -> Callable[[Path], None]:
         return lambda project: [d.remove(path) for name in names for path in (project / "pics").glob(name)]
 
@@ -86,12 +96,14 @@ def own_folder() -> Iterator[Case]:
         "half a line": '{"file": "cat/0.png", "ca',
         "a key twice": '{"file": "cat/0.png", "file": "cat/2.png", "captions": ["a"]}',
         "an escape sequence": '{"file": "cat/0.png", "captions": ["\\u001b[31mred"]}',
+        "a carriage return": '{"file": "cat/0.png", "captions": ["a\\rb"]}',
+        "a file with a carriage return": '{"file": "a\\rb.png", "captions": ["a"]}',
         "a byte order mark": b"\xef\xbb\xbf" + b'{"file": "cat/0.png", "captions": ["a"]}',
     }
     for what, line in lines.items():
         yield case(
             f"captions.jsonl: {what}",
-            added({"train/captions.jsonl": line}),
+            first_line(line),
             FETCHED + (("prepare",), ("captions",), ("encode",)),
             ("captions.jsonl", "odd"),
         )
@@ -135,6 +147,7 @@ def own_folder() -> Iterator[Case]:
     names = {
         "not UTF-8": b"caf\xe9.png",
         "of a newline": b"a\nb.png",
+        "of a carriage return": b"a\rb.png",
         "of an escape sequence": b"a\x1b[31mred.png",
         "of a tab": b"a\tb.png",
         "of a backslash": b"a\\b.png",
@@ -308,6 +321,7 @@ def own_shards() -> Iterator[Case]:
         "a superscript": "²".encode(),
         "an escape sequence": b"\x1b[31mred",
         "newlines": b"a\nb",
+        "a carriage return": b"a\rb",
     }
     for what, text in classes.items():
         yield case(f"00000.cls: {what}", shard({"00000.cls": text}), said=("00000", "train-0", "cls", "class"))

@@ -79,7 +79,7 @@ def _setting(name: str, path: tuple, what: str, value: Any, run: bool) -> Case:
         conf_changed(change, name),
         (("check",), *readers),
         name,
-        (str(path[-1]), path[0]),
+        (str(path[-1]), path[0], ", line "),
         "a valid value",
         checks=1,
         compared=False,
@@ -143,7 +143,7 @@ def contents() -> Iterator[Case]:
                 fine = "a CLIP of ours" if right and path == "models/clip" else ""
                 yield Case(
                     "settings", what, "ready", damage, (("check",), stage), "conf/tiny.yaml",
-                    (key, key.split(".")[-1], path or "path"), fine, checks=1, compared=False,
+                    (key, key.split(".")[-1], path or "path", ", line "), fine, checks=1, compared=False,
                 )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def together() -> Iterator[Case]:
             conf_changed(set_to(key, value)),
             (("check",), *readers),
             "conf/tiny.yaml",
-            (key.split(".")[-1], key),
+            (key.split(".")[-1], key.rsplit(".", 1)[0]),
             "a valid value",
             checks=1,
             compared=False,

@@ -19,7 +19,7 @@ def cases() -> Iterator[Case]:
         "noise": d.replaced(bytes(range(256)) * 40),
         "text": d.replaced("not a database"),
         "half": d.edited(lambda data: data[: len(data) // 2]),
-        **{k: v for k, v in d.places().items() if k != "below a file"},
+        **d.places(),
     }
     for what, damage in store.items():
         yield Case(
