@@ -56,7 +56,7 @@ def _quoting() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = shown(error.message)
+        error.message = shown(error.message)  # type: ignore[misc]  # click says Final, and means its own code
         raise
 
 

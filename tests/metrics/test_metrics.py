@@ -25,9 +25,9 @@ SPACES, NAMES, N = ("judge", "clip", "inception"), ("shape", "colour"), 8
 
 
 def space(name, n=N):
-    drawn, real = np.random.default_rng([len(name), n]).normal(size=(2, n, 3))
-    real = torch.from_numpy(real)
-    return Space(name, torch.from_numpy(drawn) + 0.5, real, Statistics.of(real))
+    random = np.random.default_rng([len(name), n])
+    drawn, real = (torch.from_numpy(random.normal(size=(count, 3))) for count in (n, n + 5))  # of other numbers
+    return Space(name, drawn + 0.5, real, Statistics.of(real))
 
 
 def tiny():

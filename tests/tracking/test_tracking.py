@@ -261,26 +261,21 @@ def change(sql, back):
     return make
 
 
-def replaced(content):
+def replaced(put):
+    """put(path, whole) makes something else of a database that had these bytes."""
+
     def make(root):
         database, kept = root / "mlflow.db", root / "kept.db"
         database.rename(kept)
-        database.mkdir() if content is None else database.write_bytes(content or kept.read_bytes()[:20_000])
+        put(database, kept.read_bytes())
 
         def mend():
-            database.rmdir() if content is None else database.unlink()
+            database.rmdir() if database.is_dir() else database.unlink()
             kept.rename(database)
 
         return mend
 
     return make
-
-
-def a_pipe(root):
-    database, kept = root / "mlflow.db", root / "kept.db"
-    database.rename(kept)
-    os.mkfifo(database)
-    return lambda: kept.replace(database)
 
 
 STATE = "UPDATE experiments SET lifecycle_stage = '{}' WHERE name = 'condmix'"
@@ -298,10 +293,10 @@ STATE = "UPDATE experiments SET lifecycle_stage = '{}' WHERE name = 'condmix'"
             ),
             "written by another version of MLflow",
         ),
-        (replaced(b"junk" * 500), "mlflow.db is damaged"),
-        (replaced(b""), "mlflow.db is damaged"),  # its first pages only
-        (replaced(None), "mlflow.db is a folder"),
-        (a_pipe, "mlflow.db is a pipe or a device"),
+        (replaced(lambda path, whole: path.write_bytes(b"junk" * 500)), "mlflow.db is damaged"),
+        (replaced(lambda path, whole: path.write_bytes(whole[:20_000])), "mlflow.db is damaged"),  # its first pages
+        (replaced(lambda path, whole: path.mkdir()), "mlflow.db is a folder"),
+        (replaced(lambda path, whole: os.mkfifo(path)), "mlflow.db is a pipe or a device"),
     ],
     ids=["locked", "deleted", "version", "junk", "cut", "folder", "pipe"],
 )

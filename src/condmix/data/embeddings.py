@@ -172,7 +172,8 @@ def mean(vectors: Tensor) -> Tensor:
     (a fusion then scales it by sqrt(D)), so that how much the captions agree is not told.
     """
     m = vectors.float().mean(dim=-2)
-    return m / m.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    length: Tensor = m.norm(dim=-1, keepdim=True)
+    return m / length.clamp_min(1e-12)
 
 
 def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 from pydantic import Field
@@ -62,7 +62,7 @@ class Split:
         pixels = folder / f"{split}_images.npy"
         found = cls(
             images=read_array(pixels, np.uint8, (about["count"], size, size, 3), REMEDY, about["images_sha256"]),
-            ids=array("ids", (), np.int64),
+            ids=cast(np.ndarray, array("ids", (), np.int64)),  # _check refuses None
             labels=array("labels", (), np.int64),
             attributes=array("attributes", (len(attributes),), np.int64),
             mentions=array("mentions", (None, len(attributes)), np.bool_),
@@ -89,4 +89,5 @@ class Split:
 
 def load_meta(folder: Path) -> dict:
     """The prepared folder's meta.json: dataset, image_size, class_names, attributes, splits."""
-    return read_json(Path(folder) / "meta.json", Meta, REMEDY)
+    meta: dict = read_json(Path(folder) / "meta.json", Meta, REMEDY)
+    return meta

@@ -5,6 +5,7 @@ start with an underscore are shared by the plug-ins of this package. Splits are 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,13 +22,17 @@ class Dataset:
     A data set that needs no download also has `draw(archives: Path, settings: dict)`, which writes its files.
     """
 
-    class_names: list[str] = []  # empty where the data has no classes
     attributes: dict[str, list[str]] = {}  # name -> values, in column order; empty where they are not known
 
     def __init__(self, archives: Path, settings: dict):
         """`archives` holds the official files; `settings` are the profile's `data.world`, often empty."""
         self.archives = Path(archives)
         self.settings = settings
+
+    @property
+    def class_names(self) -> list[str]:
+        """Empty where the data has no classes."""
+        return []
 
     @staticmethod
     def check_settings(settings: dict) -> None:
@@ -49,7 +54,7 @@ class Dataset:
         A data set of picture files overrides this, so that rows before the first are neither read nor decoded.
         """
         for image in islice(self.images(split), rows.start, rows.stop):
-            yield lambda image=image: image
+            yield partial(np.asarray, image)  # itself
 
     def labels(self, split: str) -> np.ndarray | None:
         """(N,) int64 index into `class_names`, -1 where unknown; None without classes."""

@@ -44,7 +44,8 @@ class CifarArchive:
         """images (N, 32, 32, 3) uint8 and labels (N,) int64, in the archive's order."""
         if split not in self._splits:
             pairs = self._read([META, *BATCHES[split]])
-            self._splits[split] = tuple(np.concatenate(column) for column in zip(*pairs, strict=True))
+            images, labels = (np.concatenate(column) for column in zip(*pairs, strict=True))
+            self._splits[split] = images, labels
         return self._splits[split]
 
     def _read(self, names: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -125,7 +126,7 @@ class CocoArchive(Dataset):
             raise CondmixError(f"{path}: {numbers[min(twice)]} is in {FOLDERS[split]} too: leave it in one of them")
         return dict(sorted(numbers.items()))
 
-    def _index(self, split: str):
+    def _index(self, split: str) -> Any:
         """pycocotools' index of the captions of one split."""
         if split not in self._captions:
             from pycocotools.coco import COCO  # takes half a second to import
@@ -187,7 +188,7 @@ def _captions_document(payload: bytes, where: str) -> dict:
     return document
 
 
-def _identified(items: Iterable[object], where: str, text: str) -> dict[int, dict]:
+def _identified(items: Iterable[Any], where: str, text: str) -> dict[int, dict]:
     """Items by their id, a whole number that none other has; `text` names the field of each that is a text."""
     found = {}
     for item in items:
@@ -202,7 +203,7 @@ def _identified(items: Iterable[object], where: str, text: str) -> dict[int, dic
     return found
 
 
-def _field(item: object, name: str, where: str) -> object:
+def _field(item: Any, name: str, where: str) -> Any:
     if not isinstance(item, dict) or name not in item:
         raise CondmixError(f"{where}: an entry has no {name}: {str(item)[:100]}")
     return item[name]

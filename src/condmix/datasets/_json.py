@@ -6,7 +6,7 @@ Whatever is wrong with it is a ValueError, nesting too deep for Python among it.
 import codecs
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 CHUNK = 1 << 20
 LARGEST = 1 << 26  # characters of one value; more is damage, and not worth reading to the end for
@@ -22,7 +22,7 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(TOO_DEEP) from None
 
 
-def array_items(stream: BinaryIO, key: str) -> Iterator:
+def array_items(stream: IO[bytes], key: str) -> Iterator:
     """Yields the items of the top-level array `key`; LookupError where the object has no such array."""
     text = _Text(stream)
     text.expect("{")
@@ -46,7 +46,7 @@ def array_items(stream: BinaryIO, key: str) -> Iterator:
 class _Text:
     """The unread text: a buffer that is refilled until the value at its start is whole."""
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: IO[bytes]):
         self._stream = stream
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._decode = json.JSONDecoder().raw_decode

@@ -44,7 +44,10 @@ def is_hidden(name: str) -> bool:
 class PictureFiles(Dataset):
     """A data set of picture files. A subclass knows which are of which split, and their classes."""
 
-    _splits: dict[str, list[Any]]
+    @property
+    def _splits(self) -> dict[str, list[Any]]:
+        """The pictures of each split."""
+        raise NotImplementedError
 
     @staticmethod
     def check_settings(settings: dict) -> None:

@@ -1,6 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test pictures of ten classes, 32x32 (Krizhevsky, 2009)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ._cifar_format import CifarArchive
 class Cifar10(Dataset):
     """Reads cifar-10-python.tar.gz as its authors publish it; a picture's id is its place in the split."""
 
-    def __init__(self, archives, settings):
+    def __init__(self, archives: Path, settings: dict):
         super().__init__(archives, settings)
         self._archive = CifarArchive(self.archives)
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,7 +40,7 @@ class Demo(Dataset):
     attributes = ATTRIBUTES
     class_names = ATTRIBUTES["shape"]
 
-    def __init__(self, archives, settings):
+    def __init__(self, archives: Path, settings: dict):
         super().__init__(archives, settings)
         self._cifar = CifarArchive(self.archives)
         self._coco = CocoArchive(self.archives, {})
@@ -52,7 +53,8 @@ class Demo(Dataset):
         archives.mkdir(parents=True, exist_ok=True)
         counts, seed = read_settings(settings)
         combinations = divide(seed)
-        images, labels, captions, truth = {}, {}, {}, {}
+        images, labels, truth = {}, {}, {}
+        captions: dict[str, dict[int, list[str]]] = {}
         first_id = 1
         for number, split in enumerate(SPLITS):
             ids = range(first_id, first_id + counts[split])
@@ -114,7 +116,7 @@ class Demo(Dataset):
     def _of_split(self, split: str) -> dict:
         if self._truth is None:
             self._truth = read_truth(self.archives / TRUTH)
-        found = self._truth[split]
+        found: dict[str, Any] = self._truth[split]
         if found["ids"] != self.ids(split):
             raise CondmixError(
                 f"{self.archives / TRUTH} and the COCO annotations list different pictures of {split}: {AGAIN}"

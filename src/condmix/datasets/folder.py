@@ -117,7 +117,8 @@ class Folder(PictureFiles):
     @cached_property
     def class_names(self) -> list[str]:
         """The sub-folders' names; none where there is only one, which tells no picture from another."""
-        names = {self._class_of(name) for split in SPLITS for name in self._splits[split]} - {None}
+        found = (self._class_of(name) for split in SPLITS for name in self._splits[split])
+        names = {name for name in found if name is not None}
         return sorted(names) if len(names) > 1 else []
 
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
@@ -224,10 +225,10 @@ def _read_table(content: bytes, source: str) -> Iterator[tuple[int, tuple[str, s
                 "or take the file out of the folder"
             )
         for row in reader:
-            values = tuple(row[name] for name in TABLE_COLUMNS)
-            if None in values:
+            picture, text = (row[name] for name in TABLE_COLUMNS)
+            if picture is None or text is None:
                 raise CondmixError(f"{source}, line {reader.line_num} has fewer columns than the first line")
-            yield reader.line_num, values
+            yield reader.line_num, (picture, text)
     except csv.Error as error:
         raise CondmixError(f"{source} is no table behind line {reader.line_num} ({error})") from error
 

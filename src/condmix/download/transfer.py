@@ -122,7 +122,7 @@ def stream(url: str, part: Path, size: int, algorithm: str, timeout: float) -> s
 def append(part: Path, start: int, size: int, digest: Any, chunks: Iterable[bytes]) -> int:
     """Writes the chunks behind the first `start` bytes, with a progress bar; returns the length it comes to."""
     written = start
-    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    units: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
     bar = tqdm(desc=shown(part.stem), total=size, initial=start, mininterval=0.5, **units)
     with bar, open(part, "ab" if start else "wb") as file:
         for chunk in chunks:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 NAME = re.compile(
     r"(?P<kind>[a-z][a-z0-9]*)"
@@ -114,7 +114,7 @@ def parse(name: str) -> Perspective | None:
         place=int(found["place"] or 1) if found["any"] else None,
         mixed=mixed,
         of_another=found["control"] == "of_another",
-        merge=found["merge"],
+        merge=cast(Any, found["merge"]),  # one of the two that NAME lets through
     )
 
 
