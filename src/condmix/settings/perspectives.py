@@ -32,7 +32,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 NAME = re.compile(
     r"(?P<kind>[a-z][a-z0-9]*)"
