@@ -73,7 +73,9 @@ class Level(nn.Module):
 class ReportNetwork(nn.Module):
     """(B, 3, H, W) and times (B,) in steps -> (B, 3, H, W); H and W are divisible by 8."""
 
-    def __init__(self):
+    frequencies: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
         frequencies = 10_000 ** (-torch.arange(0, TIME_WIDTH, 2) / TIME_WIDTH)
         self.register_buffer("frequencies", frequencies, persistent=False)
