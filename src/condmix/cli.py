@@ -194,6 +194,7 @@ def summary() -> None:
 @click.option("--composed", is_flag=True, help="Guide by each source alone, with s shared among those given.")
 @click.option("--weight", "weights", multiple=True, help="NAME=NUMBER: a source's own scale; implies --composed.")
 @click.option("--interval", type=float, nargs=2, help="Guide at these shares of the diffusion time; 1 is pure noise.")
+@click.option("--threshold", type=Number(0, 1), help="Share of dynamic thresholding, such as 0.995; 0 merely clips.")
 @click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")

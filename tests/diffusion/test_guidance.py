@@ -204,6 +204,19 @@ def test_an_interval_that_is_none_is_refused(interval):
         within(interval, 1000, None, None)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+def test_dynamic_thresholding_divides_by_a_quantile(share):
+    schedule, t = Schedule("cosine"), torch.tensor([10, 500, 900])
+    deviations = torch.tensor([0.1, 1.0, 5.0])[:, None, None, None]
+    x_0 = torch.randn(3, 3, 5, 5, generator=torch.Generator().manual_seed(1)) * deviations
+    found = denoiser(lambda x, t: x_0, schedule, "x0", share)(x_0, t)
+    quantile = torch.quantile(x_0.abs().flatten(1), share, dim=1, interpolation="higher").clamp(min=1)
+    for picture, given, s in zip(found, x_0, quantile, strict=True):
+        torch.testing.assert_close(picture, (given / s).clamp(-1, 1))
+    assert torch.equal(found[0], x_0[0])  # what lies within the range stays
+    assert found.abs().max() <= 1
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v", "x0"])
 def test_denoiser_finds_the_picture_and_clips_it(prediction_type):
     schedule, t = Schedule("cosine"), torch.tensor([10, 500])

@@ -40,6 +40,7 @@ def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder, sheet):
         (["--weight", "caption_1=3", "--weight", "caption_any=-0.5"], None,
          {"weights": {"caption_1": 3.0, "caption_any": -0.5}}),
         (["--interval", "0.2", "0.8"], None, {"interval": (0.2, 0.8)}),
+        (["--threshold", "0.995"], None, {"threshold": 0.995}),
         (["--negative", "blue", "--negative", "right"], away, {}),
         (["--negative", "blue", "--negative", "right", "--composed", "--guidance", "4", "--interval", "0", "0.6"], away,
          {"composed": True, "guidance": 4.0, "interval": (0.0, 0.6)}),

@@ -20,6 +20,7 @@ names. Either can be limited to an interval of times (Kynkäänniemi et al. 2024
 Axes: B batch, P perspectives (the sources), D embedding.
 """
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -137,17 +138,27 @@ def within(interval: tuple[float, float], steps: int, inside: Predict, outside: 
     return predict
 
 
-def denoiser(predict: Predict, schedule: Schedule, prediction_type: str) -> Predict:
+def denoiser(predict: Predict, schedule: Schedule, prediction_type: str, threshold: float = 0.0) -> Predict:
     """A function denoise(x_t, t) -> x_0, as samplers take it, from predict(x_t, t) and what it predicts.
 
-    x_0 is clipped to [-1, 1], the range of pictures, which guidance likes to leave.
+    x_0 is held in [-1, 1], the range of pictures, which guidance likes to leave. At `threshold` 0 it is clipped. Above
+    that it is clipped to [-s, s] and divided by s, where s >= 1 is the absolute value that this share of the picture's
+    values do not exceed: dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3, with a share of
+    0.995), which spares strong guidance saturated colours.
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         x_0 = schedule.x0_from(prediction_type, predict(x_t, t).to(x_t.dtype), x_t, _beside(t, x_t))
-        return x_0.clamp(-1, 1)
+        return _dynamically_clipped(x_0, threshold) if threshold else x_0.clamp(-1, 1)
 
     return denoise
+
+
+def _dynamically_clipped(x_0: Tensor, share: float) -> Tensor:
+    values = x_0.abs().flatten(1)
+    rank = max(1, math.ceil(share * values.shape[1]))  # kthvalue, since torch.quantile has a largest size
+    s = _per_sample(values.kthvalue(rank, dim=1).values.clamp(min=1), x_0)
+    return x_0.clamp(-s, s) / s
 
 
 def _start(views: Tensor, mask: Tensor, negative: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

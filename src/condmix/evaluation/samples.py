@@ -84,6 +84,7 @@ def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
         params.guidance,
         composed=settings.composed,
         interval=settings.interval,
+        threshold=settings.threshold,
     )
     size = model.architecture.image_size
     bar = tqdm(total=sum(job.n for job in jobs), desc=f"draw {variant}", unit="img", disable=rank > 0)

@@ -58,6 +58,7 @@ class Request(TypedDict, total=False):
     composed: bool  # guide by each source alone, with s shared among those given
     weights: Mapping[str, float]  # {perspective: its own scale}; implies `composed`
     interval: tuple[float, float] | None  # guide at these shares t / T of the diffusion time only; None: the project's
+    threshold: float | None  # share of dynamic thresholding, 0: clip to the range of pictures; None: the project's
     sampler: str | None  # ddpm, ddim, dpmpp_2m; None: the project's
     steps: int | None  # None: the project's
     n: int  # how many pictures; 1 where it is left out
@@ -140,6 +141,8 @@ class LoadedModel:
     def _sampling(self, request: Request) -> Sampling:
         guidance, interval = request.get("guidance"), request.get("interval")
         interval = self._params.evaluate.interval if interval is None else interval
+        threshold = request.get("threshold")
+        threshold = self._params.evaluate.threshold if threshold is None else threshold
         sampler, steps, times = request.get("sampler"), request.get("steps"), self.card["diffusion.steps"]
         sampler = self._params.evaluate.sampler if sampler is None else sampler
         steps = self._params.evaluate.steps if steps is None else steps
@@ -151,6 +154,8 @@ class LoadedModel:
             raise CondmixError(
                 f"interval {interval[0]:g} {interval[1]:g}: give two shares of the diffusion time, 0 <= low < high <= 1"
             )
+        if not 0 <= threshold <= 1:
+            raise CondmixError(f"threshold {threshold:g}: give a share of a picture's values, from 0 to 1")
         if not 1 <= steps <= times:
             variant = self.card["variant"]
             raise CondmixError(f"steps {steps}: {variant} was trained with {times} times; give 1 to {times}")
@@ -163,6 +168,7 @@ class LoadedModel:
             request.get("weights") or None,
             request.get("composed", False),
             interval,
+            threshold,
         )
 
     def _given(self, request: Request) -> dict[str, Source]:

@@ -28,6 +28,7 @@ class Sampling:
     source is asked by itself and weighs s / K in a picture that has K of them; `weights` {perspective: w} gives
     the named ones other weights, and implies `composed`. `interval` (low, high) guides only while the share t / T
     of the diffusion time is within it, 1 being pure noise; elsewhere s = 1, with all sources as one condition.
+    `threshold` is the share of dynamic thresholding, 0 where pictures are merely clipped.
     Formulas and sources are in condmix.diffusion.guidance.
     """
 
@@ -39,6 +40,7 @@ class Sampling:
     weights: Mapping[str, float] | None = None
     composed: bool = False
     interval: tuple[float, float] | None = None
+    threshold: float = 0.0
 
 
 @torch.no_grad()
@@ -59,7 +61,7 @@ def sample(
     device = next(model.parameters()).device
     noise = SampleNoise(seeds, (3, size, size), device=device)
     predict = _predict(model, sampling, condition, negative)
-    denoise = denoiser(predict, sampling.schedule, sampling.prediction)
+    denoise = denoiser(predict, sampling.schedule, sampling.prediction, sampling.threshold)
     x_T = noise().contiguous(memory_format=torch.channels_last)
     x_0 = plugin("samplers", sampling.sampler)(denoise, x_T, sampling.schedule, sampling.steps, noise)
     return ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -377,6 +377,7 @@ class Evaluate(Settings):
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts
+    threshold: Fraction  # of dynamic thresholding; 0: clip to the range of pictures
     # Bootstrap of the distances' intervals; 0: none
     resamples: Annotated[int, Strict(), Field(ge=0, le=10**6), AfterValidator(_resamples)]
     features: Annotated[tuple[Literal["inception", "judge", "clip"], ...], Field(min_length=1)]

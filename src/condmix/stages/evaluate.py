@@ -196,6 +196,7 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         "steps": settings.steps,
         "composed": settings.composed,
         "interval": settings.interval,
+        "threshold": settings.threshold,
         "seed": params.seed,
         "split": "test",
         "reference": reference.facts,
