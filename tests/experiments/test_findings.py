@@ -29,7 +29,9 @@ CHANCE = {"one_caption": 0.70, "two_captions_concat": 0.82, "two_captions_mean":
 
 def make_grid(seeds=(0, 1, 2), names=tuple(EXPERIMENTS), **changes):
     made = {
-        name: SimpleNamespace(says=says, perspectives=tuple(p), fusion=fusion, against=None, control=control)
+        name: SimpleNamespace(
+            says=says, perspectives=tuple(p), fusion=fusion, against=None, also_against=(), control=control
+        )
         for name, (says, p, fusion, control) in EXPERIMENTS.items()
         if name in names
     }
@@ -170,10 +172,37 @@ def test_an_oracle_row_beside_a_prompt_stands_apart_too(tmp_path):
 
 
 def test_controls_are_answered_in_a_sentence(tmp_path):
-    grid = make_grid(same_twice={"against": "two_captions_concat"})
+    grid = make_grid(seeds=range(5), same_twice={"against": "two_captions_concat"})
     text = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid))).text["controls"]
     assert "same twice: does a second view help?" in text
     assert re.search(r"points less of\s+the scene than with two captions \(concat\)", text)
+
+
+def test_an_experiment_may_be_compared_with_several(tmp_path):
+    further = {"also_against": ("two_captions_concat",)}
+    grid = make_grid(seeds=range(5), same_twice=further, two_captions_mean=further)
+    runs = all_runs(tmp_path, grid)
+    page, evidence = Page(rendered(tmp_path, grid, runs)), Evidence(grid, runs)
+    assert [t.against for t in evidence.tests if t.experiment == "same_twice"] == [
+        *["one_caption"] * 2,
+        *["two_captions_concat"] * 2,
+    ]
+    assert evidence.test("two_captions_mean", "scene").against == "one_caption"
+    than = r"With {}, the pictures show \d+\.\d points less of\s+the scene than with two captions \(concat\)"
+    assert re.search(than.format(r"two captions \(mean\)"), page.text["ranking"])
+    assert re.search(than.format(r"the same <caption> twice \(concat\)"), page.text["controls"])
+    assert "12 comparisons were made" in " ".join(page.text["answer"].split())
+
+
+def test_a_p_that_is_a_bound_is_said_to_be_one(tmp_path):
+    grid = make_grid(seeds=[0], names=("one_caption", "two_captions_concat", "two_captions_mean"))
+    runs = all_runs(tmp_path, grid)
+    test = Evidence(grid, runs).test("two_captions_concat", "scene")
+    assert test.result.p == 1e-4 and test.at_most and test.adjusted_p == pytest.approx(4e-4)
+    page = Page(rendered(tmp_path, grid, runs))
+    assert "adjusted p at most 0.00040" in page.text["answer"] and "p at most 0.00040, d" in page.text["ranking"]
+    other = Evidence(grid, runs).test("two_captions_mean", "scene")
+    assert not other.at_most and re.search(r"p [01]", page.text["ranking"])
 
 
 def test_a_partial_grid_says_what_is_missing_and_pairs_what_is_there(tmp_path):

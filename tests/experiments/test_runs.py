@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from condmix.experiments.runner import Runner
 from condmix.files.artifacts import write_checked_json
 from dvc_project import TINY, Project
 
+ROOT = Path(__file__).parents[2]
 GRID = {
     "profile": "tiny",
     "seeds": [0, 1],
@@ -42,6 +44,7 @@ def changed(experiment="two", **values):
     [
         ({"baseline": "oen"}, 'baseline: no experiment "oen"; found: one, two; did you mean "one"?'),
         (changed(against="three"), 'experiments.two.against: no experiment "three"'),
+        (changed(also_against=["one", "three"]), 'experiments.two.also_against: no experiment "three"'),
         (changed(fusoin="mean"), 'no setting "experiments.two.fusoin"; found: experiments.two.against'),
         (changed(perspectives=[]), "experiments.two.perspectives is []"),
         ({"seeds": [0, 0]}, "seeds names one twice: 0, 0"),
@@ -73,6 +76,18 @@ def test_a_grid_that_does_not_exist(tmp_path):
     write_grid(tmp_path)
     with pytest.raises(CondmixError, match='no grid "smal"; found: small; did you mean "small"'):
         read_grid(tmp_path, "smal")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "experiments").glob("*.yaml")))
+def test_several_captions_are_compared_with_one_caption_of_the_same_fusion(name):
+    experiments = read_grid(ROOT, name).experiments
+    alone = {
+        one.fusion: key for key, one in experiments.items() if one.perspectives == ("caption_1",) and not one.control
+    }
+    for key, one in experiments.items():
+        several = len(one.perspectives) > 1 and all(place.startswith("caption") for place in one.perspectives)
+        if alone and (several or "joined" in key):
+            assert alone[one.fusion] in (one.against or read_grid(ROOT, name).baseline, *one.also_against), key
 
 
 class Repository:

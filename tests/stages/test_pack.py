@@ -92,7 +92,7 @@ def test_controls_read_the_captions_they_are_named_after(params):
 
 def test_several_captions_in_one_slot_are_there_where_all_of_them_are(params):
     for split, count in COUNTS.items():
-        key = cache_key("caption_joined_2", split, "clip A", "p", "d", count)
+        key = cache_key("caption_joined_2", split, ("clip A", "p"), "d", count)
         write_cache(cache(params, split, "caption_joined_2"), np.eye(count, 6) + 0.1, np.arange(count) % 2 == 0, key)
     params.perspectives = ("caption_joined_2", "caption_mean_2", "caption_1")
     pack.main(params, "experiment")
@@ -120,7 +120,7 @@ def test_the_centre_of_every_vector_that_a_model_may_be_asked_with_is_packed(par
     for split, count in COUNTS.items():
         for i, name in enumerate(("image", "caption_1", "caption_2")):
             centres[name] = torch.full((6,), 0.01 * (i + 1))
-            key, rows = cache_key(name, split, "clip A", "p", "d", count), np.eye(count, 6) + 0.1
+            key, rows = cache_key(name, split, ("clip A", "p"), "d", count), np.eye(count, 6) + 0.1
             write_cache(cache(params, split, name), rows, np.ones(count, bool), key, centre=centres[name])
     for perspectives, expected in (
         (("image", "class"), {"image", "caption_1"}),  # and the words that may stand in the image's place

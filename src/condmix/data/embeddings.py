@@ -171,9 +171,7 @@ def mean(vectors: Tensor) -> Tensor:
     the dense layer times sqrt(D), the shorter the less the captions agree. In a slot m gets unit norm like all vectors
     (a fusion then scales it by sqrt(D)), so that how much the captions agree is not told.
     """
-    m = vectors.float().mean(dim=-2)
-    length: Tensor = m.norm(dim=-1, keepdim=True)
-    return m / length.clamp_min(1e-12)
+    return torch.nn.functional.normalize(vectors.float().mean(dim=-2), dim=-1)
 
 
 def _check(vectors: Tensor, present: Tensor, key: Mapping[str, str]) -> None:

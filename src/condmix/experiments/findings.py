@@ -77,6 +77,7 @@ class Test:
     question: str
     result: statistics.Comparison
     adjusted_p: float
+    at_most: bool  # the adjusted p is an upper bound
 
     @property
     def verdict(self) -> str:
@@ -124,9 +125,14 @@ class Evidence:
         return self.grid.experiments[experiment].control
 
     def against(self, experiment: str) -> str | None:
-        """What the experiment is compared with; None for the baseline itself."""
+        """What the experiment is compared with first of all; None for the baseline itself."""
         other = self.grid.experiments[experiment].against or self.grid.baseline
         return other if other != experiment else None
+
+    def all_against(self, experiment: str) -> list[str]:
+        """Everything that the experiment is compared with."""
+        first = self.against(experiment)
+        return [*([first] if first else []), *self.grid.experiments[experiment].also_against]
 
     def says(self, experiment: str) -> str:
         """As in "two captions (concat)"."""
@@ -139,19 +145,21 @@ class Evidence:
         return np.stack(found) if found and len(found[0]) > 1 else None
 
     def compare(self) -> list[Test]:
-        """Each experiment against its own `against`, in every question; all p-values are adjusted together."""
+        """Each experiment against its own `all_against`, in every question; all p-values are adjusted together."""
         results = {}
-        for experiment, question in itertools.product(self.names, self.questions):
-            other = self.against(experiment)
-            pairs = self.pairs(experiment, other) if other else []
+        compared = [(name, other) for name in self.names for other in self.all_against(name)]
+        for (experiment, other), question in itertools.product(compared, self.questions):
+            pairs = self.pairs(experiment, other)
             if not pairs or self.oracle(experiment) or self.oracle(other):
                 continue
             first, second = (self.scores(runs, question) for runs in zip(*pairs, strict=True))
             if first is not None and second is not None:
                 seed = derive(self.grid.name, experiment, other, question)
                 results[experiment, other, question] = statistics.compare(first, second, seed)
-        adjusted = statistics.holm([result.p for result in results.values()])
-        return [Test(*place, result, p) for (place, result), p in zip(results.items(), adjusted, strict=True)]
+        adjusted = dict(zip(results, statistics.holm([result.p for result in results.values()]), strict=True))
+        # Holm may hand a bound on to the next larger p
+        bounds = {adjusted[place] for place, result in results.items() if result.at_most} - {1.0}
+        return [Test(*place, result, adjusted[place], adjusted[place] in bounds) for place, result in results.items()]
 
     def change(self, experiment: str, change: Change) -> statistics.Comparison | None:
         """An experiment's models, under a change of their conditions, against themselves without it."""
@@ -173,7 +181,9 @@ class Evidence:
         return compare_some(first, second, derive(self.grid.name, experiment, other, str(change)))
 
     def test(self, experiment: str, question: str) -> Test | None:
-        return next((t for t in self.tests if (t.experiment, t.question) == (experiment, question)), None)
+        """The comparison with what the experiment is compared with first of all."""
+        place = (experiment, self.against(experiment), question)
+        return next((t for t in self.tests if (t.experiment, t.against, t.question) == place), None)
 
     def share(self, experiment: str, question: str) -> float | None:
         """Mean score over seeds and conditions."""
@@ -339,7 +349,8 @@ def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 row |= {
                     f"{question}_difference": found.difference, f"{question}_difference_low": found.low,
                     f"{question}_difference_high": found.high, f"{question}_p": found.p,
-                    f"{question}_adjusted_p": test.adjusted_p, f"{question}_effect": found.effect,
+                    f"{question}_adjusted_p": test.adjusted_p, f"{question}_p_at_most": test.at_most,
+                    f"{question}_effect": found.effect,
                     f"{question}_compared_seeds": found.seeds, f"{question}_verdict": test.verdict,
                 }  # fmt: skip
         for measure in evidence.of_sets:
@@ -381,7 +392,7 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
         "missing": [{"experiment": name, "seed": seed} for name, seed in evidence.missing],
         "comparisons": [
             {"experiment": test.experiment, "against": test.against, "question": test.question, "verdict": test.verdict,
-             "adjusted_p": test.adjusted_p, **asdict(test.result)}
+             **asdict(test.result), "adjusted_p": test.adjusted_p, "adjusted_p_at_most": test.at_most}
             for test in evidence.tests
         ],
         "correction": f"Holm, over {len(evidence.tests)} comparisons",

@@ -54,6 +54,7 @@ class Experiment(Settings):
     guidance: Guidance | None = None  # null: params.yaml's
     settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, over the grid's
     against: Text | None = None  # null: the grid's baseline
+    also_against: tuple[Text, ...] = ()  # further ones that it is compared with
     control: Text | None = None  # what this control would rule out
 
 
@@ -148,6 +149,11 @@ def read_grid(root: Path, name: str) -> Grid:
     for key, given in [
         ("baseline", grid.baseline),
         *((f"experiments.{one}.against", e.against) for one, e in grid.experiments.items() if e.against),
+        *(
+            (f"experiments.{one}.also_against", other)
+            for one, e in grid.experiments.items()
+            for other in e.also_against
+        ),
     ]:
         if given not in names:
             raise CondmixError(unknown("experiment", given, names, f"{where}: {key}"))

@@ -2,6 +2,7 @@
 
 Two experiments are asked for the same n conditions (held-out pictures) under the same S training seeds, so their scores
 are compared in pairs. A condition that is hard for one is mostly hard for the other, and pairing takes that out.
+What is claimed is claimed of further trainings, so a training counts as one observation: t tests of S pairs.
 """
 # S seeds, n conditions, A attributes, R resamples
 
@@ -17,6 +18,7 @@ from condmix import CondmixError
 from condmix.runtime.seeds import derive
 
 LEVEL = 0.05  # of a verdict, after the correction for many comparisons
+EQUAL = 1e-12  # a spread of rounding
 CHUNK = 1000  # resamples at a time: (CHUNK, n) weights stay small
 
 
@@ -24,8 +26,9 @@ CHUNK = 1000  # resamples at a time: (CHUNK, n) weights stay small
 class Comparison:
     """What pairs of scores say about first minus second; `low`..`high` holds it with 95% confidence.
 
-    `p` is of no difference, two-sided. `effect` is Cohen's d_z over conditions, None where all conditions differ
-    alike. With one seed the interval knows the luck of the conditions only, not that of the training.
+    `p` is of no difference, two-sided; `at_most` where it is the least that a resampling can show, an upper bound.
+    `effect` is Cohen's d_z over conditions, None where all conditions differ alike. With one seed the interval knows
+    the luck of the conditions only, not that of the training.
     """
 
     difference: float
@@ -35,6 +38,7 @@ class Comparison:
     effect: float | None
     by_seed: tuple[float, ...]
     n: int
+    at_most: bool = False
 
     @property
     def seeds(self) -> int:
@@ -101,8 +105,10 @@ def interval(values: np.ndarray, seed: int, resamples: int = 10_000) -> tuple[fl
 def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 10_000) -> Comparison:
     """Scores (S, n) of two experiments, row by row the same seed and column by column the same condition.
 
-    The interval is the percentile interval of `crossed_bootstrap` on the differences, and p = 2 min(P(d* <= 0),
-    P(d* >= 0)) over the resampled mean differences d*, at least 1 / resamples (Efron & Tibshirani, 1993, chapter 15).
+    Interval and p are those of `paired_t` on the seeds' mean differences: of these n conditions and any seed. Where
+    these do not vary, as with one seed, they are bootstrapped over the conditions: the percentile interval of
+    `crossed_bootstrap`, and p = 2 min(P(d* <= 0), P(d* >= 0)) over the resampled mean differences d*, at least
+    1 / resamples (Efron & Tibshirani, 1993, chapter 15).
     The effect size is d_z = mean difference / standard deviation over conditions of the seed-averaged differences.
     """
     first, second = checked(first), checked(second)
@@ -112,21 +118,38 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 1
             f"{second.shape[0]} x {second.shape[1]}; give both experiments the same seeds and the same pictures"
         )
     differences = first - second
-    difference = float(differences.mean())
-    drawn = crossed_bootstrap(differences, seed, resamples)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    p = 2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0))
+    difference, by_seed = float(differences.mean()), differences.mean(axis=1)
+    if len(by_seed) > 1 and by_seed.std() > EQUAL:
+        low, high, p = paired_t(by_seed)
+        at_most = False
+    else:
+        drawn = crossed_bootstrap(differences, seed, resamples)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        p = float(np.clip(2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0)), 1 / resamples, 1))
+        at_most = p == 1 / resamples
     of_conditions = differences.mean(axis=0)
     spread = float(of_conditions.std(ddof=1))
     return Comparison(
         difference=difference,
         low=float(low),
         high=float(high),
-        p=float(np.clip(p, 1 / resamples, 1)),
-        effect=difference / spread if spread > 1e-12 else None,  # equal differences leave a spread of rounding
-        by_seed=tuple(differences.mean(axis=1).tolist()),
+        p=p,
+        effect=difference / spread if spread > EQUAL else None,
+        by_seed=tuple(by_seed.tolist()),
         n=differences.shape[1],
+        at_most=at_most,
     )
+
+
+def paired_t(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """(low, high, p) of the t test (Student, 1908) that S >= 2 paired differences, not all equal, have the mean 0.
+
+    The interval holds the mean with 95% confidence, p is two-sided. It supposes that differences are normal.
+    """
+    freedom = len(differences) - 1
+    mean, error = np.mean(differences), np.std(differences, ddof=1) / np.sqrt(len(differences))
+    half = stats.t.ppf(0.975, freedom) * error
+    return float(mean - half), float(mean + half), float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def checked(scores: np.ndarray) -> np.ndarray:
@@ -176,5 +199,4 @@ def seed_interval(first: Sequence[float], second: Sequence[float]) -> tuple[floa
         return None
     differences = np.subtract(first, second)
     mean = float(differences.mean())
-    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
-    return mean, float(mean - half), float(mean + half)
+    return mean, *(paired_t(differences)[:2] if differences.std() > EQUAL else (mean, mean))

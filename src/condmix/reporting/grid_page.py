@@ -32,6 +32,7 @@ MACHINE = {  # of a card's environment
     "torch": "PyTorch",
 }
 SCENES = 8  # shown on the page
+LEAST_P = 0.0001  # that is written out
 SCALE = 4  # of the pictures in pictures.png
 
 
@@ -59,6 +60,10 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "finished": len(evidence.runs),
         "answer": answer(evidence),
         "ranking": list(ranking(evidence)),
+        "further": [
+            sentence(evidence, test) for test in evidence.tests
+            if test.against != evidence.against(test.experiment) and not evidence.control(test.experiment)
+        ],
         "shares": [measure.heading for measure in evidence.compared if measure.share],
         "oracles": list(oracle_rows(evidence)),
         "controls": [
@@ -100,13 +105,20 @@ def points(share: float, sign: bool = False) -> str:
     return f"{100 * share:{'+' if sign else ''}z.1f}".replace("-", "−")
 
 
+def p_text(test: Test) -> str:
+    """The adjusted p, as in "p 0.012"."""
+    if test.adjusted_p < LEAST_P:
+        return f"p below {LEAST_P:g}"
+    return f"p {'at most ' if test.at_most else ''}{significant(test.adjusted_p, 2)}"
+
+
 def sentence(evidence: Evidence, test: Test) -> str:
     """A comparison in words, with everything that it rests on."""
     found, what = test.result, QUESTIONS[test.question]
     first, second = evidence.says(test.experiment), evidence.says(test.against)
     basis = (
         f"95% interval {points(found.low)} to {points(found.high)}; {found.seeds} seed{'s' * (found.seeds > 1)} × "
-        f"{found.n} conditions; adjusted p {significant(test.adjusted_p, 2)}"
+        f"{found.n} conditions; adjusted {p_text(test)}"
     )
     if test.verdict == "no difference found":
         return (
@@ -170,7 +182,7 @@ def question_cell(evidence: Evidence, name: str, question: str) -> dict[str, Any
             "difference": points(found.difference, sign=True),
             "interval": f"{points(found.low)} to {points(found.high)}",
             "by_seed": ", ".join(points(difference, sign=True) for difference in found.by_seed),
-            "p": f"p {significant(test.adjusted_p, 2)}", "verdict": test.verdict,
+            "p": p_text(test), "verdict": test.verdict,
             "effect": NONE if found.effect is None else f"{found.effect:z.2f}".replace("-", "−"),
         }  # fmt: skip
     return cell

@@ -32,7 +32,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 NAME = re.compile(
     r"(?P<kind>[a-z][a-z0-9]*)"
@@ -54,7 +54,7 @@ class Perspective:
     place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
     mixed: bool = False  # drawn from generated captions as well
     of_another: bool = False
-    merge: Literal["joined", "mean"] | None = None  # how the first `number` captions become one vector
+    merge: str | None = None  # "joined" or "mean": how the first `number` captions become one vector
 
     @property
     def sources(self) -> list[str]:

@@ -142,7 +142,10 @@ def own_folder() -> Iterator[Case]:
         )
     for ending in (".gif", ".bmp", ".tiff", ".jfif", ".avif", ".heic", ".JPG", ".svg", ".pdf"):
         yield case(f"a file {ending}", added({f"train/cat/left{ending}": picture("GIF", "P")}), FETCHED, ("left",), "")
-    for name in ("metadata.csv", "cat/0.txt", "captions.txt", "labels.csv", "a.tar.gz", "captions.json"):
+    yield case(
+        "cat/0.txt beside cat/0.png", added({"train/cat/0.txt": "a"}), FETCHED, allowed="captions of kohya's kind"
+    )
+    for name in ("metadata.csv", "captions.txt", "labels.csv", "a.tar.gz", "captions.json"):
         yield case(f"{name} beside pictures", added({f"train/{name}": "file_name,text\n0.png,a"}), FETCHED, (name,), "")
     names = {
         "not UTF-8": b"caf\xe9.png",
@@ -270,7 +273,7 @@ def own_shards() -> Iterator[Case]:
     yield case(
         "train-1.tar.gz beside",
         placed("train-1.tar.gz", gzip.compress(bytes(1024), mtime=0)),
-        said=("tar.gz",),
+        said=("train-1.tar",),
         allowed="",
     )
     yield case("an empty shard", placed("train-1.tar", b""))
