@@ -1,4 +1,4 @@
-"""Two other libraries' U-Nets, each trained as its own library does it (the recipe's turn is in `training`).
+"""Two other libraries' U-Nets and the report's, each trained as it was meant (the recipe's turn is in `training`).
 
 As shipped means the library's layout, precision, optimiser and moving average, as its own training script has
 them; pictures, times, noise, schedule (cosine) and target (v) are everyone's. Dropout is our size's.
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from condmix.bench.pictures import STEPS, Batch
 from condmix.bench.recipe import Contender
+from condmix.bench.report_network import ReportNetwork
 from condmix.bench.setting import Size
+from condmix.diffusion.schedule import Schedule
 
 
 def diffusers_network(size: Size, groups: int = 32) -> nn.Module:
@@ -105,6 +107,34 @@ class Lucidrains(Contender):
         self.optimizer.zero_grad()
         self.ema.update()
         return loss.detach()
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
+        self.network.eval()
+        output = self.network(x_t, t)
+        self.network.train()
+        return output
+
+
+class Report(Contender):
+    """The report's step: fp32, NCHW, AdamW, an average whose decay is 0.995 from the first step on."""
+
+    def __init__(self, device: str):
+        self.network = ReportNetwork().to(device).train()
+        self.schedule = Schedule("cosine", STEPS)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=3e-4)
+        self.average = [parameter.detach().clone() for parameter in self.network.parameters()]
+
+    def step(self, batch: Batch) -> Tensor:
+        output = self.network(self.schedule.add_noise(batch.x_0, batch.noise, batch.t), batch.t)
+        value = self.schedule.loss("v", output, batch.x_0, batch.noise, batch.t).mean()
+        self.optimizer.zero_grad()
+        value.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
+                mean.lerp_(parameter, 0.005)
+        return value.detach()
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from condmix import CondmixError
 from condmix.bench.benchmarks import benchmark
@@ -25,6 +25,14 @@ from condmix.bench.setting import Setting
 SMALLEST = "quick"
 STATUS = Path("/proc/self/status")
 COUNTED = 2  # pictures in the counted step: convolutions and matrix products are proportional to their number
+
+# PyTorch counts attention by its kernels for GPUs, but not by that for CPUs.
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda dy, q, k, v, *_, **__: sdpa_backward_flop_count(dy, q, k, v)
+    ),
+}
 
 
 def measure(setting: Setting, name: str, threads: int) -> dict[str, Any]:
@@ -67,9 +75,9 @@ def flop_per_picture(setting: Setting, name: str) -> int:
     contenders = benchmark(setting)
     contender, batch = contenders.build(name), contenders.draw(0, COUNTED)
     # what is compiled can't be looked into; without torch.compile in the setting, `ours-compile` would not be there
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
         contender.step(batch)
-    return counter.get_total_flops() // COUNTED
+    return counter.get_total_flops() * contender.repeats // COUNTED
 
 
 def _memory(device: str, peak: bool) -> float:

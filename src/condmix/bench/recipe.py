@@ -25,6 +25,7 @@ class Contender(ABC):
 
     network: nn.Module
     dtype = "fp32"
+    repeats = 1  # how many times what is timed a whole is
 
     @property
     def parameters(self) -> int:

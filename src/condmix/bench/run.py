@@ -99,7 +99,9 @@ def measured(setting: Setting, names: Sequence[str], plan: Plan) -> dict[str, An
             setting,
             contenders.baseline,
             {
-                name: record.Measured(one.dtype, taken[name], found.get(name, {}), losses.get(name))
+                name: record.Measured(
+                    one.dtype, [one.repeats * second for second in taken[name]], found.get(name, {}), losses.get(name)
+                )
                 for name, one in built.items()
             },
             {name.removeprefix("gemm "): taken[name] for name in products},

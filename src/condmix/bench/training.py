@@ -14,6 +14,7 @@ from condmix import CondmixError
 from condmix.bench import ours, peers, pictures
 from condmix.bench.pictures import Batch
 from condmix.bench.recipe import Contender, Learner, Recipe, parameter_count
+from condmix.bench.report_network import ReportNetwork
 from condmix.bench.setting import Setting, Size, chosen
 from condmix.diffusion.unet import norm_groups
 from condmix.runtime import native
@@ -41,6 +42,7 @@ class Entry:
     network: Callable[[Size], nn.Module]
     build: Callable[[Setting], Contender]
     package: str | None = None
+    sized: bool = True  # whether its network is of the setting's size, so that its parameters must be as many as ours
 
 
 def recipe_of(setting: Setting) -> Recipe:
@@ -75,6 +77,12 @@ def contenders(setting: Setting) -> dict[str, Entry]:
             peers.lucidrains_network,
             _lucidrains_with_recipe,
             "denoising-diffusion-pytorch",
+        ),
+        "report": Entry(
+            "the report's network and step, of one size: fp32, NCHW, AdamW",
+            lambda size: ReportNetwork(),
+            lambda setting: peers.Report(setting.device),
+            sized=False,
         ),
         BASELINE: Entry(
             f"condmix: {', '.join(technique for technique in TECHNIQUES if getattr(recipe, technique))}",
@@ -117,11 +125,11 @@ class Training:
             return parameter_count(self.entries[name].network(self.setting.network))
 
     def check(self, names: Sequence[str]) -> None:
-        """CondmixError unless all have as many parameters as ours, within SHARE."""
+        """CondmixError unless all of the setting's size have as many parameters as ours, within SHARE."""
         ours_has = self.parameters(BASELINE)
         for name in names:
             count = self.parameters(name)
-            if abs(count / ours_has - 1) > SHARE:
+            if self.entries[name].sized and abs(count / ours_has - 1) > SHARE:
                 raise CondmixError(
                     f"{name} has {count:,} parameters and ours {ours_has:,}: more than {SHARE:.0%} apart, so their "
                     f"times do not compare; adapt size {self.setting.size} in condmix/bench/setting.py"

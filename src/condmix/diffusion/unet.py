@@ -7,6 +7,17 @@ Ho et al. 2020 (arXiv:2006.11239), appendix B. Its CIFAR-10 configuration, 35,74
     conditioning, tokens = fusion(time_embedding(t), views, mask)
     output = unet(x, conditioning, tokens)
 
+Where it departs from the paper and its code:
+
+- Query, key and value are one dense layer, and so are all blocks' conditioning layers. Xavier's bound counts the
+  outputs of the whole layer, so their first weights are smaller: 0.71 times for query, key and value, 0.34 to 0.37
+  times for the conditioning of the network above.
+- Convolutions of stride 2 pad by one on every side; TensorFlow's "SAME" pads below and on the right only.
+- A norm's groups have at least 8 channels (`norm_groups`); upsampling and its convolution are one operation.
+- scale_shift, position_map and cross-attention are additions, all off in the configuration above.
+- The moving average's memory grows with the run up to `train.ema`: at 0.9999 it holds the last 10,000 steps, which a
+  short run does not have. The demo's 0.995 holds 200.
+
 Axes: B batch, C channels, H height, W width, T time width, N = H * W places, M tokens, D their width.
 
 The network runs fastest in `channels_last` (`model.to(memory_format=torch.channels_last)`): every operation
