@@ -399,19 +399,21 @@ def test_a_shard_that_is_none_of_this_download_is_named_and_left_alone(content, 
     assert get(["ok/0"])["pictures"] == 1
 
 
-@pytest.mark.parametrize("name", ["ledger.sqlite", "manifest.json", ".lock", "000000.tar", "000007.tar"])
-def test_a_folder_in_a_file_s_place_is_said_before_anything_is_asked(name, get, server, tmp_path):
-    (tmp_path / "out" / name).mkdir(parents=True)
-    with pytest.raises(CondmixError, match=f"{name} is not a file: move it away"):
-        get(["ok/0"])
-    assert not server.asked()
+def link_to(target):
+    return lambda path: path.symlink_to(target)
 
 
-@pytest.mark.parametrize("target", ["nothing", "000000.tar"])
-def test_a_link_that_leads_nowhere_is_no_shard(target, get, server, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "put"),
+    [
+        *((name, Path.mkdir) for name in ("ledger.sqlite", "manifest.json", ".lock", "000000.tar", "000007.tar")),
+        *(("000000.tar", link_to(target)) for target in ("nothing", "000000.tar")),  # links that lead nowhere
+    ],
+)
+def test_what_is_no_file_in_a_file_s_place_is_said_before_anything_is_asked(name, put, get, server, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "000000.tar").symlink_to(target)
-    with pytest.raises(CondmixError, match="000000.tar is not a file: move it away"):
+    put(tmp_path / "out" / name)
+    with pytest.raises(CondmixError, match=f"{name} is not a file: move it away"):
         get(["ok/0"])
     assert not server.asked()
 

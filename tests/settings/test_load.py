@@ -151,23 +151,6 @@ def test_generated_captions_are_perspectives_where_the_profile_has_a_captioner(p
         load(project)
 
 
-def test_a_missing_setting_is_named(project):
-    content = yaml.safe_load((project / "conf" / "demo.yaml").read_text())
-    del content["train"]["lr"]
-    (project / "conf" / "demo.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(CondmixError, match=r"conf/demo.yaml lacks train.lr; `condmix check --fill`"):
-        load(project)
-
-
-def test_a_file_that_is_not_yaml_or_not_there_is_named(project):
-    (project / "params.yaml").write_text("profile: [demo")
-    with pytest.raises(CondmixError, match="params.yaml is not valid YAML"):
-        load(project)
-    (project / "params.yaml").unlink()
-    with pytest.raises(CondmixError, match="root of a condmix project"):
-        load(project)
-
-
 @pytest.mark.parametrize("kind", ["datasets", "encoders", "fusions", "samplers"])
 def test_every_plugin_file_defines_what_its_name_says(kind):
     assert plugins(kind)

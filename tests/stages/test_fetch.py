@@ -134,29 +134,21 @@ def test_an_archive_that_is_wrong_is_replaced(damage, get, server, tmp_path, cap
     assert "fetched again" in caplog.text
 
 
-def test_it_resumes_where_it_stopped(get, server, part):
-    part.write_bytes(CONTENT[:1_000_000])
+@pytest.mark.parametrize(
+    ("left", "script", "asked"),
+    [
+        (CONTENT[:1_000_000], [], ["bytes=1000000-"]),
+        (CONTENT, [], []),  # only verified
+        (CONTENT + b"more", [], [None]),  # too long
+        (CONTENT[:1000], ["no ranges"], ["bytes=1000-"]),  # from a server that starts anew
+    ],
+    ids=["a part", "all", "more", "no ranges"],
+)
+def test_it_resumes_where_it_stopped(left, script, asked, get, server, part):
+    part.write_bytes(left)
+    server.script = script
     assert get().read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000000-"]
-
-
-def test_a_complete_download_is_only_verified(get, server, part):
-    part.write_bytes(CONTENT)
-    assert get().read_bytes() == CONTENT
-    assert server.asked == []
-
-
-def test_too_long_a_part_is_started_anew(get, server, part):
-    part.write_bytes(CONTENT + b"more")
-    assert get().read_bytes() == CONTENT
-    assert server.asked == [None]
-
-
-def test_a_server_without_ranges_starts_anew(get, server, part):
-    part.write_bytes(CONTENT[:1000])
-    server.script = ["no ranges"]
-    assert get().read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000-"]
+    assert server.asked == asked
 
 
 def test_cut_connections_are_resumed_while_there_is_progress(get, server):
@@ -189,6 +181,8 @@ def test_retries_end_and_what_has_come_is_kept(get, server, part):
     assert part.read_bytes() == CONTENT[: part.stat().st_size] and part.stat().st_size > 0
     server.script = []
     assert get().read_bytes() == CONTENT
+    with pytest.raises(CondmixError, match="3 times in a row"):
+        get(name="other.zip", url="http://127.0.0.1:1/file.zip")  # where nobody answers
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
@@ -286,9 +280,6 @@ def test_file_urls_that_lead_nowhere(get, tmp_path):
     (tmp_path / "short.zip").write_bytes(CONTENT[:7])
     with pytest.raises(CondmixError, match="has 7 bytes, but the profile expects"):
         get(url=(tmp_path / "short.zip").as_uri())
-
-
-def test_file_urls_of_what_is_no_file(get, tmp_path):
     os.mkfifo(tmp_path / "fifo")  # opening it would wait
     for path in (tmp_path / "fifo", tmp_path):
         with pytest.raises(CondmixError, match="is not a file: check the URL"):
@@ -346,11 +337,6 @@ def test_the_body_of_an_answer_without_the_file_is_not_read(status, get, server)
             get()
     else:
         assert get().read_bytes() == CONTENT
-
-
-def test_nobody_answers(get, server):
-    with pytest.raises(CondmixError, match="3 times in a row"):
-        get(url="http://127.0.0.1:1/file.zip")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "../file.zip", "a/b.zip", "/file.zip", "", "..", "."])

@@ -88,7 +88,7 @@ def check_data(params: Params) -> tuple[str, Findings]:
     if len(seen) == len(SPLITS):
         compare_classes(seen, findings)
         if all(one.holds for one in seen.values()):  # else what is missing has been said
-            holds = {split: one.holds for split, one in seen.items()}
+            holds: dict[str, Any] = {split: one.holds for split, one in seen.items()}
             for sentence in lacking(params, **holds):
                 findings.stops.setdefault(sentence, [])
             findings.warns.update(doubtful(params, **holds))
@@ -135,7 +135,8 @@ def check_pictures(
 def _pictures(data: Dataset, split: str, seen: Seen) -> Iterable[tuple[str, bytes | np.ndarray]]:
     """Files as they are, or what a data set without files gives."""
     if hasattr(data, "files"):
-        return data.files(split)
+        files: Iterable[tuple[str, bytes]] = data.files(split)
+        return files
     return zip(seen.names, data.images(split), strict=True)
 
 
@@ -211,7 +212,8 @@ def context_length(model: str | dict[str, Any] | None) -> int:
         from open_clip import get_model_config
 
         model = get_model_config(model)
-    return (model or {}).get("text_cfg", {}).get("context_length", CONTEXT)
+    architecture: Any = model or {}
+    return int(architecture.get("text_cfg", {}).get("context_length", CONTEXT))
 
 
 def table(seen: dict[str, Seen]) -> str:

@@ -44,7 +44,7 @@ def damaged(path: Path | str, reason: str, remedy: str) -> CondmixError:
 def read_text(path: Path, remedy: str) -> str:
     """A text file's content (UTF-8)."""
     with _opened(path, remedy) as file:
-        content = file.read()
+        content: bytes = file.read()
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -249,7 +249,7 @@ def _tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from condmix import CondmixError
 from condmix.clip.weights import refuse_code
@@ -64,12 +65,13 @@ def check_clip(params: Params) -> None:
         return
     from condmix.clip.openclip import check_architecture, check_name, check_tag
 
-    if isinstance(clip.model, str):
-        check_name(clip.model)
+    model: Any = clip.model  # a tag's is a name, an architecture is not null: the settings' own check has seen to it
+    if isinstance(model, str):
+        check_name(model)
     if clip.pretrained:
-        check_tag(clip.model, clip.pretrained)
+        check_tag(model, clip.pretrained)
     if not clip.pretrained and not clip.weights:
-        check_architecture(clip.model)
+        check_architecture(model)
 
 
 def check_text_encoder(params: Params) -> None:

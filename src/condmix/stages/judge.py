@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,13 +54,13 @@ def main(params: Params) -> None:
         judge = Judge("small_cnn", heads, size_of(train)).to(device())
         generator = torch.Generator().manual_seed(params.judge.seed)
         order = shuffled(usable, settings.batch_size, generator)
-        augment = partial(moved, flip=params.data.flip, generator=generator)
+        augment: Callable[[Tensor], Tensor] = partial(moved, flip=params.data.flip, generator=generator)
         if train.attribute_names:  # positions would not survive it
             augment = torch.Tensor.contiguous
         plan = Plan("judge", "judge.lr", settings.steps, settings.lr, WARMUP)
         train_judge(judge, plan, drawn(train.images, targets, order, augment))
 
-    facts = {
+    facts: dict[str, Any] = {
         "accuracy": accuracy(judge, batches(test.images, targets_of(test))),
         "n": len(test.images),
         "split": "test",
@@ -93,7 +94,7 @@ def targets_of(split: Split) -> Tensor:
 
 def size_of(split: Split) -> int:
     """Height and width of the split's pictures."""
-    return split.images.shape[1]
+    return int(split.images.shape[1])
 
 
 def pretrained(weights: Path, heads: dict[str, list[str]], size: int) -> Judge:
@@ -116,7 +117,8 @@ def train_judge(judge: Judge, plan: Plan, batches: Iterator[tuple[Tensor, Tensor
         images, targets = next(batches)
         wanted = targets.to(device(), non_blocking=True).unbind(dim=1)
         pairs = zip(judge(images).values(), wanted, strict=True)
-        return sum(functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+        return cast(Tensor, sum(losses))
 
     judge.train()
     fit(plan, [torch.optim.AdamW(judge.parameters(), lr=plan.lr, weight_decay=0.05)], loss_of)

@@ -106,7 +106,7 @@ def measure(
     params: settings.Params, train: dict[str, tuple[Tensor, Tensor, Any]], networks: dict[int, ShiftedPrior]
 ) -> dict[str, Any]:
     """What each way from the first caption to a picture's vector gives on the test split."""
-    chosen = params.prior
+    chosen: Any = params.prior  # which main has found to be there
     (images, has_image, _), (texts, has_text, _) = (read(params, "test", name) for name in ("image", "caption_1"))
     rows = (has_image & has_text).nonzero()[:MEASURED, 0]
     if len(rows) < 2:

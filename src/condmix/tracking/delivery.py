@@ -213,7 +213,7 @@ class Store:
         shutil.rmtree(journal.folder, ignore_errors=True)
 
     def _take(self, journal: Journal, event: Mapping[str, Any]) -> None:
-        client, run = self.client, journal.run_id
+        client, run = self.client, journal.run_id or ""  # "open" comes first, and gives it
         match event["event"]:
             case "open":
                 journal.run_id, journal.owned = self._open(event)
@@ -262,11 +262,11 @@ class Store:
         try:
             return self.client.get_run(run_id).info.lifecycle_stage != "active"
         except MlflowException as error:
-            return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+            return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
     def _log(self, journal: Journal, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), 500):
-            self.client.log_batch(journal.run_id, metrics=metrics[start : start + 500])
+            self.client.log_batch(journal.run_id or "", metrics=metrics[start : start + 500])
 
     def _register(self, run_id: str, event: Mapping[str, Any]) -> None:
         from mlflow.exceptions import MlflowException
