@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from condmix import CondmixError
-from condmix.diffusion.model import Architecture, ConditionalModel
+from condmix.diffusion.model import Architecture, ConditionalModel, load_model, save_model
 from condmix.settings.load import plugins
 
 SMALL = {"dim": 12, "image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
@@ -56,6 +56,18 @@ def test_a_widened_model_starts_as_the_same_model(inputs):
     missing = wide.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert all(name.startswith("widening.") for name in missing)
     assert torch.equal(wide(*inputs), plain(*inputs)) and plain(*inputs).any()
+
+
+def test_models_of_before_centres_were_saved_load_and_have_none(tmp_path):
+    plain = model("concat")
+    centred = model("concat", centres={"caption_1": 12})
+    assert set(centred.state_dict()) - set(plain.state_dict()) == {"centres.caption_1"}
+    architecture = {name: value for name, value in vars(plain.architecture).items() if name != "centres"}
+    card = {"variant": "experiment", "fusion": "concat", "perspectives": "", "encoder": "", "class_names": []}
+    diffusion = {"diffusion.schedule": "cosine", "diffusion.steps": 10, "diffusion.prediction": "v", "train.ema": 0.9}
+    save_model(tmp_path, plain.state_dict(), card | diffusion | {"architecture": architecture})
+    loaded, _ = load_model(tmp_path)
+    assert not loaded.centres.state_dict() and set(loaded.state_dict()) == set(plain.state_dict())
 
 
 def test_a_size_that_is_passed_already_is_refused():

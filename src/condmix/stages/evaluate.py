@@ -242,9 +242,11 @@ def conditions(
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if has_class else None
 
     def texts(chosen: list[Perspective]) -> list[list[str]]:
-        used = [[of[k] for k in told(chosen, of)] for of in captions]
+        used = [[of[k] for k in used_captions(chosen, of)] for of in captions]
         if guesses:
-            used = [a + [of[k] for k in told(guesses, of)] for a, of in zip(used, written.captions, strict=True)]
+            used = [
+                a + [of[k] for k in used_captions(guesses, of)] for a, of in zip(used, written.captions, strict=True)
+            ]
         return used if classes is None else [a + b for a, b in zip(used, classes, strict=True)]
 
     def named(chosen: list[Perspective], everything: bool = False) -> np.ndarray | None:
@@ -252,9 +254,9 @@ def conditions(
             return None
         known = np.zeros(split.attributes.shape, bool) | everything
         for row, of in enumerate(captions if chosen else ()):
-            known[row] |= split.mentions[row, told(chosen, of)].any(axis=0)
+            known[row] |= split.mentions[row, used_captions(chosen, of)].any(axis=0)
         for row, claims in enumerate(written.claims if guesses else ()):
-            for k in told(guesses, claims):
+            for k in used_captions(guesses, claims):
                 known[row] |= np.array(claims[k]) >= 0
         if has_class:
             known[:, class_attribute(split)] = True
@@ -270,7 +272,7 @@ def conditions(
     return [prompt, oracle, *([replace(prompt, condition=Condition.PRIOR)] if prior else [])]
 
 
-def told(perspectives: Sequence[Perspective], captions: Sequence[Any]) -> list[int]:
+def used_captions(perspectives: Sequence[Perspective], captions: Sequence[Any]) -> list[int]:
     """Indices of a picture's captions that stand in its views, each once; several share a slot or none of them does."""
     having = [one for one in perspectives if one.caption < len(captions)]
     return list(dict.fromkeys(k for one in having for k in one.captions))
