@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,14 @@ def test_a_scratch_folder_is_removed_however_its_block_ends(tmp_path):
     with scratch(tmp_path / "made" / ".work") as folder:
         assert not list(folder.iterdir())
     assert not list((tmp_path / "made").iterdir())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch])
+def test_what_stands_in_the_place_of_a_scratch_folder_stays_and_is_not_waited_for(make, tmp_path):
+    make(tmp_path / ".work")
+    with pytest.raises(FileExistsError), scratch(tmp_path / ".work"):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == [".work"]
 
 
 def test_the_scratch_of_a_killed_process_is_removed_by_the_next(tmp_path):

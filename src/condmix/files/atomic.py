@@ -75,6 +75,15 @@ def exclusive(lock: Path, what: str) -> Iterator[None]:
         held.release()
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, as far as that is possible; what else stands in its place stays.
+
+    shutil.rmtree opens whatever it is given, and a FIFO would keep it waiting for a writer.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """An empty folder at this path, removed in the end. What a killed process left there is removed first.
@@ -87,11 +96,11 @@ def scratch(folder: Path) -> Iterator[Path]:
         try:
             # Earlier versions gave it a random suffix.
             for left in (folder, *folder.parent.glob(f"{folder.name}.*/")):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_folder(left)
             folder.mkdir()
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             lock.unlink()  # while it is held: who waits for it notices, and makes a new one
 
 
@@ -100,5 +109,5 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which on success takes the place of `folder`; on an exception it is removed."""
     with scratch(folder.with_name(f".{folder.name}")) as part:
         yield part
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         os.replace(part, folder)

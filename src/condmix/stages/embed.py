@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +42,7 @@ from condmix.data.embeddings import (
 )
 from condmix.data.imported import read_embeddings
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
+from condmix.files.atomic import remove_folder
 from condmix.runtime.precision import bf16
 from condmix.runtime.prefetch import CORES, prefetch
 from condmix.runtime.processes import is_main, join_group, together
@@ -178,7 +178,7 @@ def run(params: Params, archives: str | None) -> None:
     for path in paths.embeddings.glob("*/*"):
         if path not in made:
             path.unlink()
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_folder(scratch)
 
 
 def open_encoder(name: str, params: Params, class_names: Sequence[str], device: str) -> Any:

@@ -5,13 +5,13 @@ right. An archive that is there and right is kept. `file://` URLs and mirrors wo
 """
 
 import os
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError, pipeline, shown
 from condmix.download.transfer import fetch
+from condmix.files.atomic import remove_folder
 from condmix.settings import load
 from condmix.settings.schema import Params
 
@@ -43,7 +43,7 @@ def main(params: Params) -> None:
 
 def draw(plugin: Any, settings: dict, archives: Path, partial: Path) -> None:
     """Draws aside and moves the finished files into place."""
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_folder(partial)
     plugin.draw(partial, settings)
     archives.mkdir(parents=True, exist_ok=True)
     for path in sorted(partial.iterdir()):
@@ -69,10 +69,10 @@ def pack(plugin: Any, folder: Path, archives: Path, partial: Path) -> None:
     """Packs aside, puts the result in the place of what was there, and says what is left out."""
     if not folder.is_dir():
         raise CondmixError(f"data.folder: there is no folder {folder}")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_folder(partial)
     partial.mkdir(parents=True)
     plugin.pack(folder, partial)
-    shutil.rmtree(archives, ignore_errors=True)
+    remove_folder(archives)
     os.replace(partial, archives)
     remarks = list(plugin.remarks(folder))
     for what, count in Counter(what for what, _ in remarks).items():
