@@ -1,6 +1,7 @@
 """Grids of experiments: what a grid file may say, what makes a run stale, and that a kill loses nothing finished."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from condmix import CondmixError
-from condmix.experiments.grid import collect, cost, done, plan, read_grid, table
+from condmix.experiments.grid import collect, cost, done, evidence, plan, read_grid, table
 from condmix.experiments.runner import Runner
 from condmix.files.artifacts import write_checked_json
 from dvc_project import TINY, Project
@@ -149,7 +150,10 @@ def test_only_what_decides_a_result_makes_a_run_stale(repository):
     repository.append("src/condmix/diffusion/unet.py", "# more\n")
     code = repository.names()
     assert not set(code) & set(fusion)
-    repository.write("dvc.lock", (repository.folder / "dvc.lock").read_text().replace("md5: clip", "md5: other"))
+    lock = (repository.folder / "dvc.lock").read_text()
+    repository.write("dvc.lock", lock.replace("md5: clip", "md5: clip-of-another-machine"))
+    assert repository.names() == code
+    repository.write("dvc.lock", lock.replace("md5: archives", "md5: other"))
     assert not set(repository.names()) & set(code)
 
 
@@ -243,7 +247,8 @@ def test_a_killed_grid_goes_on_and_repeats_nothing(tmp_path):
     assert first not in second
     assert len(done(project.folder)) == 2 and project.run("git", "rev-parse", reference).stdout == revision
     assert not [path for path in (project.folder / ".dvc/tmp/grid").iterdir() if path.is_dir()]
-    assert not project.run("git", "status", "--porcelain").stdout
+    status = project.run("git", "status", "--porcelain", "--untracked-files=all").stdout.splitlines()
+    assert sorted(status) == sorted(f"?? metrics/experiments/small/runs/{name}.zip" for name in done(project.folder))
 
     found = collect(project.folder, read_grid(project.folder, "small"))
     assert [one.metrics["perspectives"] for one in found] == [["caption_1"], ["caption_1", "caption_2"]]
@@ -252,3 +257,21 @@ def test_a_killed_grid_goes_on_and_repeats_nothing(tmp_path):
         assert {"details.json", "real.npy", "captions.npy"} <= {path.name for path in one.folder.iterdir()}
     assert "0 of 2 runs are missing" in project.run("condmix", "experiments", "plan", "--grid", "small").stdout
     assert first in project.run("dvc", "exp", "show", "--all-commits", "--csv").stdout
+
+    # The evidence, committed, is all that a clone needs, which has neither DVC's cache nor its experiments.
+    project.commit("evidence")
+    clone = tmp_path / "clone"
+    project.run("git", "clone", "-q", str(project.folder), str(clone))
+    grid = read_grid(clone, "small")
+    assert not done(clone)
+    assert [one.metrics for one in collect(clone, grid)] == [one.metrics for one in found]
+    assert "0 of 2 runs are missing" in table(clone, grid)
+    path = evidence(clone, plan(clone, grid)[0])
+    whole = path.read_bytes()
+    for damage in (whole[:-100], whole[:200] + b"damaged" + whole[207:], b""):
+        path.write_bytes(damage)
+        shutil.rmtree(clone / ".checkpoints" / "experiments" / path.stem)
+        with pytest.raises(CondmixError, match=f"{path.stem}.zip"):
+            collect(clone, grid)
+    path.unlink()
+    assert len(collect(clone, grid)) == 1 and "1 of 2 runs are missing" in table(clone, grid)

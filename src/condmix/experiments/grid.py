@@ -1,7 +1,10 @@
 """A grid of experiments, conf/experiments/<grid>.yaml -> its runs, which of them are done, and what the rest will cost.
 
 A run is one (experiment, seed). Its name holds a hash of everything that decides its result, so that a change of
-code or settings makes it missing again, and nothing else does. Finished runs are DVC experiments in the repository.
+code or settings makes it missing again, and nothing else does. Finished runs are DVC experiments in the repository, and
+each leaves its evidence, what reports are made of, as one small file in metrics/experiments/<grid>/runs/. Committed,
+that is enough for a report in a clone, and for the grid to go on there, on another machine too: the networks that all
+runs share count by how they are trained, not by their bits, which differ between processors.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.files.artifacts import CONTENT_SHA256, parse_json, read_checked_json
-from condmix.files.atomic import scratch
-from condmix.results.rows import Metrics
+from condmix.files.artifacts import damaged, read_checked_json, read_json
+from condmix.files.atomic import replacing, scratch
+from condmix.results.details import Content
 from condmix.settings.load import Settings, load, unknown
 from condmix.settings.schema import Guidance, Name, Seed, Text, sentence
 from condmix.settings.yamlfile import parse_yaml, read_yaml
@@ -37,7 +42,8 @@ METRICS = "metrics/experiment.json"
 LOSSES = "metrics/losses/experiment.csv"
 PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
 FUSIONS = "src/condmix/fusions"
-SHARED = ("models/", "data/${profile}/archives", "data/${profile}/generated")  # made once for all runs
+SHARED = ("data/${profile}/archives", "data/${profile}/generated")  # made once for all runs, from what lies outside
+LARGEST = 2**28  # bytes of one file of a run's evidence
 MESSAGE = "condmix experiments: {seconds:.0f} s, {jobs} at a time"
 MESSAGE_RE = re.compile(r"condmix experiments: (\d+) s, (\d+) at a time")
 
@@ -200,18 +206,40 @@ def done(root: Path) -> dict[str, str]:
     return {reference.split("/")[4]: reference for reference in references if reference.count("/") == 4}
 
 
+def evidence(root: Path, run: Run) -> Path:
+    """The file with what reports are made of: metrics/details/experiment as a zip, details.json with the metrics."""
+    return root / "metrics" / "experiments" / run.name.split("-")[0] / "runs" / f"{run.name}.zip"
+
+
+def keep(root: Path, run: Run, reference: str) -> Path:
+    """Write the evidence of a finished run out of its DVC experiment, where it does not lie yet."""
+    path = evidence(root, run)
+    if not path.exists():
+        folder = _details(root, run.name, git(root, "rev-parse", reference).strip())
+        with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+            for member in sorted(folder.iterdir()):
+                file.writestr(zipfile.ZipInfo(member.name), member.read_bytes(), zipfile.ZIP_DEFLATED)
+    return path
+
+
 def collect(root: Path, grid: Grid) -> list[Finished]:
-    """The grid's finished runs, in the plan's order; their files are fetched from DVC's cache once."""
+    """The grid's finished runs, in the plan's order."""
     references = done(root)
     found = []
     for run in plan(root, grid):
         if run.name in references:
-            revision = git(root, "rev-parse", references[run.name]).strip()
-            shown = git(root, "show", f"{revision}:{METRICS}")
-            metrics = parse_json(shown, Metrics, f"{METRICS} of {run.name}", f"dvc exp remove {run.name} and the grid")
-            metrics.pop(CONTENT_SHA256, None)  # git has its own, and runs of earlier versions have none
-            found.append(Finished(run.experiment, run.seed, metrics, _details(root, run.name, revision)))
+            keep(root, run, references[run.name])
+        if evidence(root, run).exists():
+            folder = _unpacked(root, run)
+            remedy = f"git checkout {evidence(root, run).relative_to(root)}, or delete it and run the grid again"
+            metrics = read_json(folder / "details.json", Content, remedy)["metrics"]
+            found.append(Finished(run.experiment, run.seed, metrics, folder))
     return found
+
+
+def is_done(root: Path, run: Run, references: Mapping[str, str]) -> bool:
+    """Whether a run needs not be made: it is a DVC experiment here, or left its evidence."""
+    return run.name in references or evidence(root, run).exists()
 
 
 def table(root: Path, grid: Grid) -> str:
@@ -219,9 +247,10 @@ def table(root: Path, grid: Grid) -> str:
     runs, references = plan(root, grid), done(root)
     width = max(len(run.experiment) for run in runs)
     lines = [
-        f"{run.experiment:<{width}}  {run.seed:>4}  {'done' if run.name in references else 'missing'}" for run in runs
+        f"{run.experiment:<{width}}  {run.seed:>4}  {'done' if is_done(root, run, references) else 'missing'}"
+        for run in runs
     ]
-    missing = sum(run.name not in references for run in runs)
+    missing = sum(not is_done(root, run, references) for run in runs)
     seconds, source = cost(root, grid, runs, references)
     left = f"{missing} of {len(runs)} runs are missing"
     if seconds is None:
@@ -245,8 +274,8 @@ def cost(
 ) -> tuple[float, str] | tuple[None, str]:
     """Seconds that a run takes of the whole machine, and from what they were predicted.
 
-    A run that shared the machine with others counts its share. Before any run of the grid is finished, the
-    reproduced variants' models and metrics tell, scaled by train.images and evaluate.n.
+    A run that shared the machine with others counts its share; one of another machine does not count. Before any run
+    of the grid is finished, the reproduced variants' models and metrics tell, scaled by train.images and evaluate.n.
     """
     shares = []
     for run in runs:
@@ -386,7 +415,7 @@ def _stages_behind(pipeline: Mapping[str, Any], target: str) -> list[str]:
 def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, str]:
     """MD5 of what all runs share and code and settings do not determine to the bit.
 
-    That is the archives (a folder of one's own may change), what a captioner wrote, and the trained networks.
+    That is the archives (a folder of one's own may change), and what a captioner wrote.
     """
     found = {}
     for name, stage in stages.items():
@@ -400,7 +429,7 @@ def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) ->
         if not set(kept) <= made.keys() or not all(path.startswith((f"data/{profile}/", PARAMS_OK)) for path in inputs):
             raise CondmixError(
                 f"dvc.lock at HEAD holds no {kept[0]} of profile {profile}, which all runs share: "
-                "set the profile in params.yaml, run dvc repro embed judge prior, and commit"
+                "set the profile in params.yaml, run dvc repro embed, and commit"
             )
         found |= {path: made[path] for path in kept}
     return found
@@ -423,6 +452,25 @@ def _details(root: Path, name: str, revision: str) -> Path:
                 f"dvc exp remove {name}, and run the grid again"
             ) from None
         os.replace(part / Path(DETAILS).name, folder)
+    return folder
+
+
+def _unpacked(root: Path, run: Run) -> Path:
+    """The members of a run's evidence, in .checkpoints/experiments/<name>/: there as a whole or not at all."""
+    folder = root / ".checkpoints" / "experiments" / run.name
+    if folder.exists():
+        return folder
+    path = evidence(root, run)
+    with scratch(folder.with_name(f".{run.name}")) as part:
+        try:
+            with zipfile.ZipFile(path) as file:
+                for member in file.infolist():
+                    if member.file_size > LARGEST or Path(member.filename).name != member.filename:
+                        raise zipfile.BadZipFile(f"{member.filename!r} is no file that a run leaves")
+                    (part / member.filename).write_bytes(file.read(member))
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise damaged(path, str(error), f"git checkout, or delete {path.name} and run the grid again") from None
+        os.replace(part, folder)
     return folder
 
 

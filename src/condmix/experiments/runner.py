@@ -46,6 +46,8 @@ from condmix.experiments.grid import (
     done,
     duration,
     git,
+    is_done,
+    keep,
     on_path,
     plan,
     write_changes,
@@ -73,7 +75,10 @@ class Runner:
         self.commit = git(self.root, "rev-parse", "HEAD").strip()
         _refuse_uncommitted(self.root)
         runs, references = plan(self.root, self.grid, self.commit), done(self.root)
-        missing = [run for run in runs if run.name not in references]
+        missing = [run for run in runs if not is_done(self.root, run, references)]
+        for run in runs:
+            if run.name in references:  # a kill may have come before its evidence
+                keep(self.root, run, references[run.name])
         for folder in (self.work, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self.cache = Path(call(self.root, "dvc", "cache", "dir").strip())
@@ -114,7 +119,7 @@ class Runner:
         log = self.logs / f"{run.name}.log"
         with self._alone(run) as lock, open(log, "wb") as output:
             started = time.monotonic()
-            if run.name in done(self.root):  # finished by somebody else while this one waited
+            if is_done(self.root, run, done(self.root)):  # finished by somebody else while this one waited
                 return 0.0
             clone = self.work / run.name
             shutil.rmtree(clone, ignore_errors=True)
@@ -132,6 +137,7 @@ class Runner:
                     reference = done(clone)[run.name]
                     fetch = ("fetch", "-q", "--no-write-fetch-head", "--no-tags", str(clone))
                     git(self.root, *fetch, f"{reference}:{reference}")
+                    keep(self.root, run, reference)
             finally:
                 shutil.rmtree(clone, ignore_errors=True)
             return time.monotonic() - started
