@@ -234,6 +234,13 @@ def test_a_truncated_archive(kept, cifar):
         Cifar10(cifar, {}).labels("train")
 
 
+def test_a_pipe_is_not_waited_for(cifar):
+    (cifar / ARCHIVE).unlink()
+    os.mkfifo(cifar / ARCHIVE)
+    with pytest.raises(CondmixError, match="it is not a regular file"):
+        Cifar10(cifar, {}).labels("train")
+
+
 def test_an_archive_that_holds_a_name_twice(cifar):
     path = cifar / ARCHIVE
     with gzip.open(path) as file:
