@@ -233,6 +233,13 @@ def flipped(whole):
     return whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
 
 
+def test_a_pipe_is_not_waited_for(cifar):
+    (cifar / ARCHIVE).unlink()
+    os.mkfifo(cifar / ARCHIVE)
+    with pytest.raises(CondmixError, match="it is not a regular file"):
+        Cifar10(cifar, {}).labels("train")
+
+
 def test_an_archive_that_holds_a_name_twice(cifar):
     path = cifar / ARCHIVE
     with gzip.open(path) as file:

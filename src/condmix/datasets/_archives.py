@@ -39,10 +39,15 @@ def missing(archive: Path) -> CondmixError:
     return CondmixError(f"{archive} is missing: run the stage fetch")
 
 
+def check_regular(path: Path) -> None:
+    """Refuses what would keep a reader waiting, as a pipe does, or never end, as a device."""
+    if path.exists() and not path.is_file():
+        raise damaged(path, "it is not a regular file")
+
+
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Opens a zip archive whose every entry stays inside its folder, and behind which nothing follows."""
-    if path.exists() and not path.is_file():
-        raise damaged(path, "it is not a regular file")  # a device would be read without end
+    check_regular(path)
     try:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
@@ -84,6 +89,7 @@ def read_member(archive: zipfile.ZipFile, name: str, most: int = BYTES) -> bytes
 def read_tar(path: Path, wanted: set[str]) -> dict[str, bytes]:
     """The wanted members of a .tar.gz in one pass, every member's name checked on the way."""
     contents = {}
+    check_regular(path)
     try:
         with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as archive:
             for member in archive:

@@ -18,6 +18,7 @@ from condmix import CondmixError
 from condmix.files.atomic import write_text
 
 from . import SPLITS, Dataset
+from ._archives import check_regular
 from ._cifar_format import CifarArchive, write_cifar
 from ._coco_format import CocoArchive, write_annotations, write_coco
 from ._json import parse
@@ -158,6 +159,7 @@ def write_truth(path: Path, scenes: dict) -> None:
 
 def read_truth(path: Path) -> dict:
     """split -> its ids, values and mentions, as `write_truth` was given them."""
+    check_regular(path)
     try:
         truth = parse(path.read_bytes())
         if truth["attributes"] != ATTRIBUTES:
