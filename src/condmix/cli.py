@@ -323,13 +323,14 @@ def plan(name: str) -> None:
 @experiments.command()
 @_grid
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
-def run(name: str, jobs: int) -> None:
+@click.option("--only", multiple=True, metavar="EXPERIMENT", help="This experiment alone; may be given several times.")
+def run(name: str, jobs: int, only: tuple[str, ...]) -> None:
     """Run what is missing; interrupted, the same command goes on where it was."""
     from condmix.experiments.grid import read_grid
     from condmix.experiments.runner import Runner
 
     root = Path.cwd()
-    Runner(root, read_grid(root, name), jobs).run()
+    Runner(root, read_grid(root, name), jobs, only).run()
 
 
 @experiments.command("report")

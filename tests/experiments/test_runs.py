@@ -193,6 +193,15 @@ def test_files_that_are_damaged_at_the_commit_are_named(repository, name, text, 
         repository.write(name, before)
 
 
+def test_only_experiments_of_the_grid_can_be_asked_for(repository):
+    write_grid(repository.folder)
+    grid = read_grid(repository.folder, "small")
+    assert Runner(repository.folder, grid, 1, ["two"]).only == ["two"]
+    assert list(Runner(repository.folder, grid, 1).only) == ["one", "two"]
+    with pytest.raises(CondmixError, match='grid small: no experiment "tow"; found: one, two'):
+        Runner(repository.folder, grid, 1, ["tow"])
+
+
 def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
     write_grid(repository.folder, settings={"train.images": 600, "evaluate.n": 30})
     grid = read_grid(repository.folder, "small")

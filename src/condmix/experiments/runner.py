@@ -52,6 +52,7 @@ from condmix.experiments.grid import (
     plan,
     write_changes,
 )
+from condmix.settings.load import unknown
 
 GRACE = 10  # seconds that an interrupted run has for ending by itself
 
@@ -59,8 +60,13 @@ GRACE = 10  # seconds that an interrupted run has for ending by itself
 class Runner:
     """Runs what is missing, `jobs` at a time; a kill at any moment loses nothing that is finished."""
 
-    def __init__(self, root: Path, grid: Grid, jobs: int):
+    def __init__(self, root: Path, grid: Grid, jobs: int, only: Sequence[str] = ()):
+        """`only` names the experiments that are run, where it names any; CondmixError for one that the grid lacks."""
         self.root, self.grid, self.jobs = root.resolve(), grid, jobs
+        for name in only:
+            if name not in grid.experiments:
+                raise CondmixError(unknown("experiment", name, list(grid.experiments), f"grid {grid.name}"))
+        self.only = only or list(grid.experiments)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
         self.processes = max(1, cores // jobs)
@@ -75,7 +81,7 @@ class Runner:
         self.commit = git(self.root, "rev-parse", "HEAD").strip()
         _refuse_uncommitted(self.root)
         runs, references = plan(self.root, self.grid, self.commit), done(self.root)
-        missing = [run for run in runs if not is_done(self.root, run, references)]
+        missing = [run for run in runs if run.experiment in self.only and not is_done(self.root, run, references)]
         for run in runs:
             if run.name in references:  # a kill may have come before its evidence
                 keep(self.root, run, references[run.name])
