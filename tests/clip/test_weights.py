@@ -1,6 +1,7 @@
 """Folders of weights from elsewhere: none of them runs code, fetches more, or is opened damaged."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -165,6 +166,12 @@ def test_a_word_of_a_vocabulary_may_be_called_so(tmp_path):
     refuse_code(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"auto_map": ["evil.Evil", null]}')
     with pytest.raises(CondmixError, match='tokenizer.json has the key "auto_map"'):
+        refuse_code(tmp_path)
+
+
+def test_a_pipe_in_a_folder_of_weights_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(CondmixError, match="config.json is not a regular file"):
         refuse_code(tmp_path)
 
 

@@ -88,6 +88,8 @@ def _runs_code(path: Path, key: str) -> CondmixError:
 
 def _read_json(path: Path) -> Any:
     """The content of a JSON file of somebody else's."""
+    if path.exists() and not path.is_file():  # a pipe would keep the reader waiting, a device never end
+        raise CondmixError(f"{path} is not a regular file: fetch the model again")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON
