@@ -30,6 +30,7 @@ from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
 from condmix.files.pictures import read_picture, to_rgb
+from condmix.runtime.oserrors import one_line
 from condmix.sampling.sample import Condition, Sampling, sample_batches
 from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
 from condmix.settings.load import load as load_params
@@ -82,7 +83,7 @@ class LoadedModel:
     def __init__(self, folder: Path, params: Params, device: str | torch.device | None = None):
         """`folder` holds model.safetensors and model.json; `params` say where CLIP and prior lie, and the defaults."""
         self.model, self.card = load_model(folder)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model.to(self.device)
         self._params = params
         self._encoders: dict[str, Encoder] = {}
@@ -259,6 +260,8 @@ def load(model: str | os.PathLike[str], device: str | torch.device | None = None
     The folder's project (its params.yaml two levels up) says where the CLIP lies and what the defaults are. `device`
     is a GPU if there is one. CondmixError where the folder holds no whole model.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise CondmixError(f"load was given {reprlib.repr(model)}: give a folder models/<variant> or a variant's name")
     if isinstance(model, str) and model in VARIANTS:
         folder, root = None, Path()
     else:
@@ -273,6 +276,19 @@ def load(model: str | os.PathLike[str], device: str | torch.device | None = None
             raise CondmixError(f"{folder} holds no trained variant: those are models/{', models/'.join(VARIANTS)}")
     params = load_params(root)
     return LoadedModel(folder or params.paths.model(str(model)), params, device)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """The device, if tensors can be put there and read back."""
+    try:
+        tensor = torch.zeros(1, device=device)
+        tensor.cpu()
+        return tensor.device
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise CondmixError(
+            f'device {reprlib.repr(device)} can\'t be used here ({one_line(error)}): leave it out, or give "cpu" or a '
+            'GPU such as "cuda:0"'
+        ) from None
 
 
 def _pixels(image: PictureLike) -> np.ndarray:
