@@ -42,7 +42,7 @@ VARIANT_STAGES = {
 }
 
 
-class Number(click.FloatRange):
+class FiniteNumber(click.FloatRange):
     """A number in a range; "nan", which is in none although it passes the comparisons, is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
@@ -194,7 +194,9 @@ def summary() -> None:
 @click.option("--composed", is_flag=True, help="Guide by each source alone, with s shared among those given.")
 @click.option("--weight", "weights", multiple=True, help="NAME=NUMBER: a source's own scale; implies --composed.")
 @click.option("--interval", type=float, nargs=2, help="Guide at these shares of the diffusion time; 1 is pure noise.")
-@click.option("--threshold", type=Number(0, 1), help="Share of dynamic thresholding, such as 0.995; 0 merely clips.")
+@click.option(
+    "--threshold", type=FiniteNumber(0, 1), help="Share of dynamic thresholding, such as 0.995; 0 merely clips."
+)
 @click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
@@ -223,7 +225,9 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
 @click.option(
     "--per-shard", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Pictures in a shard."
 )
-@click.option("--min-success", type=Number(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs.")
+@click.option(
+    "--min-success", type=FiniteNumber(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs."
+)
 @click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
 @click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
 def download(source: Path, folder: Path, **options: Any) -> None:
@@ -239,7 +243,7 @@ def download(source: Path, folder: Path, **options: Any) -> None:
 @click.option("--size", default="9m", show_default=True, help="Parameters: quick, 9m or 36m.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Pictures per step.")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Timed steps of each contender.")
-@click.option("--seconds", type=Number(0, min_open=True), help="End the timed rounds early after so long.")
+@click.option("--seconds", type=FiniteNumber(0, min_open=True), help="End the timed rounds early after so long.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: PyTorch's choice]")
 @click.option("--contenders", default="", help="Names with commas between them.  [default: all that --list shows]")
 @click.option("--compile/--no-compile", default=None, help="torch.compile in our recipe.  [default: on a GPU]")
@@ -259,7 +263,7 @@ def bench(  # noqa: PLR0913 (a parameter for each option)
     **plan: Any,
 ) -> None:
     """Time our training step or sampler beside other libraries', by turns (see benchmarks/README.md)."""
-    from condmix.bench.run import Plan, listing
+    from condmix.bench.run import BenchPlan, listing
     from condmix.bench.run import main as run
     from condmix.bench.setting import setting_here
 
@@ -267,7 +271,7 @@ def bench(  # noqa: PLR0913 (a parameter for each option)
         say(listing())
         return
     names = [name.strip() for name in contenders.split(",") if name.strip()]
-    say(run(setting_here(what, size, batch_size, compile), Plan(**plan), names, threads, out))
+    say(run(setting_here(what, size, batch_size, compile), BenchPlan(**plan), names, threads, out))
 
 
 @main.group()

@@ -17,18 +17,18 @@ from condmix.bench.ours import condition, learner
 from condmix.bench.pictures import Batch
 from condmix.bench.probe import _main as run_probe
 from condmix.bench.probe import flop_per_picture, measure
-from condmix.bench.recipe import Learner, Recipe
-from condmix.bench.sampling import Sampler, Sampling
-from condmix.bench.setting import BENCHMARKS, SIZES, Setting, Size
+from condmix.bench.recipe import Learner, TrainingRecipe
+from condmix.bench.sampling import Sampler, SamplingBenchmark
+from condmix.bench.setting import BENCHMARKS, SIZES, NetworkSize, Setting
 from condmix.bench.timing import Rounds, interleave, ratio, spread
-from condmix.bench.training import TECHNIQUES, Training, contenders
+from condmix.bench.training import TECHNIQUES, TrainingBenchmark, contenders
 from condmix.cli import main
 from condmix.diffusion.schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TINY = Size(32, (1, 2), 1, (4,), dropout=0.0, peer_dim=32, image_size=8)
-RECIPE = Recipe(bf16=False, compile=False)
+TINY = NetworkSize(32, (1, 2), 1, (4,), dropout=0.0, peer_dim=32, image_size=8)
+RECIPE = TrainingRecipe(bf16=False, compile=False)
 PEERS = {"diffusers": "diffusers", "lucidrains": "denoising_diffusion_pytorch"}
 
 
@@ -148,14 +148,14 @@ def test_without_the_baseline_there_is_no_ratio():
 @pytest.mark.parametrize("peer", PEERS)
 def test_peers_have_as_many_parameters_as_ours(peer, size):
     pytest.importorskip(PEERS[peer])
-    Training(Setting("train", size, 1, "cpu", bf16=False, compile=False)).check([peer, f"{peer}+recipe"])
+    TrainingBenchmark(Setting("train", size, 1, "cpu", bf16=False, compile=False)).check([peer, f"{peer}+recipe"])
 
 
 def test_a_contender_of_another_size_is_refused(tiny, monkeypatch):
     pytest.importorskip("diffusers")
     monkeypatch.setattr(peers, "diffusers_network", lambda size: torch.nn.Linear(1000, 300))
     with pytest.raises(CondmixError, match=r"diffusers has 300,300 parameters and ours .* more than 3% apart"):
-        Training(tiny).check(["ours", "diffusers"])
+        TrainingBenchmark(tiny).check(["ours", "diffusers"])
 
 
 def test_the_sizes_are_those_of_the_profile_and_the_literature():
@@ -173,7 +173,7 @@ def test_the_sizes_are_those_of_the_profile_and_the_literature():
     assert conf["train"]["logit_normal_times"] is None  # uniform
     for name, millions in (("quick", 1.0), ("9m", 8.95), ("36m", 35.75)):
         setting = Setting("train", name, 1, "cpu", bf16=False, compile=False)
-        assert Training(setting).parameters("ours") / 1e6 == pytest.approx(millions, rel=0.01)
+        assert TrainingBenchmark(setting).parameters("ours") / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
@@ -282,11 +282,11 @@ def test_peers_learn_the_same_thing_on_the_same_schedule(peer):
 @pytest.mark.parametrize("name", ["diffusers", "lucidrains", "diffusers+recipe", "lucidrains+recipe"])
 def test_peers_take_steps_that_change_all_their_weights(tiny, name):
     pytest.importorskip(PEERS[name.split("+")[0]])
-    contender = Training(tiny).build(name)
+    contender = TrainingBenchmark(tiny).build(name)
     assert contender.network.training
     before = [parameter.detach().clone() for parameter in contender.network.parameters()]
     for number in range(2):
-        assert torch.isfinite(contender.step(Training(tiny).draw(number)))
+        assert torch.isfinite(contender.step(TrainingBenchmark(tiny).draw(number)))
     after = contender.network.parameters()
     assert not any(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert not contender.predict(batch().x_0, batch().t).requires_grad and contender.network.training
@@ -294,7 +294,7 @@ def test_peers_take_steps_that_change_all_their_weights(tiny, name):
 
 def test_batches_follow_from_their_number_and_no_scene_comes_twice():
     setting = Setting("train", "quick", 4, "cpu", bf16=False, compile=False)
-    one, again, other = (Training(setting).draw(number) for number in (1, 1, 2))
+    one, again, other = (TrainingBenchmark(setting).draw(number) for number in (1, 1, 2))
     assert all(torch.equal(getattr(one, name), getattr(again, name)) for name in ("x_0", "t", "noise"))
     assert not any(torch.equal(getattr(one, name), getattr(other, name)) for name in ("x_0", "t", "noise"))
     assert one.x_0.shape == (4, 3, 32, 32) and -1 <= one.x_0.min() < one.x_0.max() <= 1
@@ -356,7 +356,7 @@ def test_flops_are_counted_where_our_recipe_compiles(tiny, technique):
 def test_diffusers_network_is_ours(tiny):
     """As many parameters, but for our null vector, and as many FLOPs, but for the transposed convolution."""
     pytest.importorskip("diffusers")
-    contenders = Training(tiny)
+    contenders = TrainingBenchmark(tiny)
     assert contenders.parameters("ours") - contenders.parameters("diffusers") == 4 * TINY.channels
     assert flop_per_picture(tiny, "diffusers") == flop_per_picture(tiny, "ours-fused_upsample")
 
@@ -369,7 +369,7 @@ def test_guidance_computes_twice_as_much(tiny, monkeypatch):
 
 def test_the_report_s_network_is_as_large_as_it_says():
     setting = Setting("train", "9m", 1, "cpu", bf16=False, compile=False)
-    assert Training(setting).parameters("report") == pytest.approx(23.3e6, rel=0.005)
+    assert TrainingBenchmark(setting).parameters("report") == pytest.approx(23.3e6, rel=0.005)
     assert flop_per_picture(setting, "report") == pytest.approx(11.1e9, rel=0.02)
 
 
@@ -405,7 +405,7 @@ def test_a_probe_is_asked_and_answers_in_json(tiny, monkeypatch, capsys):
 
     monkeypatch.setattr("condmix.bench.probe.subprocess.run", here)
     found = measure(tiny, "ours", threads=1)
-    assert found["parameters"] == Training(tiny).parameters("ours")
+    assert found["parameters"] == TrainingBenchmark(tiny).parameters("ours")
     assert found["flop_per_picture"] == flop_per_picture(tiny, "ours")
     assert found["peak_mib"] >= 0 and found["mib_before"] > 50
 
@@ -420,7 +420,7 @@ def test_a_probe_that_fails_is_named(tiny, monkeypatch):
 def test_a_record_of_sampling_says_how_was_sampled(tiny):
     said = BENCHMARKS["sample"]
     assert f"in {sampling.STEPS} steps" in said and f"s = {sampling.SCALE:g}" in said
-    assert Sampling(tiny).conditions() == {"sampler": "dpmpp_2m", "steps": 12, "guidance": 3.0}
+    assert SamplingBenchmark(tiny).conditions() == {"sampler": "dpmpp_2m", "steps": 12, "guidance": 3.0}
 
 
 @pytest.fixture
@@ -428,7 +428,7 @@ def sampler(tiny):
     setting = replace(tiny, what="sample")
 
     def made(name: str) -> Sampler:
-        contender = Sampling(setting).build(name)
+        contender = SamplingBenchmark(setting).build(name)
         randomise(contender.model)
         return contender
 
@@ -443,11 +443,10 @@ def test_two_passes_draw_what_one_pass_draws(sampler):
 
 
 def test_one_pass_is_the_sampler_of_condmix_generate(sampler):
-    from condmix.sampling.sample import Sampling as Settings
-    from condmix.sampling.sample import sample
+    from condmix.sampling.sample import Sampling, sample
 
     contender: Sampler = sampler("one_pass")
-    settings = Settings(contender.schedule, "v", "dpmpp_2m", sampling.STEPS, sampling.SCALE)
+    settings = Sampling(contender.schedule, "v", "dpmpp_2m", sampling.STEPS, sampling.SCALE)
     vectors, mask = condition(contender.model, 3, "cpu")
     assert torch.equal(contender.step(range(3)), sample(contender.model, settings, (vectors, mask), range(3)))
 

@@ -16,7 +16,8 @@ from condmix.clip.probes import zero_shot
 from condmix.data.embeddings import read_cache
 from condmix.data.imported import read_embeddings
 from condmix.datasets._cifar_format import write_cifar
-from condmix.settings.load import Import, plugin
+from condmix.settings.load import plugin
+from condmix.settings.schema import Import
 from condmix.stages import embed, pack
 from real_data import shared
 from t5_helpers import save_tiny_t5, t5_settings

@@ -155,7 +155,7 @@ def test_waits_double_with_jitter_and_retry_after_is_a_lower_bound(monkeypatch):
     monkeypatch.setattr(shards.time, "time", lambda: 0.0)
     limits = shards.Limits(attempts=4, first_wait=1.0, longest_asked=300.0)
     for attempts, wait in [(0, None), (1, None), (2, None), (3, None), (0, 300.0), (0, 301.0)]:
-        shards._record(book, ledger.Row(0, "", "", attempts), shards.Failure("status 429", True, wait), limits)
+        shards._record(book, ledger.ListedUrl(0, "", "", attempts), shards.Failure("status 429", True, wait), limits)
     assert dues[3] == dues[5] == "failed" and dues[4] == 300.0
     for due, middle in zip(dues[:3], [1, 2, 4], strict=True):
         assert 0.5 * middle <= due <= 1.5 * middle

@@ -85,6 +85,18 @@ def test_a_folder_without_a_variant_is_refused(drawing):
         condmix.load("models/judge")
 
 
+@pytest.mark.parametrize("given", [5, None, ["experiment"], b"models/experiment"])
+def test_what_names_no_model_is_refused(given):
+    with pytest.raises(CondmixError, match="load was given .*: give a folder models/<variant> or a variant's name"):
+        condmix.load(given)
+
+
+@pytest.mark.parametrize("device", ["cudaa", "cuda:99", "meta", 1.5])
+def test_a_device_that_is_not_here_is_one_sentence(drawing, device):
+    with pytest.raises(CondmixError, match=f'^device .*{device}.* can\'t be used here .*: leave it out, or give "cpu"'):
+        condmix.load("experiment", device=device)
+
+
 def test_numbers_of_other_libraries_are_numbers(drawing):
     model = condmix.load("experiment")
     plain = model.draw(n=2, seed=3, steps=2, guidance=1.5)

@@ -18,7 +18,8 @@ import pytest
 from condmix import CondmixError
 from condmix.datasets.demo import Demo
 from condmix.download import transfer
-from condmix.settings.load import File, Paths
+from condmix.settings.load import Paths
+from condmix.settings.schema import File
 from condmix.stages import fetch
 from profiles import section
 

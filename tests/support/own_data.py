@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from condmix.settings.load import Captions, Data, Paths
+from condmix.settings.paths import Paths
+from condmix.settings.schema import CaptionsSettings, Data
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
@@ -73,7 +74,7 @@ def params(root: Path, data: Data, templates: Sequence[str] = (), **others) -> S
             "profile": "own",
             "paths": Paths(root, "own"),
             "data": data,
-            "captions": Captions(templates=tuple(templates)),
+            "captions": CaptionsSettings(templates=tuple(templates)),
             "variants": ("experiment",),
             "perspectives": ("image",),
             "clip": SimpleNamespace(pretrained="openai", weights=None),

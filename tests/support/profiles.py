@@ -10,11 +10,11 @@ from condmix.settings.content import content_sha256
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
-    "captions": schema.Captions,
+    "captions": schema.CaptionsSettings,
     "data": schema.Data,
     "embed": schema.Embed,
-    "generated": schema.Generated,
-    "judge": schema.Judge,
+    "generated": schema.GeneratedSettings,
+    "judge": schema.JudgeSettings,
     "prior": schema.Prior,
     "train": schema.Train,
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from condmix.bench.sampling import Sampling
+from condmix.bench.sampling import SamplingBenchmark
 from condmix.bench.setting import Setting
-from condmix.bench.training import Training
+from condmix.bench.training import TrainingBenchmark
 
-KINDS: dict[str, type[Training] | type[Sampling]] = {"train": Training, "sample": Sampling}
+KINDS: dict[str, type[TrainingBenchmark] | type[SamplingBenchmark]] = {
+    "train": TrainingBenchmark,
+    "sample": SamplingBenchmark,
+}
 
 
-def benchmark(setting: Setting) -> Training | Sampling:
+def benchmark(setting: Setting) -> TrainingBenchmark | SamplingBenchmark:
     """The contenders of a setting."""
     return KINDS[setting.what](setting)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condmix.bench.recipe import Learner, Recipe
-from condmix.bench.setting import Size
+from condmix.bench.recipe import Learner, TrainingRecipe
+from condmix.bench.setting import NetworkSize
 from condmix.diffusion.model import Architecture, ConditionalModel
 from condmix.diffusion.norm_silu import NormSilu
 from condmix.diffusion.unet import Upsample
@@ -27,7 +27,7 @@ class PlainNormSilu(NormSilu):
         return self.plain(x, before, scale, shift, dropout if self.training else 0.0)
 
 
-def network(size: Size) -> ConditionalModel:
+def network(size: NetworkSize) -> ConditionalModel:
     """The conditional model whose one perspective is as wide as the time embedding: the U-Net and a null vector."""
     width = 4 * size.channels
     return ConditionalModel(
@@ -54,7 +54,7 @@ def condition(model: ConditionalModel, count: int, device: str) -> tuple[dict[st
     return {"caption_1": vector.expand(count, -1)}, torch.ones(count, 1, dtype=torch.bool, device=device)
 
 
-def learner(size: Size, recipe: Recipe, device: str) -> Learner:
+def learner(size: NetworkSize, recipe: TrainingRecipe, device: str) -> Learner:
     """Our contender, with the techniques that the recipe has."""
     model = network(size)
     for module in model.modules():

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from condmix.bench.pictures import STEPS, Batch
 from condmix.bench.recipe import Contender
 from condmix.bench.report_network import ReportNetwork
-from condmix.bench.setting import Size
+from condmix.bench.setting import NetworkSize
 from condmix.diffusion.schedule import Schedule
 
 
-def diffusers_network(size: Size, groups: int = 32) -> nn.Module:
+def diffusers_network(size: NetworkSize, groups: int = 32) -> nn.Module:
     """UNet2DModel as google/ddpm-cifar10-32 configures it: our architecture, parameter for parameter."""
     from diffusers import UNet2DModel
 
@@ -38,7 +38,7 @@ def diffusers_network(size: Size, groups: int = 32) -> nn.Module:
     )
 
 
-def lucidrains_network(size: Size, flash: bool = False) -> nn.Module:
+def lucidrains_network(size: NetworkSize, flash: bool = False) -> nn.Module:
     """denoising-diffusion-pytorch's Unet: two blocks per level, linear attention at all but the smallest size."""
     from denoising_diffusion_pytorch import Unet
 
@@ -50,7 +50,7 @@ def lucidrains_network(size: Size, flash: bool = False) -> nn.Module:
 class Diffusers(Contender):
     """The step of examples/unconditional_image_generation/train_unconditional.py with its defaults."""
 
-    def __init__(self, size: Size, device: str):
+    def __init__(self, size: NetworkSize, device: str):
         from diffusers import DDPMScheduler
         from diffusers.training_utils import EMAModel
 
@@ -86,7 +86,7 @@ class Lucidrains(Contender):
     Its loss is weighted by SNR / (SNR + 1), as shipped, and its average moves at every tenth step.
     """
 
-    def __init__(self, size: Size, device: str):
+    def __init__(self, size: NetworkSize, device: str):
         from denoising_diffusion_pytorch import GaussianDiffusion
         from ema_pytorch import EMA
 

@@ -41,7 +41,7 @@ class Contender(ABC):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """The techniques, each of which a contender can be without, and the optimiser's settings."""
 
     bf16: bool
@@ -58,7 +58,7 @@ class Recipe:
     clip_norm: float = 1.0
     ema: float = 0.9999
 
-    def without(self, technique: str) -> Recipe:
+    def without(self, technique: str) -> TrainingRecipe:
         return replace(self, **{technique: False})
 
     @property
@@ -80,7 +80,7 @@ class Recipe:
 class Learner(Contender):
     """A network under the recipe; call(network, x_t, t) -> v tells how it is called."""
 
-    def __init__(self, network: nn.Module, call: Call, recipe: Recipe, device: str):
+    def __init__(self, network: nn.Module, call: Call, recipe: TrainingRecipe, device: str):
         self.recipe, self.device, self.call = recipe, device, call
         self.dtype = "bf16" if recipe.bf16 else "fp32"
         self.network = network.to(device, memory_format=recipe.layout).train()

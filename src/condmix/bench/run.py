@@ -24,7 +24,7 @@ WARMUP = {"cpu": 1, "cuda": 3}  # rounds: a GPU's first ones compile and choose 
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is measured: `rounds`, for no more than `seconds`; with `probes`, memory and FLOPs.
 
     With `loss`, training goes on to that many pictures, and losses are compared.
@@ -37,7 +37,11 @@ class Plan:
 
 
 def main(
-    setting: Setting, plan: Plan, contenders: Sequence[str] = (), threads: int | None = None, out: Path | None = None
+    setting: Setting,
+    plan: BenchPlan,
+    contenders: Sequence[str] = (),
+    threads: int | None = None,
+    out: Path | None = None,
 ) -> str:
     """Measure, write the JSON file, and return the table."""
     if threads:
@@ -62,7 +66,7 @@ def listing() -> str:
     return "\n".join([*lines, f"--size {', '.join(SIZES)}"])
 
 
-def measured(setting: Setting, names: Sequence[str], plan: Plan) -> dict[str, Any]:
+def measured(setting: Setting, names: Sequence[str], plan: BenchPlan) -> dict[str, Any]:
     """The record of contenders that `choose` has passed."""
     contenders = benchmark(setting)
     contenders.check(names)

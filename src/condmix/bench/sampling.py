@@ -102,7 +102,7 @@ class ReportSampler:
         return ddpm(denoiser(predict, self.schedule, "v"), noise(), self.schedule, REPORT_STEPS, noise)
 
 
-class Sampling:
+class SamplingBenchmark:
     """The benchmark of guided sampling."""
 
     baseline = BASELINE

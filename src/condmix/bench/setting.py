@@ -17,7 +17,7 @@ BENCHMARKS = {
 
 
 @dataclass(frozen=True)
-class Size:
+class NetworkSize:
     """The DDPM U-Net of a size, on 32x32 pictures.
 
     denoising-diffusion-pytorch's U-Net has more parameters at equal widths. Its first width is ours, `peer_dim` sets
@@ -34,9 +34,11 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(32, (1, 2), 2, (16,), 0.1, peer_dim=36),  # 1.0 M parameters
-    "9m": Size(64, (1, 2, 2, 2), 2, (16,), 0.1, peer_dim=72),
-    "36m": Size(128, (1, 2, 2, 2), 2, (16,), 0.1, peer_dim=144),  # Ho et al. 2020's for CIFAR-10: conf/cifar10.yaml
+    "quick": NetworkSize(32, (1, 2), 2, (16,), 0.1, peer_dim=36),  # 1.0 M parameters
+    "9m": NetworkSize(64, (1, 2, 2, 2), 2, (16,), 0.1, peer_dim=72),
+    "36m": NetworkSize(
+        128, (1, 2, 2, 2), 2, (16,), 0.1, peer_dim=144
+    ),  # Ho et al. 2020's for CIFAR-10: conf/cifar10.yaml
 }
 
 
@@ -62,7 +64,7 @@ class Setting:
             raise CondmixError(unknown("size", self.size, list(SIZES)))
 
     @property
-    def network(self) -> Size:
+    def network(self) -> NetworkSize:
         return SIZES[self.size]
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from condmix import CondmixError
 from condmix.bench import ours, peers, pictures
 from condmix.bench.pictures import Batch
-from condmix.bench.recipe import Contender, Learner, Recipe, parameter_count
+from condmix.bench.recipe import Contender, Learner, TrainingRecipe, parameter_count
 from condmix.bench.report_network import ReportNetwork
-from condmix.bench.setting import Setting, Size, chosen
+from condmix.bench.setting import NetworkSize, Setting, chosen
 from condmix.diffusion.unet import norm_groups
 from condmix.runtime import native
 
@@ -39,15 +39,15 @@ class Entry:
     """How a contender is made; `package` (its name on PyPI) must be installed for it."""
 
     about: str
-    network: Callable[[Size], nn.Module]
+    network: Callable[[NetworkSize], nn.Module]
     build: Callable[[Setting], Contender]
     package: str | None = None
     sized: bool = True  # whether its network is of the setting's size, so that its parameters must be as many as ours
 
 
-def recipe_of(setting: Setting) -> Recipe:
+def recipe_of(setting: Setting) -> TrainingRecipe:
     fused_norm = setting.device == "cpu" and not setting.compile and native.available()
-    return Recipe(bf16=setting.bf16, compile=setting.compile, fused_norm=fused_norm)
+    return TrainingRecipe(bf16=setting.bf16, compile=setting.compile, fused_norm=fused_norm)
 
 
 def contenders(setting: Setting) -> dict[str, Entry]:
@@ -96,7 +96,7 @@ def contenders(setting: Setting) -> dict[str, Entry]:
     return entries
 
 
-class Training:
+class TrainingBenchmark:
     """The benchmark of the training step."""
 
     baseline = BASELINE

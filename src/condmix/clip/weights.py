@@ -54,7 +54,7 @@ class TextTower(BaseModel):
 class OpenClip(BaseModel):
     """open_clip_config.json."""
 
-    class Model(BaseModel):
+    class ModelConfig(BaseModel):
         """`model_cfg`."""
 
         model_config = ConfigDict(strict=True)
@@ -65,7 +65,7 @@ class OpenClip(BaseModel):
 
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
-    model_cfg: Model
+    model_cfg: ModelConfig
     preprocess_cfg: Preprocessing = Preprocessing()
 
 

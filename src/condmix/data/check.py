@@ -55,7 +55,7 @@ class Findings:
 
 
 @dataclass
-class Seen:
+class SplitSummary:
     """What one split turned out to hold."""
 
     names: list[str]  # of its pictures, in the order of their ids
@@ -72,7 +72,7 @@ def check_data(params: Params) -> tuple[str, Findings]:
     digests: dict[bytes, tuple[str, str]] = {}  # of every picture's bytes -> the split and name that it came with first
     for split in SPLITS:
         with findings.noting():
-            seen[split] = Seen([f"{split} picture {number}" for number in data.ids(split)])
+            seen[split] = SplitSummary([f"{split} picture {number}" for number in data.ids(split)])
         if split not in seen:
             continue
         with findings.noting():
@@ -107,7 +107,7 @@ def check_pictures(
     data: Dataset,
     split: str,
     size: int,
-    seen: Seen,
+    seen: SplitSummary,
     digests: dict[bytes, tuple[str, str]],
     findings: Findings,
 ) -> None:
@@ -132,7 +132,7 @@ def check_pictures(
             findings.warns[f"picture smaller than data.image_size {size}"].append(f"{name} is {width}x{height}")
 
 
-def _pictures(data: Dataset, split: str, seen: Seen) -> Iterable[tuple[str, bytes | np.ndarray]]:
+def _pictures(data: Dataset, split: str, seen: SplitSummary) -> Iterable[tuple[str, bytes | np.ndarray]]:
     """Files as they are, or what a data set without files gives."""
     if hasattr(data, "files"):
         files: Iterable[tuple[str, bytes]] = data.files(split)
@@ -140,7 +140,7 @@ def _pictures(data: Dataset, split: str, seen: Seen) -> Iterable[tuple[str, byte
     return zip(seen.names, data.images(split), strict=True)
 
 
-def check_classes(data: Dataset, split: str, seen: Seen, findings: Findings) -> None:
+def check_classes(data: Dataset, split: str, seen: SplitSummary, findings: Findings) -> None:
     """Counts the pictures of each class."""
     labels = data.labels(split)
     if labels is None:
@@ -157,14 +157,14 @@ def check_classes(data: Dataset, split: str, seen: Seen, findings: Findings) -> 
             findings.warns[f"unbalanced classes in {split}"].append(f"{largest} has {most}, {smallest} has {fewest}")
 
 
-def compare_classes(seen: dict[str, Seen], findings: Findings) -> None:
+def compare_classes(seen: dict[str, SplitSummary], findings: Findings) -> None:
     for split, other in (SPLITS, SPLITS[::-1]):
         only = sorted(seen[split].classes.keys() - seen[other].classes.keys())
         if only:
             findings.warns[f"class that occurs in {split} only"] += only
 
 
-def check_captions(data: Dataset, split: str, params: Params, seen: Seen, findings: Findings) -> None:
+def check_captions(data: Dataset, split: str, params: Params, seen: SplitSummary, findings: Findings) -> None:
     """Captions as people wrote them, and as the stage captions would hand them on."""
     written = data.captions(split)
     seen.captions, source = collect(data, split, params.captions.templates, params.data.dataset)
@@ -216,7 +216,7 @@ def context_length(model: str | dict[str, Any] | None) -> int:
     return int(architecture.get("text_cfg", {}).get("context_length", CONTEXT))
 
 
-def table(seen: dict[str, Seen]) -> str:
+def table(seen: dict[str, SplitSummary]) -> str:
     """One row per split."""
     rows = [["split", "pictures", "shorter side", "classes", "per class", "captions", "per picture"]]
     for split, one in seen.items():

@@ -53,7 +53,7 @@ SCHEMA = (
 )
 
 
-class Row(NamedTuple):
+class ListedUrl(NamedTuple):
     """One URL, as a download takes it, with its credentials."""
 
     key: int
@@ -199,7 +199,7 @@ class Ledger:
             ) from error
         return [int(name[:-4]) for name in found]
 
-    def take(self, count: int) -> list[Row]:
+    def take(self, count: int) -> list[ListedUrl]:
         """Up to `count` rows that are due; what was never asked comes first, so that no wait holds it up."""
         rows = self.db.execute(
             """SELECT key, caption, url, attempts, begins FROM urls
@@ -208,7 +208,7 @@ class Ledger:
         ).fetchall()
         self.db.executemany("UPDATE urls SET state = 'taken' WHERE key = ?", [row[:1] for row in rows])
         return [
-            Row(key, caption, url if begins < 0 else self._whole(url, begins), attempts)
+            ListedUrl(key, caption, url if begins < 0 else self._whole(url, begins), attempts)
             for key, caption, url, attempts, begins in rows
         ]
 

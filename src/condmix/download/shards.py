@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError, __version__
 from condmix.download.addresses import PrivateAddress, public_socket
-from condmix.download.ledger import LEDGER, SHARDS, Ledger, Row
+from condmix.download.ledger import LEDGER, SHARDS, Ledger, ListedUrl
 from condmix.download.transfer import asked_wait
 from condmix.files.atomic import replacing, write_json
 from condmix.files.pictures import open_picture, to_rgb
@@ -164,12 +164,12 @@ async def _download(ledger: Ledger, options: Options) -> None:
     states = ledger.states()
     settled = states["done"] + states["failed"] + states["dead"]
     bar = tqdm(total=sum(states.values()), initial=settled, desc="download", unit="url", mininterval=0.5)
-    samples: list[tuple[Row, Picture]] = []
+    samples: list[tuple[ListedUrl, Picture]] = []
     pictures = 0
     with bar, ThreadPoolExecutor(os.cpu_count()) as decoders:
         async with _session(options) as session:
 
-            async def ask(row: Row) -> tuple[Row, Picture | Failure]:
+            async def ask(row: ListedUrl) -> tuple[ListedUrl, Picture | Failure]:
                 try:
                     body = await _get(session, row.url, limits)
                     return row, await loop.run_in_executor(decoders, to_jpeg, body, options.size, limits)
@@ -199,8 +199,10 @@ async def _download(ledger: Ledger, options: Options) -> None:
 
 
 async def _outcomes(
-    ledger: Ledger, ask: Callable[[Row], Coroutine[Any, Any, tuple[Row, Picture | Failure]]], connections: int
-) -> AsyncGenerator[tuple[Row, Picture | Failure], None]:
+    ledger: Ledger,
+    ask: Callable[[ListedUrl], Coroutine[Any, Any, tuple[ListedUrl, Picture | Failure]]],
+    connections: int,
+) -> AsyncGenerator[tuple[ListedUrl, Picture | Failure], None]:
     """What comes of asking for rows, `connections` at a time, as it comes; waits for those that are due later."""
     running: set[asyncio.Task] = set()
     committed = time.monotonic()
@@ -224,7 +226,7 @@ async def _outcomes(
             task.cancel()
 
 
-def _record(ledger: Ledger, row: Row, failure: Failure, limits: Limits) -> bool:
+def _record(ledger: Ledger, row: ListedUrl, failure: Failure, limits: Limits) -> bool:
     """Enter a failure in the ledger; whether it is the last of its row in this run."""
     if not failure.passing:
         ledger.dead(row.key, failure.error)
@@ -330,7 +332,7 @@ def _check_shape(width: int, height: int, limits: Limits) -> None:
         raise Failure("too small or too narrow")
 
 
-def write_shard(path: Path, samples: list[tuple[Row, Picture]]) -> None:
+def write_shard(path: Path, samples: list[tuple[ListedUrl, Picture]]) -> None:
     """A tar in webdataset's layout: key.jpg, key.txt and key.json next to one another, sample by sample."""
     with replacing(path) as part, tarfile.open(part, "w") as tar:
         for row, picture in samples:

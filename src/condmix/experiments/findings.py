@@ -29,7 +29,7 @@ from condmix.experiments import statistics
 from condmix.files.artifacts import damaged, read_arrays, read_json, require
 from condmix.files.atomic import write_json, write_text
 from condmix.metrics import Measure, Place, compared, measures
-from condmix.results.details import Content, read_pictures
+from condmix.results.details import DetailsFile, read_pictures
 from condmix.results.rows import agreed, flat
 from condmix.runtime.seeds import derive
 
@@ -43,7 +43,7 @@ REMEDY = "condmix experiments run"
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """One finished run. `scores`: question -> (n,), without a question that the data does not answer."""
 
     experiment: str
@@ -109,11 +109,11 @@ class Evidence:
             if (scores := self.scores(self.of(name), question)) is not None
         }
 
-    def of(self, experiment: str) -> list[Run]:
+    def of(self, experiment: str) -> list[MeasuredRun]:
         """An experiment's runs, in the order of the seeds."""
         return [run for run in self.runs if run.experiment == experiment]
 
-    def pairs(self, first: str, second: str) -> list[tuple[Run, Run]]:
+    def pairs(self, first: str, second: str) -> list[tuple[MeasuredRun, MeasuredRun]]:
         """The runs of two experiments under the seeds that both have."""
         return [(run, self.by_place[second, run.seed]) for run in self.of(first) if (second, run.seed) in self.by_place]
 
@@ -139,7 +139,7 @@ class Evidence:
         made = self.grid.experiments[experiment]
         return f"{made.says} ({made.fusion})"
 
-    def scores(self, runs: Sequence[Run], question: str) -> np.ndarray | None:
+    def scores(self, runs: Sequence[MeasuredRun], question: str) -> np.ndarray | None:
         """(S, n), None where the data does not answer the question."""
         found = [run.scores[question] for run in runs if question in run.scores]
         return np.stack(found) if found and len(found[0]) > 1 else None
@@ -235,10 +235,10 @@ def compare_some(first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed
 # ---- reading ----
 
 
-def read_run(finished: Any) -> Run:
+def read_run(finished: Any) -> MeasuredRun:
     """A finished run's files, with the scores of its pictures."""
     path, remedy = finished.folder / "pictures.npz", _remedy(finished.folder)
-    details = read_json(finished.folder / "details.json", Content, remedy)
+    details = read_json(finished.folder / "details.json", DetailsFile, remedy)
     arrays = read_arrays(path, remedy)
     ids = require(arrays, "ids", np.int64, (None,), path, remedy)
     right = require(arrays, "right", bool, (len(ids), None), path, remedy)
@@ -264,7 +264,7 @@ def read_run(finished: Any) -> Run:
         scores["class" if attributes == ["class"] else "scene"] = statistics.scene_score(right)
     if right.size and mentions.shape[1]:
         scores["first_caption"] = statistics.asked_score(right, mentions[:, 0])
-    return Run(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
+    return MeasuredRun(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
                finished.folder, ids, scores, ranks, used, changed)  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def _remedy(folder: Path) -> str:
     return f"condmix experiments report, after deleting the folder {folder}"
 
 
-def score_held_out(runs: Sequence[Run]) -> None:
+def score_held_out(runs: Sequence[MeasuredRun]) -> None:
     """Add the scores of "held_out": the mean rank of the captions that conditioned none of the runs.
 
     A run that was conditioned on every caption can't be examined so: it has no score, and takes no caption from others.
@@ -287,7 +287,7 @@ def score_held_out(runs: Sequence[Run]) -> None:
         run.scores["held_out"] = np.nanmean(np.where(unused, run.ranks, np.nan)[some], axis=1)
 
 
-def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], runs: list[Run]) -> None:
+def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], runs: list[MeasuredRun]) -> None:
     """CondmixError unless the runs are of this grid, each once, and all drew the same pictures."""
     if not runs:
         raise CondmixError(f'no run of the grid "{grid.name}" is finished: run {REMEDY}')
@@ -317,7 +317,7 @@ def write_tables(evidence: Evidence, folder: Path) -> None:
     write_csv(folder / "guidance.csv", guidance)
 
 
-def run_row(run: Run) -> dict[str, Any]:
+def run_row(run: MeasuredRun) -> dict[str, Any]:
     """One run as a flat row; the sweep is in guidance.csv."""
     facts = {key: value for key, value in run.metrics.items() if key not in ("sweep", "variant", "seed")}
     own = {f"{question}_score": float(scores.mean()) for question, scores in run.scores.items()}

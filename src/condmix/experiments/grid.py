@@ -31,9 +31,9 @@ from typing_extensions import TypedDict
 from condmix import CondmixError
 from condmix.files.artifacts import damaged, read_checked_json, read_json
 from condmix.files.atomic import replacing, scratch
-from condmix.results.details import Content
-from condmix.settings.load import Settings, load, unknown
-from condmix.settings.schema import Guidance, Name, Seed, Text, sentence
+from condmix.results.details import DetailsFile
+from condmix.settings.load import load, unknown
+from condmix.settings.schema import Guidance, Name, Seed, Settings, Text, sentence
 from condmix.settings.yamlfile import parse_yaml, read_yaml
 
 TARGET = "evaluate@experiment"
@@ -116,7 +116,7 @@ class Lock(BaseModel):
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One cell of the grid; `params` are changes of params.yaml, `settings` of conf/<profile>.yaml (dotted keys)."""
 
     name: str  # <grid>-<experiment>-<seed>-<8 hex digits of everything that decides the result>
@@ -172,7 +172,7 @@ def read_grid(root: Path, name: str) -> Grid:
     return grid
 
 
-def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[Run]:
+def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[PlannedRun]:
     """All runs of a grid at a commit, seeds outermost, so that a partial grid has whole seeds.
 
     CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline.
@@ -195,7 +195,7 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[Run]:
             params, settings = _changes(grid, experiment, seed)
             decides = json.dumps(_recipe(root, commit, grid.profile, params, settings, files), sort_keys=True)
             digest = hashlib.sha256(decides.encode()).hexdigest()[:8]
-            runs.append(Run(f"{grid.name}-{name}-{seed}-{digest}", name, seed, grid.profile, params, settings))
+            runs.append(PlannedRun(f"{grid.name}-{name}-{seed}-{digest}", name, seed, grid.profile, params, settings))
     return runs
 
 
@@ -206,12 +206,12 @@ def done(root: Path) -> dict[str, str]:
     return {reference.split("/")[4]: reference for reference in references if reference.count("/") == 4}
 
 
-def evidence(root: Path, run: Run) -> Path:
+def evidence(root: Path, run: PlannedRun) -> Path:
     """The file with what reports are made of: metrics/details/experiment as a zip, details.json with the metrics."""
     return root / "metrics" / "experiments" / run.name.split("-")[0] / "runs" / f"{run.name}.zip"
 
 
-def keep(root: Path, run: Run, reference: str) -> Path:
+def keep(root: Path, run: PlannedRun, reference: str) -> Path:
     """Write the evidence of a finished run out of its DVC experiment, where it does not lie yet."""
     path = evidence(root, run)
     if not path.exists():
@@ -232,12 +232,12 @@ def collect(root: Path, grid: Grid) -> list[Finished]:
         if evidence(root, run).exists():
             folder = _unpacked(root, run)
             remedy = f"git checkout {evidence(root, run).relative_to(root)}, or delete it and run the grid again"
-            metrics = read_json(folder / "details.json", Content, remedy)["metrics"]
+            metrics = read_json(folder / "details.json", DetailsFile, remedy)["metrics"]
             found.append(Finished(run.experiment, run.seed, metrics, folder))
     return found
 
 
-def is_done(root: Path, run: Run, references: Mapping[str, str]) -> bool:
+def is_done(root: Path, run: PlannedRun, references: Mapping[str, str]) -> bool:
     """Whether a run needs not be made: it is a DVC experiment here, or left its evidence."""
     return run.name in references or evidence(root, run).exists()
 
@@ -270,7 +270,7 @@ class Cost(TypedDict):
 
 
 def cost(
-    root: Path, grid: Grid, runs: Sequence[Run], references: Mapping[str, str]
+    root: Path, grid: Grid, runs: Sequence[PlannedRun], references: Mapping[str, str]
 ) -> tuple[float, str] | tuple[None, str]:
     """Seconds that a run takes of the whole machine, and from what they were predicted.
 
@@ -455,7 +455,7 @@ def _details(root: Path, name: str, revision: str) -> Path:
     return folder
 
 
-def _unpacked(root: Path, run: Run) -> Path:
+def _unpacked(root: Path, run: PlannedRun) -> Path:
     """The members of a run's evidence, in .checkpoints/experiments/<name>/: there as a whole or not at all."""
     folder = root / ".checkpoints" / "experiments" / run.name
     if folder.exists():

@@ -40,7 +40,7 @@ from condmix.experiments.grid import (
     METRICS,
     TARGET,
     Grid,
-    Run,
+    PlannedRun,
     call,
     cost,
     done,
@@ -94,7 +94,7 @@ class Runner:
         if failed:
             raise CondmixError(f"{len(failed)} of {len(missing)} runs failed: {', '.join(run.name for run in failed)}")
 
-    def _run_all(self, missing: list[Run], predicted: float | None) -> list[Run]:
+    def _run_all(self, missing: list[PlannedRun], predicted: float | None) -> list[PlannedRun]:
         """The runs that failed."""
         failed, shares = [], [] if predicted is None else [predicted]
         pool = ThreadPoolExecutor(self.jobs)
@@ -120,7 +120,7 @@ class Runner:
                 pool.shutdown(cancel_futures=True)
         return failed
 
-    def _one(self, run: Run) -> float:
+    def _one(self, run: PlannedRun) -> float:
         """One run in a clone of its own; returns the seconds it took, CondmixError with its last lines if it fails."""
         log = self.logs / f"{run.name}.log"
         with self._alone(run) as lock, open(log, "wb") as output:
@@ -148,7 +148,7 @@ class Runner:
                 shutil.rmtree(clone, ignore_errors=True)
             return time.monotonic() - started
 
-    def _clone(self, run: Run, clone: Path) -> None:
+    def _clone(self, run: PlannedRun, clone: Path) -> None:
         """The repository at the grid's commit, with the run's params, on the same cache."""
         git(self.root, "clone", "-q", "--shared", "--no-checkout", str(self.root), str(clone))
         git(clone, "checkout", "-q", "--detach", self.commit)
@@ -161,7 +161,7 @@ class Runner:
         processes = {"train.processes": self.processes, "evaluate.processes": self.processes}
         write_changes(clone, run.profile, run.params, {**run.settings, **processes})
 
-    def _environment(self, run: Run) -> dict[str, str]:
+    def _environment(self, run: PlannedRun) -> dict[str, str]:
         return {
             **os.environ,
             "OMP_NUM_THREADS": str(self.processes),  # a stage that starts several processes shares these out
@@ -209,7 +209,7 @@ class Runner:
                     child.wait(GRACE)
 
     @contextlib.contextmanager
-    def _alone(self, run: Run) -> Iterator[int]:
+    def _alone(self, run: PlannedRun) -> Iterator[int]:
         """The descriptor of the run's lock; waits for a process that a killed runner left at the same run."""
         with open(self.work / f"{run.name}.lock", "w") as file:
             said = False

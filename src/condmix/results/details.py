@@ -25,7 +25,7 @@ class Environment(TypedDict):
     date: NotRequired[str]
 
 
-class Card(TypedDict):
+class ShownCard(TypedDict):
     """What pages compute with of a model's card."""
 
     parameters: NotRequired[int]
@@ -34,8 +34,8 @@ class Card(TypedDict):
     environment: NotRequired[Environment]
 
 
-Sample = TypedDict(
-    "Sample",  # one held-out picture that the pages show; "class" is a word of Python
+ShownSample = TypedDict(
+    "ShownSample",  # one held-out picture that the pages show; "class" is a word of Python
     {
         "id": int,
         "captions": list[str],
@@ -46,12 +46,12 @@ Sample = TypedDict(
 )
 
 
-class Content(TypedDict):
+class DetailsFile(TypedDict):
     """details.json."""
 
     metrics: dict[str, JsonValue]
-    card: Card
-    samples: Annotated[list[Sample], Field(min_length=1)]
+    card: ShownCard
+    samples: Annotated[list[ShownSample], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Details:
         variant = metrics["variant"]
         remedy = f"dvc repro --force evaluate@{variant}"
         folder = params.paths.details(variant)
-        content = read_checked_json(folder / "details.json", Content, remedy)
+        content = read_checked_json(folder / "details.json", DetailsFile, remedy)
         if content["metrics"] != metrics:
             raise CondmixError(
                 f"{folder / 'details.json'} is of another evaluation than {params.paths.metrics / variant}.json: "

@@ -29,7 +29,7 @@ INHERITED = (
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95% interval
 
 
-class Reference(TypedDict):
+class ReferenceSet(TypedDict):
     """The real pictures that distances are measured to."""
 
     split: str
@@ -57,7 +57,7 @@ class Figures(TypedDict):
     n: NotRequired[int]
 
 
-class Content(Figures):
+class MetricsFile(Figures):
     """What is read of metrics/<variant>.json, but for its measures."""
 
     variant: str
@@ -72,7 +72,7 @@ class Content(Figures):
     wrong: NotRequired[dict[str, Figures]]
     shuffled: NotRequired[Figures]
     best_guidance: NotRequired[dict[str, float]]
-    reference: NotRequired[Reference]
+    reference: NotRequired[ReferenceSet]
     features: NotRequired[list[str]]
     judge_accuracy: NotRequired[dict[str, float]]
     judge_accuracy_network: NotRequired[dict[str, float]]
@@ -81,7 +81,7 @@ class Content(Figures):
     steps: NotRequired[int]
 
 
-Metrics = Annotated[Content, WrapValidator(_figures)]
+Metrics = Annotated[MetricsFile, WrapValidator(_figures)]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
 from condmix.files.pictures import read_picture, to_rgb
+from condmix.runtime.oserrors import one_line
 from condmix.sampling.sample import Condition, Sampling, sample_batches
 from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
 from condmix.settings.load import load as load_params
@@ -37,7 +38,7 @@ from condmix.settings.perspectives import fill_slots, most_texts, parse
 
 MOST_GUIDANCE = 1000
 TEXT = "caption_1"  # what words are like that stand in the place of another thing
-Picture = Image.Image | np.ndarray | str | os.PathLike[str]
+PictureLike = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
 class Request(TypedDict, total=False):
@@ -49,7 +50,7 @@ class Request(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     captions: Sequence[str]  # for caption_1, caption_2, ... in order; joined or averaged where the model's are
-    image: SkipValidation[Picture | None]  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
+    image: SkipValidation[PictureLike | None]  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
     prompt: str | None  # words in the image's place: their CLIP text vector instead of a picture's
     prior: bool  # the trained prior turns the prompt's vector into one picture's vector per picture
     class_name: str | None
@@ -68,7 +69,7 @@ class Request(TypedDict, total=False):
 REQUEST = TypeAdapter(Request)
 
 
-class Source(NamedTuple):
+class VectorSource(NamedTuple):
     """What a vector is made of: one thing, or several that are averaged."""
 
     encoder: str
@@ -82,7 +83,7 @@ class LoadedModel:
     def __init__(self, folder: Path, params: Params, device: str | torch.device | None = None):
         """`folder` holds model.safetensors and model.json; `params` say where CLIP and prior lie, and the defaults."""
         self.model, self.card = load_model(folder)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model.to(self.device)
         self._params = params
         self._encoders: dict[str, Encoder] = {}
@@ -171,7 +172,7 @@ class LoadedModel:
             threshold,
         )
 
-    def _given(self, request: Request) -> dict[str, Source]:
+    def _given(self, request: Request) -> dict[str, VectorSource]:
         """What was given for each perspective; CondmixError for what this model does not see."""
         variant, seen = self.card["variant"], ", ".join(self.perspectives)
         captions, image, prompt = request.get("captions", ()), request.get("image"), request.get("prompt")
@@ -192,19 +193,19 @@ class LoadedModel:
                 continue
             if name not in self.perspectives:
                 raise CondmixError(f"{keyword}: {variant} does not see {name}; its perspectives are {seen}")
-            given[name] = Source(encoder, [content], [TEXT if encoder == "clip_text" else name])
+            given[name] = VectorSource(encoder, [content], [TEXT if encoder == "clip_text" else name])
         return given
 
-    def _texts(self, captions: Sequence[str]) -> dict[str, Source]:
+    def _texts(self, captions: Sequence[str]) -> dict[str, VectorSource]:
         """What stands in the slots for captions."""
         filled = fill_slots(self.perspectives, captions)
         joined = {name: [one_text(texts)] for name, texts in filled.items() if parse(name).merge == "joined"}
         return {
-            name: Source("clip_text", texts, [TEXT] if name == "pseudo" else parse(name).sources)
+            name: VectorSource("clip_text", texts, [TEXT] if name == "pseudo" else parse(name).sources)
             for name, texts in (filled | joined).items()
         }
 
-    def _negative(self, captions: Sequence[str]) -> dict[str, Source]:
+    def _negative(self, captions: Sequence[str]) -> dict[str, VectorSource]:
         """In the slots for captions or, where there are none, the image's place."""
         in_slots = most_texts(self.perspectives)
         room = in_slots or int("image" in self.perspectives)
@@ -213,9 +214,13 @@ class LoadedModel:
                 f"{len(captions)} negatives were given, but {self.card['variant']} has room for {room} of them "
                 f"(its perspectives are {', '.join(self.perspectives)})"
             )
-        return self._texts(captions) if in_slots or not captions else {"image": Source("clip_text", captions, [TEXT])}
+        return (
+            self._texts(captions)
+            if in_slots or not captions
+            else {"image": VectorSource("clip_text", captions, [TEXT])}
+        )
 
-    def _repeated(self, given: Mapping[str, Source], n: int) -> Condition:
+    def _repeated(self, given: Mapping[str, VectorSource], n: int) -> Condition:
         """Vectors {perspective: (n, d_p)} and mask (n, P): n equal rows; absent perspectives are zeros, masked."""
         widths = self.model.architecture.perspectives
         vectors = {name: torch.zeros(1, width) for name, width in widths.items()}
@@ -255,6 +260,8 @@ def load(model: str | os.PathLike[str], device: str | torch.device | None = None
     The folder's project (its params.yaml two levels up) says where the CLIP lies and what the defaults are. `device`
     is a GPU if there is one. CondmixError where the folder holds no whole model.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise CondmixError(f"load was given {reprlib.repr(model)}: give a folder models/<variant> or a variant's name")
     if isinstance(model, str) and model in VARIANTS:
         folder, root = None, Path()
     else:
@@ -271,7 +278,20 @@ def load(model: str | os.PathLike[str], device: str | torch.device | None = None
     return LoadedModel(folder or params.paths.model(str(model)), params, device)
 
 
-def _pixels(image: Picture) -> np.ndarray:
+def _usable(device: str | torch.device) -> torch.device:
+    """The device, if tensors can be put there and read back."""
+    try:
+        tensor = torch.zeros(1, device=device)
+        tensor.cpu()
+        return tensor.device
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise CondmixError(
+            f'device {reprlib.repr(device)} can\'t be used here ({one_line(error)}): leave it out, or give "cpu" or a '
+            'GPU such as "cuda:0"'
+        ) from None
+
+
+def _pixels(image: PictureLike) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
     if isinstance(image, Image.Image):
         try:

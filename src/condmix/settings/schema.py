@@ -30,8 +30,8 @@ from condmix.settings.content import content_sha256
 from condmix.settings.paths import Paths
 from condmix.settings.plugins import unknown
 
-Variant = Literal["class_v1", "class_v2", "caption", "experiment"]
-VARIANTS: tuple[str, ...] = get_args(Variant)
+VariantName = Literal["class_v1", "class_v2", "caption", "experiment"]
+VARIANTS: tuple[str, ...] = get_args(VariantName)
 EXPERIMENT = ("profile", "fusion", "perspectives", "guidance", "seed", "variants")  # keys of params.yaml
 
 # Strict: "3" is no number, true is no 1, and 1 is no true.
@@ -40,7 +40,7 @@ Text = Annotated[str, Strict(), Field(max_length=4096)]
 Name = Annotated[str, Strict(), Field(min_length=1, max_length=4096)]
 Positive = Annotated[int, Strict(), Field(gt=0, le=10**9)]
 Several = Annotated[int, Strict(), Field(ge=2, le=10**9)]  # pictures of a set: a covariance needs two
-Pictures = Annotated[int, Strict(), Field(gt=0, le=10**12)]
+PictureCount = Annotated[int, Strict(), Field(gt=0, le=10**12)]
 Side = Annotated[int, Strict(), Field(gt=0, le=4096)]  # pixels
 Processes = Annotated[int, Strict(), Field(gt=0, le=1024)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]  # torch's CPU generator reads 32 bits
@@ -115,7 +115,7 @@ def _model_name(value: str) -> str:
 
 ModelName = Annotated[Name, AfterValidator(_model_name), Tag("<name>")]
 ModelContent = Annotated[Content, Tag("<content>")]
-Architecture = Annotated[dict[Text, Any], Field(min_length=1), Tag("<architecture>")]
+ArchitectureSettings = Annotated[dict[Text, Any], Field(min_length=1), Tag("<architecture>")]
 
 
 def is_commit(revision: str | None) -> bool:
@@ -166,7 +166,7 @@ def _template(text: str) -> str:
     return text
 
 
-class Captions(Settings):
+class CaptionsSettings(Settings):
     """Class templates for data that people did not caption; "{}" stands for the class name."""
 
     templates: tuple[Annotated[str, Strict(), AfterValidator(_template)], ...]
@@ -182,13 +182,13 @@ class CaptionerTraining(Settings):
     weight_decay: Number
 
 
-class Generated(Settings):
+class GeneratedSettings(Settings):
     """Captions that a captioner (a plug-in of `captioners/`) writes: generated_1 ... generated_K (docs/captions.md)."""
 
     captioner: Name
     captions: Annotated[int, Strict(), Field(gt=0, le=1000)]  # K, the most that are kept of a picture
     samples: Annotated[int, Strict(), Field(gt=0, le=1000)] | None  # drawn for each picture; null: K
-    model: Annotated[ModelName | ModelContent | Architecture, Discriminator(_model_kind)]
+    model: Annotated[ModelName | ModelContent | ArchitectureSettings, Discriminator(_model_kind)]
     revision: Name | None  # of the hub, a commit; of an open_clip model, the tag of its weights
     prompts: tuple[Text, ...]  # in turn over a picture's samples; empty: the captioner's own
     top_p: Fraction  # nucleus sampling; 0: the likeliest word each time
@@ -203,7 +203,7 @@ class Generated(Settings):
     better_than: Fraction | None  # keep what is more similar than this share of captions to other pictures
 
     @model_validator(mode="after")
-    def _fits(self) -> Generated:
+    def _fits(self) -> GeneratedSettings:
         if isinstance(self.model, Content):
             hub_revision(self.model, self.revision)
         if self.better_than is not None and self.batch_size < 2:
@@ -211,7 +211,7 @@ class Generated(Settings):
         return self
 
 
-class Clip(Settings):
+class ClipSettings(Settings):
     """The CLIP whose towers embed: pretrained (open_clip name + tag, or a weights file), or trained here."""
 
     model: Text | dict[Text, Any] | None
@@ -270,7 +270,7 @@ class Embed(Settings):
     imports: tuple[Import, ...]
 
 
-class Judge(Settings):
+class JudgeSettings(Settings):
     """The network that judges pictures: trained on real ones here, or a CIFAR-10 ResNet-56 checkpoint."""
 
     weights: Content | None
@@ -283,7 +283,7 @@ class Judge(Settings):
 Multiplier = Annotated[int, Strict(), Field(gt=0, le=1024)]
 
 
-class Model(Settings):
+class ModelSettings(Settings):
     """The U-Net of Ho et al. 2020; `attention` lists the resolutions with self-attention."""
 
     channels: Annotated[int, Strict(), Field(ge=4, le=8192, multiple_of=2)]  # sines and cosines of the time
@@ -308,7 +308,7 @@ class Diffusion(Settings):
 class Train(Settings):
     """Budget and optimiser; `images` counts pictures seen, so that batch sizes compare."""
 
-    images: Pictures
+    images: PictureCount
     batch_size: Positive  # of an optimiser step, over all processes
     micro_batch: Positive | None  # pictures that a process takes at once; null: its whole share
     optimizer: Literal["adamw", "muon"]  # muon: Muon for matrices, AdamW for all other weights
@@ -403,16 +403,16 @@ class Params(Settings):
     perspectives: Annotated[tuple[Text, ...], Field(min_length=1)]
     guidance: Guidance
     seed: Seed
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    variants: Annotated[tuple[VariantName, ...], Field(min_length=1)]
 
     data: Data
-    captions: Captions
-    generated: Generated | None  # null: no captioner writes anything
+    captions: CaptionsSettings
+    generated: GeneratedSettings | None  # null: no captioner writes anything
     mixed_any: Weights | None  # of the true and the generated captions that it draws from; null: all alike
-    clip: Clip
+    clip: ClipSettings
     embed: Embed
-    judge: Judge
-    model: Model
+    judge: JudgeSettings
+    model: ModelSettings
     diffusion: Diffusion
     prior: Prior | None
     train: Train

@@ -35,13 +35,14 @@ from condmix.encoders.clip_text import ClipText
 from condmix.files.artifacts import read_checked_json, write_checked_json
 from condmix.files.atomic import replacing_folder, write_json, write_text
 from condmix.runtime.seeds import derive
-from condmix.settings.load import Generated, Params, plugin
+from condmix.settings.load import Params, plugin
+from condmix.settings.schema import GeneratedSettings
 from condmix.tracking.runs import project_root
 from condmix.training.checkpoint import Checkpoint, machine
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 KEPT_BY = {"captions", "min_similarity", "better_than"}  # settings that choose among what was written
-Row = list[dict[str, Any]]  # of one picture: a Caption for each of its captions
+PictureCaptions = list[dict[str, Any]]  # of one picture: a Caption for each of its captions
 
 
 class Caption(TypedDict):
@@ -130,7 +131,7 @@ def _is_whole(folder: Path, checksum: Path) -> bool:
     return checksum.read_bytes() == pipeline.tree_sha256(folder).encode()
 
 
-def samples(settings: Generated) -> int:
+def samples(settings: GeneratedSettings) -> int:
     """How many captions are drawn for a picture."""
     return settings.samples or settings.captions
 
@@ -138,7 +139,7 @@ def samples(settings: Generated) -> int:
 class Writer:
     """A captioner and the CLIP that says how well its captions fit, at work on a split."""
 
-    def __init__(self, settings: Generated, captioner: Any, clip_image: Any, clip_text: Any):
+    def __init__(self, settings: GeneratedSettings, captioner: Any, clip_image: Any, clip_text: Any):
         self.settings, self.captioner = settings, captioner
         self.clip_image, self.clip_text = clip_image, clip_text
         self.prompts = settings.prompts or captioner.prompts
@@ -160,7 +161,7 @@ class Writer:
                 yield shard
 
     def shard(self, pictures: Iterator[np.ndarray], split: str, first: int, progress: tqdm) -> dict[str, Any]:
-        """{"rows": a Row per picture, "mismatched": similarities to another picture's caption, "seconds"}."""
+        """{"rows": each picture's captions, "mismatched": similarities to another picture's caption, "seconds"}."""
         started, rows, mismatched = time.monotonic(), [], []
         while batch := list(islice(pictures, self.settings.batch_size)):
             drawn = self.draw(batch, split, first + len(rows))
@@ -170,7 +171,7 @@ class Writer:
             progress.update(len(batch))
         return {"rows": rows, "mismatched": mismatched, "seconds": time.monotonic() - started}
 
-    def draw(self, batch: Sequence[np.ndarray], split: str, first: int) -> list[Row]:
+    def draw(self, batch: Sequence[np.ndarray], split: str, first: int) -> list[PictureCaptions]:
         """All captions of a batch, the first of which is picture number `first`, in pieces that CLIP reads whole."""
         seen = self.captioner.see(batch)
         rows: list[dict[str, dict[str, Any]]] = [{} for _ in batch]  # by text, so that nothing is said twice
@@ -188,7 +189,9 @@ class Writer:
             return len(tokenizer.encode(text)) + 2 <= tokenizer.context_length
         return len(tokenizer.tokenizer(text).input_ids) <= tokenizer.context_length
 
-    def compare(self, batch: Sequence[np.ndarray], rows: list[Row]) -> tuple[list[Row], list[float]]:
+    def compare(
+        self, batch: Sequence[np.ndarray], rows: list[PictureCaptions]
+    ) -> tuple[list[PictureCaptions], list[float]]:
         """The rows with each caption's "similarity", and those of the next picture's captions to each picture."""
         said = [one for row in rows for one in row]
         if not said:
@@ -212,7 +215,7 @@ def read_shard(path: Path, pictures: int) -> dict[str, Any] | None:
     return shard if len(shard["rows"]) == pictures else None
 
 
-def threshold(settings: Generated, mismatched: Sequence[float]) -> float:
+def threshold(settings: GeneratedSettings, mismatched: Sequence[float]) -> float:
     """The similarity that a caption needs: the higher of the two that the settings name, -1 (all) without any."""
     limits = [-1.0 if settings.min_similarity is None else settings.min_similarity]
     if settings.better_than is not None:
@@ -225,12 +228,12 @@ def threshold(settings: Generated, mismatched: Sequence[float]) -> float:
     return round(max(limits), 4)
 
 
-def keep(row: Row, limit: float, most: int) -> Row:
+def keep(row: PictureCaptions, limit: float, most: int) -> PictureCaptions:
     """The first captions of a picture that are similar enough to it."""
     return [one for one in row if one["similarity"] >= limit][:most]
 
 
-def claims_of(dataset: Any, kept: list[Row]) -> list[list[list[int]]] | None:
+def claims_of(dataset: Any, kept: list[PictureCaptions]) -> list[list[list[int]]] | None:
     """What each caption claims; None where the data's attributes are not known."""
     if not dataset.attributes:
         return None
@@ -238,7 +241,7 @@ def claims_of(dataset: Any, kept: list[Row]) -> list[list[list[int]]] | None:
 
 
 def write_generated(
-    path: Path, rows: list[Row], captioner: dict[str, Any] | None, claims: list[list[list[int]]] | None
+    path: Path, rows: list[PictureCaptions], captioner: dict[str, Any] | None, claims: list[list[list[int]]] | None
 ) -> None:
     """Write one split's file, whole or not at all."""
     content = {
@@ -251,7 +254,7 @@ def write_generated(
     write_text(path, json.dumps(content, ensure_ascii=False))
 
 
-def measure(rows: list[Row], kept: list[Row], shards: list[dict[str, Any]]) -> dict[str, Any]:
+def measure(rows: list[PictureCaptions], kept: list[PictureCaptions], shards: list[dict[str, Any]]) -> dict[str, Any]:
     """How many captions there are, and how similar they are to their own and to another picture."""
     written = [one["similarity"] for row in rows for one in row]
     mismatched = [x for shard in shards for x in shard["mismatched"]]
