@@ -57,7 +57,7 @@ NEUTRAL = SETTINGS | {
     "clip/weights.py": "refuses a model or lets it through as it is",
 }
 # The same for one stage (patterns of fnmatch).
-READERS = "what a reader reads is an input: the prepared data set, or the hash of archives, ids and decoded pictures"
+READERS = "what a reader reads is an input, the prepared data set; keys of what is kept hold `reader_sha256`"
 FUSIONS = "the fusion's own code is hashed into variant.json, an input, so that editing another one changes nothing"
 PREVIEWS = "draws the previews of a training, which no weight depends on"
 NEUTRAL_IN = {
@@ -122,6 +122,11 @@ def stage_code(stage: str, package: Path = PACKAGE) -> list[str]:
 def code_sha256(files: Iterable[str], package: Path = PACKAGE) -> str:
     """One hash of these files, as `closure` lists them."""
     return digest({name: tree_sha256(package / name) for name in files})
+
+
+def reader_sha256(dataset: str, package: Path = PACKAGE) -> str:
+    """Hash of the code that reads a data set's pictures, for keys of what is made from them at their full size."""
+    return code_sha256(closure(f"datasets/{dataset}.py", NEUTRAL, package), package)
 
 
 @functools.cache

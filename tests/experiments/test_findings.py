@@ -263,12 +263,14 @@ def test_the_page_says_which_runs_were_made_under_other_conditions(tmp_path):
     grid = make_grid(names=("one_caption", "two_captions_concat"))
     runs = all_runs(tmp_path, grid)
     environment = {"cpu": "a processor", "precision": "fp32", "threads": 2, "processes": 1, "torch": "2.15.0"}
+    environment |= {"kernels": "condmix"}
     for run in runs:
         other = (run.experiment, run.seed) == ("one_caption", 1)
         set_environment(run, {**environment, **({"precision": "bf16"} if other else {})})
     found = dict(machines(Evidence(grid, runs)))
     assert found["arithmetic, training"] == "bf16 in one caption (seed 1); fp32 in the others"
     assert found["processor, training"] == "a processor" and found["threads of each process, training"] == "2"
+    assert found["CPU kernels, training"] == "condmix"
     assert "bf16 in one caption (seed 1)" in Page(rendered(tmp_path, grid, runs)).text["conditions"]
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [run["environment"]["precision"] for run in results["runs"]].count("bf16") == 1

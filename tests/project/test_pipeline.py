@@ -101,6 +101,24 @@ def test_every_input_is_part_of_the_key(tmp_path, params):
     assert key([], params, [folder, file]) == keys[-1]
 
 
+@pytest.mark.parametrize(
+    ("changed", "readers"),
+    [
+        ("files/pictures.py", {"cifar10", "folder"}),
+        ("datasets/folder.py", {"folder"}),
+        ("datasets/_cifar_format.py", {"cifar10"}),
+        ("datasets/coco.py", set()),
+    ],
+)
+def test_a_reader_is_the_code_of_its_data_set(package, changed, readers):
+    before = {name: pipeline.reader_sha256(name, package) for name in ("cifar10", "folder")}
+    content = (package / changed).read_bytes()
+    (package / changed).write_bytes(content + b"\n# changed\n")
+    after = {name: pipeline.reader_sha256(name, package) for name in before}
+    (package / changed).write_bytes(content)
+    assert {name for name in before if after[name] != before[name]} == readers
+
+
 def test_the_environment_and_settings_without_effect(params):
     plain = key([], params, [])
     assert key([], params, [], {"torch": "1"}) != plain

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.data.embeddings import read_cache, read_centre
 from condmix.settings.load import plugin
 from condmix.stages import embed
@@ -93,6 +93,12 @@ def test_a_reader_that_decodes_differently_is_noticed(world):
     world.run()
     images = Colours.images
     world.dataset.images = lambda split: (255 - image for image in images(world.dataset, split))
+    assert set(world.run()) == {"train image", "test image"}
+
+
+def test_a_change_of_the_readers_code_is_noticed_whichever_pictures_it_touches(world, monkeypatch):
+    world.run()
+    monkeypatch.setattr(pipeline, "reader_sha256", lambda name: f"another {name}")
     assert set(world.run()) == {"train image", "test image"}
 
 

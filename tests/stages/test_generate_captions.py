@@ -8,7 +8,7 @@ import pytest
 
 from captioner_helpers import COCA, settings
 from clip_helpers import Colours, colour_params, save_tiny_clip, write_all_captions
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.captioners import Captioner
 from condmix.data.packed import Packed
 from condmix.files.atomic import write_json
@@ -149,6 +149,16 @@ def test_a_killed_run_goes_on_where_it_was(params, tmp_path):
     Scripted.asked.clear()
     generate_captions.main(params)
     assert written(params, "train") == resumed
+
+
+def test_captions_of_pictures_that_other_code_read_are_written_again(params, monkeypatch):
+    generate_captions.main(params)
+    done = len(Scripted.asked)
+    generate_captions.main(params)
+    assert len(Scripted.asked) == done
+    monkeypatch.setattr(pipeline, "reader_sha256", lambda name: f"another {name}")
+    generate_captions.main(params)
+    assert len(Scripted.asked) == 2 * done
 
 
 def test_without_a_captioner_every_picture_has_none(params):

@@ -14,6 +14,7 @@ from condmix.files.artifacts import write_checked_json
 from condmix.results.details import Details
 from condmix.results.rows import read_metrics
 from condmix.stages.report import fact_tables, main, run_facts, scenes, smoothed, thousands
+from condmix.tracking.runs import environment
 from fake_results import CARD, captions_variant, change_card, image_variant, project, without
 from html_page import Page
 
@@ -149,6 +150,15 @@ def test_run_facts_are_said_once_where_all_agree(tmp_path):
     assert facts["data sha256"] == [CARD["dataset_sha256"]] and facts["parameters"] == ["1,512,345"]
     assert facts["perspectives"] == ["image + class", "caption_1"]
     assert facts["MLflow run"] == ["not tracked"]
+
+
+def test_everything_that_is_known_of_the_machine_stands_on_the_page(tmp_path):
+    params, made = project(tmp_path, captions_variant()), environment("fp32")
+    made = {key: f"<{key}> of the machine" for key in made} | {"gpus": ["a GPU", "another"]}
+    change_card(params.paths.details("caption") / "details.json", {"card": CARD | {"environment": made}})
+    text = " ".join(Page(render(params)).text["ran"].split())
+    assert not [value for key, value in made.items() if key != "gpus" and value not in text]
+    assert "a GPU and another" in text
 
 
 def test_a_bare_card_still_gives_a_page(tmp_path):

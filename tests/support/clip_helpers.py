@@ -73,7 +73,10 @@ class Colours(Dataset):
 
 
 def colour_params(root, **clip):
-    """Parameters for the stages encode, embed and pack on `Colours`, with files under `root`."""
+    """Parameters for the stages encode, embed and pack on `Colours`, with files under `root`.
+
+    The data set has the name of one that exists, whose code stands for the reader's.
+    """
     clip = {"model": TINY, "pretrained": None, "weights": None, "steps": 4, "batch_size": 20, "lr": 5e-3} | clip
     clip = {"optimizer": "adamw", "warmup": 0.1, "weight_decay": 0.0, "joined": 0.5, "processes": 1, "seed": 0} | clip
     paths = Paths(root, "colours")
@@ -86,7 +89,7 @@ def colour_params(root, **clip):
         fusion="mean",
         perspectives=("caption_1", "caption_2"),
         paths=paths,
-        data=SimpleNamespace(dataset="colours", world={}, flip=False),
+        data=SimpleNamespace(dataset="demo", world={}, flip=False),
         captions=SimpleNamespace(templates=()),
         generated=None,
         mixed_any=None,

@@ -29,6 +29,7 @@ MACHINE = {  # of a card's environment
     "precision": "arithmetic",
     "processes": "processes",
     "threads": "threads of each process",
+    "kernels": "CPU kernels",
     "torch": "PyTorch",
 }
 SCENES = 8  # shown on the page

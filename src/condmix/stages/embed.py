@@ -121,17 +121,22 @@ class Work:
 
 def main(params: Params) -> None:
     """Write data/<profile>/embeddings/<split>/<perspective>.safetensors and delete those no longer made."""
-    archives = pipeline.tree_sha256(params.paths.archives) if is_main() else None
-    together(params.embed.processes, run, params, archives)
+    read = None
+    if is_main():
+        read = _hash([pipeline.tree_sha256(params.paths.archives), pipeline.reader_sha256(params.data.dataset)])
+    together(params.embed.processes, run, params, read)
 
 
-def run(params: Params, archives: str | None) -> None:
-    """In each process: encode a share of the shards. The first one, which knows `archives`, then writes the caches."""
+def run(params: Params, read: str | None) -> None:
+    """In each process: encode a share of the shards. The first one then writes the caches.
+
+    The first one knows `read`, a hash of the archives and of the code that reads them.
+    """
     paths = params.paths
     state = join_group()
-    (archives,) = broadcast_object_list([archives])
+    (read,) = broadcast_object_list([read])
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
-    sources = [open_source(dataset, split, paths.captions, archives) for split in SPLITS]
+    sources = [open_source(dataset, split, paths.captions, read) for split in SPLITS]
     # Both splits get the same perspectives, even where one of them has no second caption or no label.
     longest = max((len(texts) for source in sources for texts in source.captions), default=0)
     numbers = min(params.embed.captions, longest)
@@ -192,7 +197,7 @@ def open_encoder(name: str, params: Params, class_names: Sequence[str], device: 
     return encoder
 
 
-def open_source(dataset: Any, split: str, captions_folder: Path, archives: str) -> Source:
+def open_source(dataset: Any, split: str, captions_folder: Path, read: str) -> Source:
     """Everything of a split that is small, and hashes of what is not."""
     ids = dataset.ids(split)
     captions = read_captions(captions_folder, split)
@@ -200,7 +205,7 @@ def open_source(dataset: Any, split: str, captions_folder: Path, archives: str) 
     labels = dataset.labels(split)
     if labels is None:
         labels = np.full(len(ids), -1)
-    return Source(dataset, split, len(ids), captions, labels, images_hash(dataset, split, archives))
+    return Source(dataset, split, len(ids), captions, labels, images_hash(dataset, split, read))
 
 
 def _check_rows(folder: Path, split: str, captions: Sequence[Any], count: int, stage: str) -> None:
@@ -477,9 +482,12 @@ def _is_current(path: Path, key: dict[str, str]) -> bool:
     return True
 
 
-def images_hash(dataset: Any, split: str, archives: str) -> str:
-    """Hash of a split's pictures: the archives, the chosen ids, and the pixels of the first few as decoded here."""
-    digest = hashlib.sha256(_hash([archives, [int(i) for i in dataset.ids(split)]]).encode())
+def images_hash(dataset: Any, split: str, read: str) -> str:
+    """Hash of a split's pictures: what is `read` and how, the chosen ids, the pixels of the first few as decoded here.
+
+    The pixels tell of decoders that are not our code.
+    """
+    digest = hashlib.sha256(_hash([read, [int(i) for i in dataset.ids(split)]]).encode())
     for image in islice(dataset.images(split), PROBE):
         digest.update(np.ascontiguousarray(image))
     return digest.hexdigest()

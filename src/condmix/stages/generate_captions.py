@@ -102,7 +102,7 @@ def key(params: Params, device: str) -> str:
     chosen = params.generated
     learnt = [params.paths.captions / "train.json"] if chosen.training else []
     facts = machine(device, chosen.precision) | {"samples": samples(chosen)}
-    facts |= {"dataset": params.data.dataset, "world": params.data.world}
+    facts |= {"reader": pipeline.reader_sha256(params.data.dataset), "world": params.data.world}
     code = pipeline.stage_code("generate_captions")
     return pipeline.key(code, chosen, [params.paths.archives, *learnt], facts, {*KEPT_BY, "samples"})
 
