@@ -36,7 +36,7 @@ from condmix.files.artifacts import read_checked_json, write_checked_json
 from condmix.files.atomic import replacing_folder, write_json, write_text
 from condmix.runtime.seeds import derive
 from condmix.settings.load import Generated, Params, plugin
-from condmix.tracking.runs import project_root
+from condmix.tracking.runs import environment, project_root
 from condmix.training.checkpoint import Checkpoint, machine
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -93,7 +93,8 @@ def main(params: Params) -> None:
     if captioner.trained:
         with replacing_folder(paths.generated / "captioner") as part:
             shutil.copytree(work.folder / "captioner", part, dirs_exist_ok=True)
-    write_json(paths.metrics / "generated.json", wrote | {"threshold": limit, **measured})
+    made = {"threshold": limit, **measured, "environment": environment(settings.precision)}
+    write_json(paths.metrics / "generated.json", wrote | made)
 
 
 def key(params: Params, device: str) -> str:
