@@ -97,6 +97,13 @@ def test_pictures_come_into_shards_with_their_captions(get, server, tmp_path):
         assert (facts["width"], facts["height"], facts["original_width"], facts["original_height"]) == (85, 64, 80, 60)
 
 
+def test_a_clock_that_is_set_back_holds_nothing_up(get, monkeypatch):
+    hours = iter(np.arange(time.time(), 0, -3600))  # each look at the clock is an hour before the last
+    monkeypatch.setattr(time, "time", lambda: next(hours))
+    manifest = get(["503/0", "busy/1", "ok/2"])
+    assert manifest["pictures"] == 1 and manifest["errors"] == {"status 429": 1, "status 503": 1}
+
+
 @pytest.mark.parametrize(
     "behaviour, error, asked",
     [

@@ -128,7 +128,9 @@ def test_the_threshold_is_a_quantile_of_mismatched_pairs():
 
 def test_the_metrics_tell_how_often_what_captions_claim_is_right(params):
     generate_captions.main(params)
-    metrics = json.loads((params.paths.metrics / "generated.json").read_text())["test"]
+    facts = json.loads((params.paths.metrics / "generated.json").read_text())
+    assert facts["environment"]["precision"] == params.generated.precision
+    metrics = facts["test"]
     assert metrics["pictures"] == 6 and metrics["written"] == metrics["captions"] == 30 and metrics["kept"] == 1
     assert metrics["named"] == {"colour": 0.4, "side": 0.0}  # two of five captions
     assert metrics["right"] == {"colour": 0.5, "side": None}

@@ -94,7 +94,7 @@ def test_the_stage_measures_every_way_and_its_prior_loads(embedded):
     prior.main(embedded)
     metrics = json.loads((embedded.paths.metrics / "prior.json").read_text())
     ways = ["text itself", "linear regression", "diffusion from 3 clusters", "diffusion from N(0, I)"]
-    assert list(metrics) == ["n", *ways, "real picture", "seconds"]
+    assert list(metrics) == ["n", *ways, "real picture", "seconds", "environment"]
     assert all({"cosine", "fd_embedding", "shape"} == metrics[way].keys() for way in ways)
     trained = load_prior(embedded.paths.prior, "random")
     assert trained.network.shape.clusters == 3

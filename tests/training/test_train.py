@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
 from condmix.diffusion.model import load_model, read_card
+from condmix.runtime import native
 from condmix.settings.load import load
 from condmix.stages.train import preview, run
+from condmix.tracking import runs
 from condmix.training.batches import batch_indices, draw_times, drop_sources, to_model
 from condmix.training.checkpoint import Checkpoint
 from condmix.training.trainer import Trainer
@@ -410,3 +412,24 @@ def make(params) -> Trainer:
 
 def test_params_come_from_the_project(project):
     assert load(project.root) == project
+
+
+def test_another_machine_trains_from_the_start(project, untracked, monkeypatch):
+    """What rounds differently is another run: its state would end as weights that no machine can make again."""
+
+    def key(precision="fp32"):
+        return make(change(project, precision=precision)).checkpoint.path
+
+    keys = [key(), key("bf16")]
+    torch.set_num_threads(2)  # `one_thread` sets it back
+    keys.append(key())
+    for target, name, value in [
+        (torch, "__version__", "99.0.0"),
+        (native, "kernels", lambda: "others"),
+        (runs, "cpu_model", lambda: "another processor"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "other instructions"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, value)
+            keys.append(key())
+    assert len(set(keys)) == len(keys) == 7

@@ -16,7 +16,7 @@ import torch
 from condmix.bench import gemm
 from condmix.bench.setting import BENCHMARKS, Setting
 from condmix.bench.timing import ratio, spread
-from condmix.tracking.runs import cpu_name, environment
+from condmix.tracking.runs import cpu_model, environment
 
 PACKAGES = ("accelerate", "diffusers", "denoising-diffusion-pytorch", "ema-pytorch", "numpy")
 
@@ -38,7 +38,7 @@ def conditions(setting: Setting) -> dict[str, Any]:
 
 def device_name(setting: Setting) -> str:
     """The GPU's or the CPU's name."""
-    return torch.cuda.get_device_name() if setting.device == "cuda" else cpu_name()
+    return torch.cuda.get_device_name() if setting.device == "cuda" else cpu_model()
 
 
 def default_path(setting: Setting) -> Path:

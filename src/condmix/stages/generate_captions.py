@@ -37,7 +37,7 @@ from condmix.files.atomic import replacing_folder, write_json, write_text
 from condmix.runtime.seeds import derive
 from condmix.settings.load import Params, plugin
 from condmix.settings.schema import GeneratedSettings
-from condmix.tracking.runs import project_root
+from condmix.tracking.runs import environment, project_root
 from condmix.training.checkpoint import Checkpoint, machine
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -94,7 +94,8 @@ def main(params: Params) -> None:
     if captioner.trained:
         with replacing_folder(paths.generated / "captioner") as part:
             shutil.copytree(work.folder / "captioner", part, dirs_exist_ok=True)
-    write_json(paths.metrics / "generated.json", wrote | {"threshold": limit, **measured})
+    made = {"threshold": limit, **measured, "environment": environment(settings.precision)}
+    write_json(paths.metrics / "generated.json", wrote | made)
 
 
 def key(params: Params, device: str) -> str:

@@ -24,6 +24,7 @@ from condmix.evaluation.frechet import Statistics, frechet_distance
 from condmix.files.atomic import write_json
 from condmix.runtime.seeds import derive
 from condmix.settings import load as settings
+from condmix.tracking.runs import environment
 from condmix.training.loop import Plan, fit
 
 MEASURED = 2000  # captioned test pictures, at most
@@ -46,7 +47,7 @@ def main(params: settings.Params) -> None:
     if params.prior.ablation and params.prior.clusters:
         networks[0] = train_prior(train, params.prior, clusters=0)
     metrics = measure(params, train, networks)
-    metrics["seconds"] = round(time.monotonic() - started, 1)
+    metrics |= {"seconds": round(time.monotonic() - started, 1), "environment": environment("fp32")}
     facts = {"encoder": train["image"][2]["encoder"], **params.prior.model_dump()}
     save_prior(params.paths.prior, networks[params.prior.clusters], facts)
     write_json(params.paths.metrics / "prior.json", metrics)

@@ -338,6 +338,16 @@ def _git(*arguments: str) -> str:
 
 
 def cpu_name() -> str:
+    """The processor and the instructions that PyTorch uses on it, as in "AMD EPYC, AVX512".
+
+    Virtual machines give several generations of processors, which round differently, one name.
+    """
+    import torch
+
+    return f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def cpu_model() -> str:
     """The processor, as the system names it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
