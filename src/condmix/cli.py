@@ -32,7 +32,7 @@ STAGES = {
     "generate_captions": "Have a captioner describe the pictures, if the profile names one.",
     "judge": "Train the network that judges pictures, on real ones.",
     "embed": "Encode every perspective into the embedding cache.",
-    "prior": "Train what turns a text's vector into a picture's, or nothing.",
+    "prior": "Train the prior from text vectors to picture vectors, if the profile has one.",
     "report": "Write metrics/report/index.html.",
 }
 VARIANT_STAGES = {
@@ -43,7 +43,7 @@ VARIANT_STAGES = {
 
 
 class FiniteNumber(click.FloatRange):
-    """A number in a range; "nan", which is in none although it passes the comparisons, is refused."""
+    """A number in a range; NaN, which passes click's comparisons, is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
         number = super().convert(value, param, context)
@@ -187,7 +187,7 @@ def summary() -> None:
 )
 @click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
-@click.option("--prior", is_flag=True, help="Turn the prompt's vector into pictures' ones by the trained prior.")
+@click.option("--prior", is_flag=True, help="Turn the prompt's text vector into picture vectors, by the trained prior.")
 @click.option("--class", "class_name", help="A class name.")
 @click.option("--negative", "negatives", multiple=True, help="A caption to steer away from; several, like --caption.")
 @click.option("--guidance", type=float, help="Guidance scale s; s = 1 is the plain conditional model.")
@@ -228,7 +228,7 @@ def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **re
 @click.option(
     "--min-success", type=FiniteNumber(0, 1), default=0.3, show_default=True, help="Fail under this share of URLs."
 )
-@click.option("--retry", is_flag=True, help="Ask again what failed and may have passed; never a 404.")
+@click.option("--retry", is_flag=True, help="Request temporary failures again; never a 404.")
 @click.option("--allow-private", is_flag=True, help="Connect to addresses of this machine and its network too.")
 def download(source: Path, folder: Path, **options: Any) -> None:
     """Fetch a list of caption<TAB>URL lines (CC3M's format) into webdataset shards; killed, it goes on."""

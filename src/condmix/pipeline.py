@@ -21,12 +21,15 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
 from condmix import CondmixError
 from condmix.settings.yamlfile import read_yaml
+
+if TYPE_CHECKING:
+    from condmix.settings.schema import Params
 
 PACKAGE = Path(__file__).parent
 FILE = "dvc.yaml"
@@ -133,15 +136,13 @@ def reader_sha256(dataset: str, package: Path = PACKAGE) -> str:
 def _imports(path: Path, modified: int, package: Path) -> list[str]:
     """What one file asks for; `modified` is part of the cache's key."""
     if path.parent == package / TEMPLATES:
-        return _templates(path.read_text(encoding="utf-8"), package) - {f"{TEMPLATES}/{path.name}"}
+        return sorted(_templates(path.read_text(encoding="utf-8"), package) - {f"{TEMPLATES}/{path.name}"})
     if path.suffix == ".cpp":
         return []
     here = ["condmix", *path.relative_to(package).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names, found = (
-        [],
-        {native.relative_to(package).as_posix() for native in [path.with_suffix(".cpp")] if native.exists()},
-    )
+    native = path.with_suffix(".cpp")
+    names, found = [], {native.relative_to(package).as_posix()} if native.exists() else set()
     for node in _run_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
@@ -170,9 +171,9 @@ def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
 def _plugins(call: ast.Call) -> set[str]:
     """The folder of plug-ins that `plugin(kind, name)` chooses from, or the file where the name is written there."""
     values = [argument.value if isinstance(argument, ast.Constant) else None for argument in call.args]
-    if len(values) != 2 or not isinstance(values[0], str):
+    if len(values) != 2 or not isinstance(kind := values[0], str):
         return set()
-    return {f"{values[0]}/"} if values[1] is None else {f"{values[0]}/__init__.py", f"{values[0]}/{values[1]}.py"}
+    return {f"{kind}/__init__.py", f"{kind}/{name}.py"} if isinstance(name := values[1], str) else {f"{kind}/"}
 
 
 def _templates(text: str, package: Path) -> set[str]:
@@ -220,7 +221,7 @@ def declared(stage: str, root: Path) -> list[str]:
     return names
 
 
-def view(params: Section, stage: str) -> Section:
+def view(params: Params, stage: str) -> Params:
     """What of the settings a stage may read: what it declares in dvc.yaml, so that DVC notices every change of it.
 
     Reading anything else is an error (schema.Undeclared), since DVC would not notice a change of it.
@@ -319,11 +320,11 @@ def written(text: str) -> str:
 
     A stage's list stands at the end of its `deps`, behind a line that says who writes it.
     """
-    lines, out, stage = text.splitlines(), [], None
+    lines, out, stage = text.splitlines(), [], ""  # none yet
     for number, line in enumerate(lines):
         if re.fullmatch(r"  \w+:", line):
             stage = line.strip()[:-1]
-        if line == BEGIN or (line.startswith("      - src/") and stage is not None):
+        if line == BEGIN or (line.startswith("      - src/") and stage):
             continue
         out.append(line)
         following = next(

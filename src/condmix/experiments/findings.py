@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from condmix.metrics import Measure, Place, compared, measures
 from condmix.results.details import DetailsFile, read_pictures
 from condmix.results.rows import agreed, flat
 from condmix.runtime.seeds import derive
+
+if TYPE_CHECKING:
+    from condmix.experiments.grid import Finished, Grid
 
 QUESTIONS = {  # the first that is answered ranks the experiments
     "scene": "the scene",
@@ -55,7 +58,7 @@ class MeasuredRun:
     ids: np.ndarray
     scores: dict[str, np.ndarray]
     ranks: np.ndarray | None = None  # (n, K) of the picture's captions, CaptionScore.ranks
-    used: np.ndarray | None = None  # (n, K): which of them conditioned it
+    used: np.ndarray | None = None  # (n, K): which of them conditioned it; there if `ranks` is
     changed: Mapping[Change, np.ndarray] = field(default_factory=dict)  # (m,): the first score then
 
     @property
@@ -91,7 +94,7 @@ class Evidence:
     CondmixError where there are none, or where they did not draw the same pictures.
     """
 
-    def __init__(self, grid: Any, finished: Sequence[Any]):
+    def __init__(self, grid: Grid, finished: Sequence[Finished]):
         self.grid = grid
         planned = list(itertools.product(grid.experiments, grid.seeds))
         self.by_place = {(run.experiment, run.seed): run for run in map(read_run, finished)}
@@ -172,9 +175,11 @@ class Evidence:
     def changed_alike(self, experiment: str, change: Change) -> statistics.Comparison | None:
         """An experiment's models against those that it is compared with, both under the same change."""
         other = self.against(experiment)
+        if other is None:
+            return None
         pairs = [
             (first.changed[change], second.changed[change])
-            for first, second in (self.pairs(experiment, other) if other else ())
+            for first, second in self.pairs(experiment, other)
             if change in first.changed and change in second.changed
         ]
         first, second = zip(*pairs, strict=True) if pairs else ((), ())
@@ -229,13 +234,14 @@ def compare_some(first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed
     n = min(map(len, (*first, *second)), default=0)
     if n < 2:
         return None
-    return statistics.compare(*(np.stack([scores[:n] for scores in side]) for side in (first, second)), seed)
+    one, other = (np.stack([scores[:n] for scores in side]) for side in (first, second))
+    return statistics.compare(one, other, seed)
 
 
 # ---- reading ----
 
 
-def read_run(finished: Any) -> MeasuredRun:
+def read_run(finished: Finished) -> MeasuredRun:
     """A finished run's files, with the scores of its pictures."""
     path, remedy = finished.folder / "pictures.npz", _remedy(finished.folder)
     details = read_json(finished.folder / "details.json", DetailsFile, remedy)
@@ -278,16 +284,17 @@ def score_held_out(runs: Sequence[MeasuredRun]) -> None:
 
     A run that was conditioned on every caption can't be examined so: it has no score, and takes no caption from others.
     """
-    examined = [run for run in runs if run.ranks is not None and not run.used[~np.isnan(run.ranks)].all()]
+    ranked = [(run, run.ranks, run.used) for run in runs if run.ranks is not None and run.used is not None]
+    examined = [(run, ranks, used) for run, ranks, used in ranked if not used[~np.isnan(ranks)].all()]
     if not examined:
         return
-    unused = ~np.any([run.used for run in examined], axis=0) & ~np.isnan(examined[0].ranks)
+    unused = ~np.any([used for _, _, used in examined], axis=0) & ~np.isnan(examined[0][1])
     some = unused.any(axis=1)
-    for run in examined:
-        run.scores["held_out"] = np.nanmean(np.where(unused, run.ranks, np.nan)[some], axis=1)
+    for run, ranks, _ in examined:
+        run.scores["held_out"] = np.nanmean(np.where(unused, ranks, np.nan)[some], axis=1)
 
 
-def check(grid: Any, planned: list[tuple[str, int]], finished: Sequence[Any], runs: list[MeasuredRun]) -> None:
+def check(grid: Grid, planned: list[tuple[str, int]], finished: Sequence[Finished], runs: list[MeasuredRun]) -> None:
     """CondmixError unless the runs are of this grid, each once, and all drew the same pictures."""
     if not runs:
         raise CondmixError(f'no run of the grid "{grid.name}" is finished: run {REMEDY}')
@@ -355,8 +362,8 @@ def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
         for measure in evidence.of_sets:
             key = measure.key
-            if spread := evidence.spread([run.metrics for run in runs], measure):
-                row |= {key: spread.mean, f"{key}_sd": spread.sd}
+            if over_seeds := evidence.spread([run.metrics for run in runs], measure):
+                row |= {key: over_seeds.mean, f"{key}_sd": over_seeds.sd}
             if between := difference(evidence, name, measure):
                 row |= {f"{key}_difference{end}": v for end, v in zip(("", "_low", "_high"), between, strict=True)}
         yield row

@@ -178,7 +178,8 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[PlannedRun]:
     CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline.
     """
     files = {path: _yaml_at(root, commit, path) for path in ("params.yaml", f"conf/{grid.profile}.yaml")}
-    for path, kind in {"dvc.yaml": Pipeline, "dvc.lock": Lock}.items():
+    schemas: dict[str, type[BaseModel]] = {"dvc.yaml": Pipeline, "dvc.lock": Lock}
+    for path, kind in schemas.items():
         try:
             files[path] = kind.model_validate(_yaml_at(root, commit, path)).model_dump()
         except ValidationError as error:
@@ -417,7 +418,7 @@ def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) ->
 
     That is the archives (a folder of one's own may change), and what a captioner wrote.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name, stage in stages.items():
         outputs = [output if isinstance(output, str) else next(iter(output)) for output in stage.get("outs", [])]
         kept = [output.replace("${profile}", profile) for output in outputs if output.startswith(SHARED)]

@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -67,7 +67,7 @@ class Runner:
             if name not in grid.experiments:
                 raise CondmixError(unknown("experiment", name, list(grid.experiments), f"grid {grid.name}"))
         self.only = only or list(grid.experiments)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
         self.processes = max(1, cores // jobs)
         self.work = self.root / ".dvc" / "tmp" / "grid"  # ignored by git and DVC
@@ -170,7 +170,7 @@ class Runner:
             "DVC_EXP_BASELINE_REV": self.commit,
         }
 
-    def _child(self, command: list[str], folder: Path, environment: dict[str, str], log: Any, lock: int) -> None:
+    def _child(self, command: list[str], folder: Path, environment: dict[str, str], log: BinaryIO, lock: int) -> None:
         """Run a command in a process group of its own; CondmixError with its last lines if it fails."""
         with self._guard:
             if self._stopped.is_set():
@@ -249,6 +249,6 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _say_left(bar: tqdm, shares: Sequence[float]) -> None:
-    left = bar.total - bar.n
+    left = (bar.total or 0) - bar.n
     if shares and left:
         bar.set_postfix_str(f"about {duration(statistics.median(shares) * left)} left")

@@ -56,7 +56,8 @@ class Spread:
 
 def scene_score(right: np.ndarray) -> np.ndarray:
     """(n, A) bool, is the attribute right -> (n,) share of a picture's attributes that are, named or not."""
-    return right.mean(axis=1)
+    shares: np.ndarray = right.mean(axis=1)
+    return shares
 
 
 def asked_score(right: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -65,7 +66,8 @@ def asked_score(right: np.ndarray, asked: np.ndarray) -> np.ndarray:
     Asked of two experiments, `asked` has to be the same: else the one that is told more is also examined in more.
     """
     some = asked.any(axis=1)
-    return (right & asked)[some].sum(axis=1) / asked[some].sum(axis=1)
+    shares: np.ndarray = (right & asked)[some].sum(axis=1) / asked[some].sum(axis=1)
+    return shares
 
 
 def crossed_bootstrap(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:

@@ -172,7 +172,15 @@ def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
 def question_cell(evidence: Evidence, name: str, question: str) -> dict[str, Any]:
     """An experiment's share with its interval, and its comparison."""
     scores, test = evidence.scores(evidence.of(name), question), evidence.test(name, question)
-    cell = {"share": NONE, "value": None, "below": "", "difference": NONE, "interval": "", "p": "", "verdict": ""}
+    cell: dict[str, Any] = {
+        "share": NONE,
+        "value": None,
+        "below": "",
+        "difference": NONE,
+        "interval": "",
+        "p": "",
+        "verdict": "",
+    }
     if scores is not None:
         low, high = evidence.intervals[name, question]
         share = float(scores.mean())
@@ -193,8 +201,8 @@ def oracle_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """What was drawn with the held-out picture's own embedding, in the grid's order, without a rank."""
     for name in evidence.names:
         runs = evidence.of(name)
-        rows = [run.metrics if run.condition.is_oracle else run.metrics.get(Condition.ORACLE) for run in runs]
-        rows = [row for row in rows if row]
+        found = (run.metrics if run.condition.is_oracle else run.metrics.get(Condition.ORACLE) for run in runs)
+        rows = [row for row in found if row]
         if rows:
             yield {
                 "name": name, "seeds": len(rows),
@@ -224,7 +232,7 @@ def matrix(evidence: Evidence) -> dict[str, Any]:
     groups, attributes = list(dict.fromkeys(m.group for m in found)), list(dict.fromkeys(m.attribute for m in found))
     by_place = {(m.group, m.attribute): m for m in found}
 
-    def cell(name: str, group: str, attribute: str) -> float | None:
+    def cell(name: str, group: str | None, attribute: str | None) -> float | None:
         spread = evidence.spread(metrics[name], by_place.get((group, attribute)))
         return None if spread is None else spread.mean
 

@@ -64,7 +64,7 @@ class MetricsFile(Figures):
     profile: str
     fusion: str
     perspectives: Annotated[list[str], Field(min_length=1)]
-    condition: Literal[tuple(one.value for one in Condition)]
+    condition: Literal[tuple(one.value for one in Condition)]  # type: ignore[valid-type]
     oracle: NotRequired[Figures]
     prior: NotRequired[Figures]
     sweep: NotRequired[list[Figures]]
@@ -170,9 +170,9 @@ def ranking_measure(rows: Sequence[Row]) -> Measure | None:
 
 def ceilings(rows: Sequence[Row], columns: Sequence[Measure]) -> dict[str, float]:
     """The judge's own accuracy on real pictures under each measure's key: no more than that can be shown of a row."""
-    judge = next((row.facts["judge_accuracy"] for row in rows if row.facts.get("judge_accuracy")), {})
-    shares = {measure.key: [judge.get(head) for head in measure.judged_by] for measure in columns}
-    return {key: sum(of) / len(of) for key, of in shares.items() if of and None not in of}
+    judge: dict[str, float] = next(filter(None, (row.facts.get("judge_accuracy") for row in rows)), {})
+    known = [measure for measure in columns if measure.judged_by and judge.keys() >= set(measure.judged_by)]
+    return {one.key: sum(judge[head] for head in one.judged_by) / len(one.judged_by) for one in known}
 
 
 def uncertainty(share: float, n: int) -> float:

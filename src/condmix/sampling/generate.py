@@ -21,7 +21,7 @@ MOST_PIXELS = 16_383  # of a side, which is WebP's limit
 def main(params: Params, variant: str, request: Request, scale: int, out: Path) -> None:
     """Draw the pictures of `request` and write them to `out` as one sheet, each pixel enlarged `scale` times.
 
-    CondmixError for an option that can't be meant so, before anything is drawn.
+    CondmixError for an invalid option, before anything is drawn.
     """
     if variant not in VARIANTS:
         raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))

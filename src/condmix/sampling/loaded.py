@@ -37,17 +37,17 @@ from condmix.settings.load import load as load_params
 from condmix.settings.perspectives import fill_slots, most_texts, parse
 
 MOST_GUIDANCE = 1000
-TEXT = "caption_1"  # what words are like that stand in the place of another thing
+TEXT = "caption_1"  # the cache by whose mean a text in another perspective's place is centred
 PictureLike = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
 class Request(TypedDict, total=False):
-    """What `LoadedModel` is asked for. Whatever is left out is absent: its source's learned null stands in.
+    """The keywords of a `LoadedModel` call. A source that is left out is absent: its learned null stands in.
 
     With no source at all the pictures are unconditional.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[misc]
 
     captions: Sequence[str]  # for caption_1, caption_2, ... in order; joined or averaged where the model's are
     image: SkipValidation[PictureLike | None]  # seen through CLIP: a PIL picture, (H, W, 3) uint8 RGB, or a file
@@ -107,7 +107,7 @@ class LoadedModel:
         """PIL pictures, one per seed; the keywords are those of `Request`.
 
         A picture depends on its condition and seed alone, not on how many are drawn with it (up to rounding).
-        CondmixError, before anything is drawn, for a value that can't be meant so.
+        CondmixError for an invalid value, before anything is drawn.
         """
         return [Image.fromarray(pixels) for pixels in self.draw(**request)]
 
@@ -332,8 +332,9 @@ def _typed(request: Request) -> Request:
 
 def _check_words(request: Request) -> None:
     """Words that CLIP can read: training never sees an empty caption."""
+    prompt = request.get("prompt")
     texts = {"a caption": request.get("captions", ()), "a negative": request.get("negatives", ())}
-    for what, several in {**texts, "the prompt": filter(None.__ne__, [request.get("prompt")])}.items():
+    for what, several in {**texts, "the prompt": () if prompt is None else (prompt,)}.items():
         for text in several:
             if blank(text):
                 raise CondmixError(f"{what} has no words; leave it out for an unconditional picture")

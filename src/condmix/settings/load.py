@@ -16,10 +16,10 @@ from condmix import CondmixError
 from condmix.settings.consistency import check_settings
 from condmix.settings.paths import Paths
 from condmix.settings.plugins import plugin, plugins, unknown
-from condmix.settings.schema import EXPERIMENT, VARIANTS, Params, Train, key_of, sentence
+from condmix.settings.schema import EXPERIMENT, VARIANTS, Params, Prior, Train, key_of, sentence
 from condmix.settings.yamlfile import read_yaml
 
-__all__ = ["VARIANTS", "Params", "Paths", "Train", "load", "plugin", "plugins", "unknown"]
+__all__ = ["VARIANTS", "Params", "Paths", "Prior", "Train", "load", "plugin", "plugins", "unknown"]
 
 
 def load(root: Path = Path("."), profile: str | None = None) -> Params:
