@@ -43,6 +43,8 @@ LOSSES = "metrics/losses/experiment.csv"
 PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
 FUSIONS = "src/condmix/fusions"
 SHARED = ("data/${profile}/archives", "data/${profile}/generated")  # made once for all runs, from what lies outside
+# Stages that do nothing where this section of the profile is null, so that their code decides nothing there either.
+OPTIONAL = {"generate_captions": "generated", "prior": "prior"}
 LARGEST = 2**28  # bytes of one file of a run's evidence
 MESSAGE = "condmix experiments: {seconds:.0f} s, {jobs} at a time"
 MESSAGE_RE = re.compile(r"condmix experiments: (\d+) s, (\d+) at a time")
@@ -378,7 +380,11 @@ def _recipe(
     def expand(text: str) -> str:
         return text.replace("${profile}", profile).replace("${item.variant}", "experiment")
 
-    stages = {name: files["dvc.yaml"]["stages"][name] for name in _stages_behind(files["dvc.yaml"], TARGET)}
+    stages = {
+        name: files["dvc.yaml"]["stages"][name]
+        for name in _stages_behind(files["dvc.yaml"], TARGET)
+        if name not in OPTIONAL or _value(values[conf], OPTIONAL[name]) is not None
+    }
     code = {dep for stage in stages.values() for dep in stage["deps"] if dep.startswith("src/")}
     if FUSIONS in code:  # each run has one, and a model knows its fusion's code by its hash
         code = code - {FUSIONS} | {f"{FUSIONS}/__init__.py", f"{FUSIONS}/{params['fusion']}.py"}
