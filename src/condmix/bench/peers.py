@@ -72,12 +72,8 @@ class Diffusers(Contender):
         self.ema.step(self.network.parameters())
         return loss.detach()
 
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self.network.eval()
-        output = self.network(x_t, t).sample
-        self.network.train()
-        return output
+    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.network(x_t, t).sample
 
 
 class Lucidrains(Contender):
@@ -108,13 +104,6 @@ class Lucidrains(Contender):
         self.ema.update()
         return loss.detach()
 
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self.network.eval()
-        output = self.network(x_t, t)
-        self.network.train()
-        return output
-
 
 class Report(Contender):
     """The report's step: fp32, NCHW, AdamW, an average whose decay is 0.995 from the first step on."""
@@ -135,10 +124,3 @@ class Report(Contender):
             for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
                 mean.lerp_(parameter, 0.005)
         return value.detach()
-
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self.network.eval()
-        output = self.network(x_t, t)
-        self.network.train()
-        return output

@@ -35,9 +35,18 @@ class Contender(ABC):
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step; returns its loss, on the device."""
 
-    @abstractmethod
+    @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
         """v (B, 3, H, W) of the weights as they stand (not their average), without dropout or gradients."""
+        self.network.eval()
+        output = self.output(x_t, t)
+        self.network.train()
+        return output.float()
+
+    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the network says of noisy pictures (B, 3, H, W) at times (B,)."""
+        result: Tensor = self.network(x_t, t)
+        return result
 
 
 @dataclass(frozen=True)
@@ -118,13 +127,9 @@ class Learner(Contender):
                 for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
                     mean.lerp_(parameter, 1 - decay)
 
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self.network.eval()
+    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
         with self._autocast():
-            output = self.call(self.network, x_t.contiguous(memory_format=self.recipe.layout), t)
-        self.network.train()
-        return output.float()
+            return self.call(self.network, x_t.contiguous(memory_format=self.recipe.layout), t)
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.recipe.bf16)

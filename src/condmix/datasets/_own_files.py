@@ -1,6 +1,7 @@
 """Data of one's own: which files a folder holds, and what its data sets share."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -41,13 +42,13 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-class PictureFiles(Dataset):
+class PictureFiles(Dataset, ABC):
     """A data set of picture files. A subclass knows which are of which split, and their classes."""
 
     @property
+    @abstractmethod
     def _splits(self) -> dict[str, list[Any]]:
         """The pictures of each split."""
-        raise NotImplementedError
 
     @staticmethod
     def check_settings(settings: dict) -> None:
@@ -56,9 +57,9 @@ class PictureFiles(Dataset):
     def ids(self, split: str) -> list[int]:
         return list(range(len(self._splits[split])))
 
+    @abstractmethod
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
         """Each picture's name and its file as it is, in the order of `ids`."""
-        raise NotImplementedError
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         for decoder in self.decoders(split):
@@ -74,10 +75,10 @@ class PictureFiles(Dataset):
         numbers: dict[str | None, int] = {name: number for number, name in enumerate(self.class_names)}
         return np.array([numbers.get(self._class_of(picture), -1) for picture in self._splits[split]], np.int64)
 
+    @abstractmethod
     def _class_of(self, picture: Any) -> str | None:
         """The name of a picture's class, if it has one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _full_name(self, name: str) -> str:
         """Where the picture of this name lies, for messages."""
-        raise NotImplementedError

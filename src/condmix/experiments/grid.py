@@ -28,7 +28,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.files.artifacts import damaged, read_checked_json, read_json
 from condmix.files.atomic import replacing, scratch
 from condmix.results.details import DetailsFile
@@ -41,7 +41,7 @@ DETAILS = "metrics/details/experiment"
 METRICS = "metrics/experiment.json"
 LOSSES = "metrics/losses/experiment.csv"
 PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
-FUSIONS = "src/condmix/fusions"
+FUSIONS, DATASETS = "src/condmix/fusions", "src/condmix/datasets"
 SHARED = ("data/${profile}/archives", "data/${profile}/generated")  # made once for all runs, from what lies outside
 # Stages that do nothing where this section of the profile is null, so that their code decides nothing there either.
 OPTIONAL = {"generate_captions": "generated", "prior": "prior"}
@@ -388,6 +388,9 @@ def _recipe(
     code = {dep for stage in stages.values() for dep in stage["deps"] if dep.startswith("src/")}
     if FUSIONS in code:  # each run has one, and a model knows its fusion's code by its hash
         code = code - {FUSIONS} | {f"{FUSIONS}/__init__.py", f"{FUSIONS}/{params['fusion']}.py"}
+    if DATASETS in code:  # the same of data sets
+        reader = pipeline.closure(f"datasets/{values[conf]['data']['dataset']}.py", pipeline.NEUTRAL)
+        code = code - {DATASETS} | {f"src/condmix/{name}" for name in reader}
     chosen: dict[str, Any] = {}
     for stage in stages.values():
         for entry in stage.get("params", []):
@@ -401,21 +404,21 @@ def _recipe(
     }
 
 
-def _stages_behind(pipeline: Mapping[str, Any], target: str) -> list[str]:
+def _stages_behind(dvc_yaml: Mapping[str, Any], target: str) -> list[str]:
     """The stages of dvc.yaml on which a target's result depends, itself among them."""
     made = {}
-    for name, stage in pipeline["stages"].items():
+    for name, stage in dvc_yaml["stages"].items():
         for output in [*stage.get("outs", []), *stage.get("metrics", [])]:
             made[output if isinstance(output, str) else next(iter(output))] = name
     found: list[str] = []
     pending = [target.split("@")[0]]
     while pending:
         name = pending.pop()
-        if name not in pipeline["stages"]:
+        if name not in dvc_yaml["stages"]:
             raise CondmixError(f"dvc.yaml has no stage {name}, which the runs of a grid need")
         if name not in found:
             found.append(name)
-            pending += [made[dep] for dep in pipeline["stages"][name]["deps"] if dep in made and dep != PARAMS_OK]
+            pending += [made[dep] for dep in dvc_yaml["stages"][name]["deps"] if dep in made and dep != PARAMS_OK]
     return sorted(found)
 
 
