@@ -183,7 +183,7 @@ def summary() -> None:
     "--caption",
     "captions",
     multiple=True,
-    help="A caption; give several for caption_1, caption_2, ... or for what joins or averages them.",
+    help="A caption. Repeat it for caption_2 and so on, or for a perspective that joins or averages captions.",
 )
 @click.option("--image", type=click.Path(path_type=Path), help="A picture file, seen through CLIP.")
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
@@ -195,7 +195,7 @@ def summary() -> None:
 @click.option("--weight", "weights", multiple=True, help="NAME=NUMBER: a source's own scale; implies --composed.")
 @click.option("--interval", type=float, nargs=2, help="Guide at these shares of the diffusion time; 1 is pure noise.")
 @click.option(
-    "--threshold", type=FiniteNumber(0, 1), help="Share of dynamic thresholding, such as 0.995; 0 merely clips."
+    "--threshold", type=FiniteNumber(0, 1), help="Dynamic thresholding at this quantile, such as 0.995; 0 only clips."
 )
 @click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
@@ -327,7 +327,7 @@ def plan(name: str) -> None:
 @experiments.command()
 @_grid
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
-@click.option("--only", multiple=True, metavar="EXPERIMENT", help="This experiment alone; may be given several times.")
+@click.option("--only", multiple=True, metavar="EXPERIMENT", help="Run only this experiment; can be repeated.")
 def run(name: str, jobs: int, only: tuple[str, ...]) -> None:
     """Run what is missing; interrupted, the same command goes on where it was."""
     from condmix.experiments.grid import read_grid

@@ -241,7 +241,7 @@ def collect(root: Path, grid: Grid) -> list[Finished]:
 
 
 def is_done(root: Path, run: PlannedRun, references: Mapping[str, str]) -> bool:
-    """Whether a run needs not be made: it is a DVC experiment here, or left its evidence."""
+    """Whether a run is finished: it is a DVC experiment here, or its evidence lies here."""
     return run.name in references or evidence(root, run).exists()
 
 
@@ -476,7 +476,7 @@ def _unpacked(root: Path, run: PlannedRun) -> Path:
             with zipfile.ZipFile(path) as file:
                 for member in file.infolist():
                     if member.file_size > LARGEST or Path(member.filename).name != member.filename:
-                        raise zipfile.BadZipFile(f"{member.filename!r} is no file that a run leaves")
+                        raise zipfile.BadZipFile(f"unexpected file {member.filename!r}")
                     (part / member.filename).write_bytes(file.read(member))
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise damaged(path, str(error), f"git checkout, or delete {path.name} and run the grid again") from None

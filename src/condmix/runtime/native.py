@@ -40,8 +40,8 @@ def available() -> bool:
     except (OSError, subprocess.SubprocessError) as error:
         if int(os.environ.get("RANK", 0)) == 0:
             print(
-                f"condmix's C++ operation for CPUs could not be compiled ({_reason(error)}), so PyTorch's own are "
-                "used: the results are as good, training takes some 20 to 40% longer",
+                f"condmix could not compile its C++ operation for CPUs ({_reason(error)}) and uses PyTorch's "
+                "operations instead: training takes about 20 to 40% longer",
                 file=sys.stderr,
             )
         return False
