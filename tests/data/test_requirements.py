@@ -47,8 +47,8 @@ def asked(tmp_path, **others):
             'reads "class", which no training picture has: leave it out',
         ),
         ({"perspectives": ("t5_1",)}, BARE, BARE, 'reads "t5_1", which the data does not have'),
-        ({"perspectives": ("caption_1",)}, FULL, BARE, "reads caption_1, of which no test picture has any to ask it"),
-        ({"perspectives": ("class",)}, FULL, BARE, "reads class, of which no test picture has any"),
+        ({"perspectives": ("caption_1",)}, FULL, BARE, "reads caption_1, but no test picture has any of that"),
+        ({"perspectives": ("class",)}, FULL, BARE, "reads class, but no test picture has any of that"),
         ({"variants": ("class_v1",)}, BARE, BARE, 'variant class_v1 reads "class", which the data does not have'),
         ({"perspectives": ("pseudo",)}, FULL, BARE, "reads pseudo, but no test picture has a caption"),
         ({"clip": SimpleNamespace(pretrained=None, weights=None)}, BARE, FULL, "no training picture has a caption to"),
@@ -103,7 +103,7 @@ def test_the_stage_captions_stops_and_writes_nothing(tmp_path):
     for split in SPLITS:
         files = {"0.png": random_picture(0), "1.png": random_picture(1)} | ({"1.txt": "x"} if split == "train" else {})
         write_tar(archives / f"{split}.tar", files)
-    with pytest.raises(CondmixError, match="caption_1, of which no test picture has any"):
+    with pytest.raises(CondmixError, match="caption_1, but no test picture has any of that"):
         captions.main(settings)
     assert not settings.paths.captions.exists()
 

@@ -76,11 +76,11 @@ def _lacking_perspectives(variant: str, perspectives: tuple[str, ...], train: Ho
         holder = "no training picture has" if test.has(one) else "the data does not have"
         yield f'variant {variant} reads "{one.name}", which {holder}: leave it out in params.yaml'
     if "pseudo" in perspectives and not test.captioned:
-        yield f"variant {variant} reads pseudo, but no test picture has a caption to ask it with in evaluation"
+        yield f"variant {variant} reads pseudo, but no test picture has a caption, so it can't be evaluated: add some"
     elif not any(map(test.has, parsed)) and any(map(train.has, parsed)):
         yield (
-            f"variant {variant} reads {', '.join(perspectives)}, of which no test picture has any to ask it with in "
-            "evaluation: give test pictures what training pictures have"
+            f"variant {variant} reads {', '.join(perspectives)}, but no test picture has any of that, so it can't be "
+            "evaluated: give test pictures what training pictures have"
         )
 
 
