@@ -1,8 +1,11 @@
 """The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
 
+import json
+
 import numpy as np
 import pytest
 
+from condmix.settings.variants import REFERENCES
 from dvc_project import TINY, Project
 
 VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
@@ -40,7 +43,7 @@ def test_processes_of_a_launcher_draw_the_same_pictures(project):
     assert abs(np.load(details).astype(int) - one).max() <= 1  # a batch of another size rounds otherwise
     assert project.metrics("experiment")["fd_judge"] == pytest.approx(metrics["fd_judge"], rel=0.01)
     assert not (project.folder / "data/tiny/drawn/experiment").exists()
-    project.run("git", "checkout", "--", "metrics")  # as the other tests expect it
+    project.run("git", "checkout", "--", "metrics/headline")  # as the other tests expect it
     project.run("dvc", "checkout", "--force")
 
 
@@ -51,9 +54,34 @@ def test_a_second_repro_runs_nothing(project):
     assert not project.run("git", "status", "--porcelain").stdout  # dvc.lock and the metrics are committed
 
 
-def test_metrics_show_and_the_summary(project):
-    shown = project.run("dvc", "metrics", "show", "--json").stdout
-    assert all(f"metrics/{variant}.json" in shown for variant in VARIANTS)
+def test_dvc_shows_five_to_eight_figures_of_each_variant(project):
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert shown.keys() == {f"metrics/headline/{variant}.json" for variant in VARIANTS}
+    for variant in VARIANTS:
+        figures, metrics = shown[f"metrics/headline/{variant}.json"]["data"], project.metrics(variant)
+        assert 5 <= len(figures) <= 8 and figures == {key: metrics[key] for key in figures}
+        assert {"scene_accuracy", "fd_judge", "fd_clip"} <= figures.keys()
+
+
+def test_plots_are_one_of_all_losses_and_one_picture_of_each_variant(project):
+    project.run("dvc", "plots", "show", "--json", "--out", "plots_of_a_test")
+    plots = json.loads(project.run("dvc", "plots", "show", "--json").stdout)["data"]
+    pictures = {f"metrics/samples/{variant}.png" for variant in VARIANTS}
+    assert plots.keys() == {"dvc.yaml::Training loss", *pictures} or plots.keys() == {"Training loss", *pictures}
+    (loss,) = (shown for name, shown in plots.items() if name.endswith("Training loss"))
+    curves = {point["filename"] for point in json.loads(loss[0]["content"])["data"]["values"]}
+    assert curves == {f"{variant}.csv" for variant in VARIANTS}
+
+
+def test_the_registry_and_the_loss_plot_name_every_variant():
+    content = pipeline.read(ROOT)
+    variants = {*REFERENCES, "experiment"}
+    assert {entry["path"] for entry in content["artifacts"].values()} == {f"models/{name}" for name in variants}
+    (loss,) = (plot["Training loss"] for plot in content["plots"] if "Training loss" in plot)
+    assert loss["y"].keys() == {f"metrics/losses/{name}.csv" for name in variants}
+
+
+def test_the_summary(project):
     table = project.run("condmix", "summary").stdout
     assert all(variant in table for variant in VARIANTS) and "mlflow ui" in table
 

@@ -35,9 +35,8 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.experiments.grid import (
-    LOSSES,
+    HEADLINE,
     MESSAGE,
-    METRICS,
     TARGET,
     Grid,
     PlannedRun,
@@ -137,7 +136,7 @@ class Runner:
                 for command in (checkout, ["dvc", "repro", TARGET]):
                     self._child(command, clone, environment, output, lock)
                 message = MESSAGE.format(seconds=time.monotonic() - started, jobs=self.jobs)
-                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", METRICS, "-I", LOSSES, TARGET]
+                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", HEADLINE, TARGET]
                 self._child(save, clone, environment, output, lock)
                 with self._guard:
                     reference = done(clone)[run.name]

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from condmix import CondmixError
@@ -33,8 +34,8 @@ from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.reference import Reference, class_attribute
 from condmix.evaluation.samples import REPEATS, Drawn, Job, draw, picture_seed
 from condmix.files.artifacts import write_checked_json
-from condmix.files.atomic import replacing, scratch
-from condmix.metrics import Pictures, computed, measures
+from condmix.files.atomic import replacing, scratch, write_json
+from condmix.metrics import Pictures, computed, headline, measures
 from condmix.runtime.processes import is_main, threads, together
 from condmix.sampling.sample import grid
 from condmix.settings.load import Params
@@ -329,7 +330,7 @@ def write_pictures(task: Task, content: dict[str, np.ndarray]) -> None:
 
 
 def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
-    """metrics/<variant>.json, and what the report needs in metrics/details/<variant>/."""
+    """metrics/<variant>.json, its headline, sample pictures, and for the report metrics/details/<variant>/."""
     paths, split = task.params.paths, task.split
     folder = paths.details(task.variant)
     folder.mkdir(parents=True, exist_ok=True)
@@ -348,6 +349,14 @@ def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray
             np.save(file, np.asarray(pictures))
     write_checked_json(folder / "details.json", {"metrics": metrics, "card": task.card, "samples": samples})
     write_checked_json(paths.metrics / f"{task.variant}.json", metrics)
+    write_json(paths.headline(task.variant), headline(metrics))
+    with replacing(paths.samples(task.variant)) as part:
+        sample_picture(shown[task.headline.condition]).save(part, "PNG")
+
+
+def sample_picture(pictures: np.ndarray) -> Image.Image:
+    """Pictures (n, S, S, 3) side by side, in rows of six."""
+    return Image.fromarray(grid(pictures, columns=6, scale=6))
 
 
 def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
