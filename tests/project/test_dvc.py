@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from condmix import pipeline
 from condmix.settings.variants import REFERENCES
-from dvc_project import TINY, Project
+from dvc_project import ROOT, TINY, Project
 
 VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
 
@@ -64,7 +65,6 @@ def test_dvc_shows_five_to_eight_figures_of_each_variant(project):
 
 
 def test_plots_are_one_of_all_losses_and_one_picture_of_each_variant(project):
-    project.run("dvc", "plots", "show", "--json", "--out", "plots_of_a_test")
     plots = json.loads(project.run("dvc", "plots", "show", "--json").stdout)["data"]
     pictures = {f"metrics/samples/{variant}.png" for variant in VARIANTS}
     assert plots.keys() == {"dvc.yaml::Training loss", *pictures} or plots.keys() == {"Training loss", *pictures}
@@ -145,3 +145,57 @@ def test_generate_draws_from_any_subset(project, given):
 def test_debug_shows_the_traceback(project):
     done = project.run("condmix", "--debug", "generate", "--sampler", "ddmi", fails=True)
     assert "Traceback" in done.stderr
+
+
+# ---- a remote (docs/remote.md) ----
+
+
+@pytest.fixture(scope="module")
+def shared(project, tmp_path_factory):
+    """The project with what it made pushed: its repository to a bare one, its cache to a folder."""
+    folder = tmp_path_factory.mktemp("shared")
+    for key, value in (("user.name", "t"), ("user.email", "t@t")):
+        project.run("git", "config", key, value)
+    project.run("git", "init", "-q", "--bare", str(folder / "git"))
+    project.run("git", "remote", "add", "origin", str(folder / "git"))
+    project.run("dvc", "remote", "add", "--default", "storage", str(folder / "storage"))
+    project.run("git", "commit", "-qm", "DVC remote", ".dvc/config")
+    project.run("dvc", "push", "-q")
+    project.run("git", "push", "-q", "origin", "main")
+    return folder
+
+
+def clone(project, shared, folder):
+    project.run("git", "clone", "-q", str(shared / "git"), str(folder))
+    return folder
+
+
+def test_a_clone_pulls_everything_and_computes_nothing(project, shared, tmp_path):
+    there = clone(project, shared, tmp_path / "there")
+    project.run("dvc", "--cd", str(there), "pull", "-q")
+    done = project.run("dvc", "--cd", str(there), "repro")
+    assert project.ran(done.stdout) == set() and "up to date" in done.stdout
+    for name in ("models/experiment/model.safetensors", "metrics/experiment.json", "metrics/samples/caption.png"):
+        assert (there / name).read_bytes() == (project.folder / name).read_bytes()
+
+
+def test_an_experiment_reaches_a_clone_with_its_files(project, shared, tmp_path):
+    project.run("dvc", "exp", "run", "-q", "-n", "sent", "-S", "guidance=3", "evaluate@experiment")
+    made = project.metrics("experiment")
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "exp", "push", "origin", "sent")
+    there = clone(project, shared, tmp_path / "there")
+    project.run("dvc", "--cd", str(there), "exp", "pull", "origin", "sent")
+    project.run("dvc", "--cd", str(there), "exp", "apply", "sent")
+    found = json.loads((there / "metrics" / "experiment.json").read_text())
+    assert found == made and found["guidance"] == 3
+
+
+def test_a_registered_model_is_fetched_by_its_version(project, shared, tmp_path):
+    project.run("gto", "register", "experiment")
+    project.run("git", "push", "-q", "origin", "experiment@v0.0.1")
+    got = tmp_path / "model"
+    url = str(shared / "git")
+    project.run("dvc", "artifacts", "get", url, "experiment", "--rev", "v0.0.1", "-o", str(got))
+    model = project.folder / "models" / "experiment" / "model.safetensors"
+    assert (got / "model.safetensors").read_bytes() == model.read_bytes()

@@ -52,6 +52,7 @@ from condmix.experiments.grid import (
     write_changes,
 )
 from condmix.settings.load import unknown
+from condmix.tracking.runs import GRID
 
 GRACE = 10  # seconds that an interrupted run has for ending by itself
 
@@ -165,6 +166,7 @@ class Runner:
             **os.environ,
             "OMP_NUM_THREADS": str(self.processes),  # a stage that starts several processes shares these out
             "DVC_ROOT": str(self.root),  # checkpoints and MLflow's runs go where they outlive the clone
+            GRID: self.grid.name,  # under which MLflow shows the run
             "DVC_EXP_NAME": run.name,
             "DVC_EXP_BASELINE_REV": self.commit,
         }

@@ -168,14 +168,13 @@ def compared(files: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any
     return found
 
 
-def headline(facts: Mapping[str, Any]) -> dict[str, float]:
-    """The 5 to 8 figures that stand for one file of metrics, by key, what ranks variants first."""
+def headline(facts: Mapping[str, Any]) -> list[Measure]:
+    """The 5 to 8 measures that stand for one file of metrics, what ranks variants first."""
     found = [measure for measure in compared([facts]) if measure.attribute is None]
     found.sort(key=lambda measure: (measure.rank is None, measure.rank or 0))
     known = {measure.key for measure in found}
     others = [m for m in measures([facts]) if Place.SETS in m.places and m.attribute is None and m.key not in known]
-    found = found[:MOST] + others[: max(0, FEWEST - len(found))]
-    return {measure.key: measure.of(facts) for measure in found}
+    return found[:MOST] + others[: max(0, FEWEST - len(found))]
 
 
 def feature_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
