@@ -193,7 +193,7 @@ class JournalRun(Run):
         self._events.close()
         self._delivery.finish(self._bytes / UPLOAD_RATE, hurry=status != "FINISHED")
 
-    def _record_file(self, event: str, name: str, place: Callable[[Path], object], **facts: Any) -> None:
+    def _record_file(self, event: str, name: str, place: Callable[[Path], object], /, **facts: Any) -> None:
         self._files += 1
         file = Path("files", str(self._files), name)
         try:
@@ -205,13 +205,13 @@ class JournalRun(Run):
         else:
             self._record(event, file=str(file), **facts)
 
-    def _record(self, event: str, **facts: Any) -> None:
+    def _record(self, event: str, /, **facts: Any) -> None:
         try:
             self._write(event, **facts)
         except OSError as error:
             self._lost(error)
 
-    def _write(self, event: str, **facts: Any) -> None:
+    def _write(self, event: str, /, **facts: Any) -> None:
         line = json.dumps({"event": event, "time": int(time.time() * 1000), **facts}) + "\n"
         self._events.write(line.encode())
 
