@@ -1,6 +1,8 @@
 """The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
 
+import ast
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -112,7 +114,18 @@ def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(pr
         assert params["perspectives"] and params["encoder"].startswith("clip sha256:")
         assert len(tags["model_sha256"]) == 64 and tags["git_commit"]
         assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= set(metrics)
-        assert {"images", "model", "metrics"} <= set(artifacts)
+        assert 5 <= sum(name.startswith("eval/") for name in metrics) <= 8
+        assert {"images", "samples.json", "metrics"} <= set(artifacts)
+
+
+def test_every_variant_is_a_model_whose_first_version_is_the_best(project):
+    code = (
+        "import mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
+        "print({m.name: m.aliases for m in c.search_registered_models()})"
+    )
+    found = ast.literal_eval(project.run(sys.executable, "-c", code).stdout.splitlines()[-1])
+    assert found.keys() == {f"condmix-tiny-{variant}" for variant in VARIANTS}
+    assert all(aliases["best"] == "1" and "current" in aliases for aliases in found.values())
 
 
 def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):

@@ -390,17 +390,11 @@ def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarra
         seeds = [picture_seed(params.seed, i) for i in range(len(first))]
         run.table("samples.json", {"condition": texts, "seed": seeds}, first)
         run.artifact(params.paths.metrics / f"{variant}.json", "metrics")
-        if figures[0].higher_is_better is not None:
-            run.score(
-                f"condmix-{params.profile}-{variant}",
-                {
-                    **tags,
-                    "measure": figures[0].key,
-                    "value": figures[0].of(metrics),
-                    "higher_is_better": figures[0].higher_is_better,
-                    "protocol": protocol(task, test),
-                },
-            )
+        if figures and figures[0].rank is not None:
+            run.score(f"condmix-{params.profile}-{variant}", {
+                **tags, "measure": figures[0].key, "value": figures[0].of(metrics),
+                "higher_is_better": figures[0].higher_is_better, "protocol": protocol(task, test),
+            })  # fmt: skip
 
 
 def protocol(task: Task, test_sha256: str) -> str:
