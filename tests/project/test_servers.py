@@ -21,11 +21,12 @@ STEPS = 80
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("servers")
-    postgres, store = Postgres(folder).start(), Store(folder).start()
+    postgres, store = Postgres().start(), Store(folder).start()
     server = Mlflow(folder, postgres, store).start()
     yield postgres, store, server
-    for one in (server, store, postgres):
-        one.kill()
+    server.kill()
+    store.kill()
+    postgres.remove()
 
 
 def test_training_goes_on_whichever_server_dies_and_mlflow_gets_everything(project, servers, monkeypatch):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -82,13 +83,11 @@ class Server:
 class Postgres(Server):
     """A database `mlflow` of the user `mlflow`. PostgreSQL does not run as root; there it runs as the user postgres."""
 
-    def __init__(self, folder):
-        super().__init__(folder / "postgres")
+    def __init__(self):
+        super().__init__(Path(tempfile.mkdtemp(prefix="condmix-postgres-")))  # pytest's own folders are root's alone
         self.data = self.folder / "data"
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
-            for parent in self.folder.parents[:4]:
-                parent.chmod(parent.stat().st_mode | 0o011)
         subprocess.run(
             self._user(postgres_programs() / "initdb", "-D", self.data, "-U", "mlflow", "--auth=trust"),
             check=True, capture_output=True,
@@ -107,6 +106,11 @@ class Postgres(Server):
                 break
             time.sleep(1)
         self._client("createdb", "mlflow")  # fails where it is there already
+
+    def remove(self):
+        self.kill()
+        shutil.rmtree(self.folder)
+        self.folder.with_suffix(".log").unlink()
 
     def _client(self, program, *more):
         server = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow"]
