@@ -91,9 +91,9 @@ def built(store, bases, context):
 
     def build(stage):
         options = shlex.split(os.environ.get("CONDMIX_BUILDAH_OPTIONS", ""))
-        target = ["build", "--isolation=chroot", "--pull-never", "--layers", "--target", stage, "--tag", stage]
+        target = ["build", "--isolation=chroot", "--pull=never", "--layers", "--target", stage, "--tag", stage]
         run(*store, *target, *options, context)
-        container = run(*store, "from", "--pull-never", f"localhost/{stage}").strip()
+        container = run(*store, "from", "--pull=never", f"localhost/{stage}").strip()
         return lambda *command: run(*store, "run", "--isolation=chroot", container, *command)
 
     return build
