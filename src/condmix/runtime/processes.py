@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import spawn as start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from condmix import CondmixError
+from condmix.runtime.cores import cores
 from condmix.runtime.interrupts import held_back, interruptible
 from condmix.runtime.oserrors import sentence
 
@@ -124,7 +125,7 @@ def _starts(processes: int) -> bool:
 
 
 def _share(processes: int) -> int:
-    return max(1, (os.cpu_count() or 1) // processes)
+    return max(1, cores() // processes)
 
 
 def keep_memory() -> None:

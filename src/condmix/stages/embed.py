@@ -43,8 +43,9 @@ from condmix.data.embeddings import (
 from condmix.data.imported import read_embeddings
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
 from condmix.files.atomic import remove_folder
+from condmix.runtime.cores import cores
 from condmix.runtime.precision import bf16
-from condmix.runtime.prefetch import CORES, prefetch
+from condmix.runtime.prefetch import prefetch
 from condmix.runtime.processes import is_main, join_group, together
 from condmix.settings.load import Params, plugin
 from condmix.settings.perspectives import parse
@@ -145,7 +146,7 @@ def run(params: Params, read: str | None) -> None:
         encoders = [encoder for encoder in encoders if encoder.reads != "labels"]
     settings, scratch = params.embed, paths.partial / "embeddings"
     size = BATCH[state.device.type] if settings.batch_size == "auto" else settings.batch_size
-    work = Work(size, max(1, CORES // state.num_processes), settings.length_buckets)
+    work = Work(size, max(1, cores() // state.num_processes), settings.length_buckets)
     to_encode = [
         (source.split, encoder, column)
         for source in sources

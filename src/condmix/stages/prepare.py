@@ -17,7 +17,8 @@ from condmix import CondmixError
 from condmix.datasets import SPLITS, Dataset
 from condmix.files.atomic import replacing_folder
 from condmix.files.npy import write_pixels
-from condmix.runtime.prefetch import CORES, prefetch
+from condmix.runtime.cores import cores
+from condmix.runtime.prefetch import prefetch
 from condmix.settings import load
 from condmix.settings.schema import Params
 
@@ -28,8 +29,11 @@ def main(params: Params) -> None:
     prepare(data, params.data.dataset, params.data.image_size, params.paths.dataset)
 
 
-def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int = CORES) -> None:
-    """Writes the whole folder, or leaves what was there as it was. Any number of threads writes the same bytes."""
+def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int | None = None) -> None:
+    """Writes the whole folder, or leaves what was there as it was. Any number of threads (None: one for each core)
+    writes the same bytes.
+    """
+    threads = threads or cores()
     with replacing_folder(Path(folder)) as partial:
         meta = {
             "dataset": name,
