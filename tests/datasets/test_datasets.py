@@ -118,6 +118,8 @@ def test_contract(name, split, archives):
         assert values.shape == (len(ids), len(data.attributes)) and values.dtype == np.int64
         assert (values < [len(options) for options in data.attributes.values()]).all() and (values >= -1).all()
         assert data.mentions(split).shape == (len(ids), len(captions[0]), len(data.attributes))
+    held_out = data.held_out(split)
+    assert held_out is None or (held_out.shape == (len(ids),) and held_out.dtype == bool)
 
 
 @pytest.mark.parametrize("name", load.plugins("datasets"))

@@ -219,8 +219,8 @@ def test_captions_name_exactly_two_attributes_and_the_last_is_the_name(data):
 
 
 def test_every_pair_of_values_is_worded_as_it_is_read():
-    attributes = {"type": [*NOUNS, "rain jacket"], "colour": list(GROUPS["colour"]),
-                  "gender": list(GROUPS["gender"]), "usage": ["casual", "formal", "sports", "ethnic", "party"]}  # fmt: skip
+    attributes = {"type": [*NOUNS, "rain jacket"], "colour": list(GROUPS["colour"]), "gender": list(GROUPS["gender"])}
+    attributes["usage"] = ["casual", "formal", "sports", "ethnic", "party"]
     claims = Claims(attributes)
     assert set(PHRASES) <= {value for values in attributes.values() for value in values}
     for number, pair in enumerate(combinations(attributes, 2)):

@@ -194,7 +194,6 @@ class Fashion(PictureFiles):
         return self._claims(caption)
 
     def held_out(self, split: str) -> np.ndarray:
-        """(N,) bool: the pictures whose pair of type and colour no training picture shows."""
         return np.array([one.pair in self.held_out_pairs for one in self._splits[split]], bool)
 
     def passed_over(self) -> Iterator[tuple[str, str]]:
