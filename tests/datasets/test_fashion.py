@@ -18,7 +18,8 @@ from profiles import ROOT
 from real_data import shared
 
 HEADER = "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage,productDisplayName"
-TYPES, COLOURS = ["Tshirts", "Shirts", "Heels", "Casual Shoes"], ["Black", "Navy Blue", "Off White", "Red"]
+TYPES = ["Tshirts", "Shirts", "Heels", "Casual Shoes", "Ties", "Watches"]
+COLOURS = ["Black", "Navy Blue", "Off White", "Red", "Pink", "Steel"]
 WORLD = {"fewest": 5, "held_out_percent": 10, "held_out_pairs": 2}
 
 

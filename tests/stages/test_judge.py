@@ -144,6 +144,15 @@ def test_unknown_targets_do_not_count():
     assert accuracy(network, [(images, torch.full((4, 1), -1))]) == {}
 
 
+def test_a_head_of_which_a_batch_knows_nothing_is_left_out_of_its_loss():
+    images, values = (torch.from_numpy(array) for array in draw(8, seed=6))
+    values[:, 1] = -1
+    network = Judge("small_cnn", ATTRIBUTES, 16)
+    before = network.linears[1].bias.clone()
+    judge.train_judge(network, judge.Plan("judge", "judge.lr", 2, 1e-3, 0.1), iter([(images, values)] * 2))
+    assert torch.equal(network.linears[1].bias, before)
+
+
 def test_moved_pictures_keep_their_content_within_an_eighth():
     images = torch.zeros(64, 16, 16, 3, dtype=torch.uint8)
     images[:, 8, 4] = 255

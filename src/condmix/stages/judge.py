@@ -117,7 +117,8 @@ def train_judge(judge: Judge, plan: Plan, batches: Iterator[tuple[Tensor, Tensor
         images, targets = next(batches)
         wanted = targets.to(device(), non_blocking=True).unbind(dim=1)
         pairs = zip(judge(images).values(), wanted, strict=True)
-        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+        some = ((logits, value) for logits, value in pairs if (value >= 0).any())  # the mean of none is no number
+        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in some)
         return cast(Tensor, sum(losses))
 
     judge.train()
