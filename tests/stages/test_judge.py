@@ -82,6 +82,17 @@ def test_attributes_are_judged_with_places_and_the_card_says_how_well(tmp_path):
     assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["model.json", "model.safetensors"]
 
 
+def test_accuracy_over_held_out_combinations_stands_beside_that_over_all(tmp_path):
+    write_dataset(tmp_path / "dataset", attributes=True)
+    values = draw(200, seed=1)[1]
+    np.save(tmp_path / "dataset" / "test_held_out.npy", (values == [0, 2]).all(axis=1))
+    write_meta(tmp_path / "dataset", json.loads((tmp_path / "dataset" / "meta.json").read_text()))
+    metrics = run(tmp_path, steps=2)
+    judged = Judge.load(tmp_path / "judge")
+    images, targets = (torch.from_numpy(array[(values == [0, 2]).all(axis=1)]) for array in draw(200, seed=1))
+    assert metrics["accuracy_held_out"] == accuracy(judged, [(images, targets)])
+
+
 def test_classes_are_judged_where_no_attributes_are_known(tmp_path):
     write_dataset(tmp_path / "dataset", classes=True)
     metrics = run(tmp_path)

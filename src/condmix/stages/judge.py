@@ -69,6 +69,9 @@ def main(params: Params) -> None:
         "steps": 0 if settings.weights else settings.steps,
         "seconds": round(time.monotonic() - started, 1),
     }
+    if test.held_out is not None and test.held_out.any():  # combinations that the judge has not seen either
+        rows = np.flatnonzero(test.held_out)
+        facts["accuracy_held_out"] = accuracy(judge, batches(test.images[rows], targets_of(test)[rows]))
     judge.save(params.paths.judge, facts)
     write_checked_json(params.paths.metrics / "judge.json", facts)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in facts["accuracy"].items())
