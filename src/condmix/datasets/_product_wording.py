@@ -130,7 +130,8 @@ def caption(named: Mapping[str, str], dice: Dice) -> str:
     """One phrase that names exactly these values ({attribute: value})."""
     article, nouns = NOUNS.get(named["type"], ("", [named["type"]])) if "type" in named else ("a", THINGS)
     noun = dice.pick(nouns)
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     for name in ("gender", "usage"):
         if name in named:
             fronts, backs = PHRASES.get(named[name], ([named[name]], [f"for {named[name]} use"]))
