@@ -55,7 +55,7 @@ def main(params: Params) -> None:
         generator = torch.Generator().manual_seed(params.judge.seed)
         order = shuffled(usable, settings.batch_size, generator)
         augment: Callable[[Tensor], Tensor] = partial(moved, flip=params.data.flip, generator=generator)
-        if train.attribute_names and not params.data.flip:  # one of them may be a place, which would not survive it
+        if train.attribute_names:  # positions would not survive it
             augment = torch.Tensor.contiguous
         plan = Plan("judge", "judge.lr", settings.steps, settings.lr, WARMUP)
         train_judge(judge, plan, drawn(train.images, targets, order, augment))
@@ -146,7 +146,10 @@ def shuffled(usable: Tensor, batch_size: int, generator: torch.Generator) -> Ite
 
 
 def moved(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
-    """Each picture (B, S, S, 3) moved by up to an eighth of its size, edges repeated; half mirrored if `flip`."""
+    """Each picture (B, S, S, 3) moved by up to an eighth of its size, edges repeated; half mirrored if `flip`.
+
+    For classes only: positions would not survive it.
+    """
     count, size = images.shape[:2]
     down, right = torch.randint(-(size // 8), size // 8 + 1, (2, count, 1), generator=generator)
     rows, columns = ((torch.arange(size) + shift).clamp(0, size - 1) for shift in (down, right))
