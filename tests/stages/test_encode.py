@@ -256,6 +256,16 @@ def test_a_linear_probe_reads_off_what_is_linear_whatever_the_scale():
     assert linear_probe(x[:200], shuffled[:200], x[200:], shuffled[200:]) < 0.6
 
 
+def test_a_linear_probe_is_not_fitted_to_what_is_unknown():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 8, generator=generator)
+    labels = (x @ torch.randn(8, 3, generator=generator)).argmax(dim=-1)
+    some = torch.arange(200) % 2 == 0
+    partly = torch.where(some, labels[:200], -1)
+    expected = linear_probe(x[:200][some], labels[:200][some], x[200:], labels[200:])
+    assert linear_probe(x[:200], partly, x[200:], labels[200:]) == pytest.approx(expected)
+
+
 def test_ridge_solves_its_normal_equations():
     x, y = torch.randn(30, 4, dtype=torch.double), torch.randn(30, 2, dtype=torch.double)
     residual = x @ ridge(x, y, 0.0) - y

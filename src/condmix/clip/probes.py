@@ -21,9 +21,11 @@ def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor) -> float:
     """Accuracy on test (M, D) of ridge regression from train (N, D) to one-hot labels, in closed form.
 
-    The penalty is relative to the features' mean variance, so that their scale does not matter.
+    The penalty is relative to the features' mean variance, so that their scale does not matter. It is not fitted to
+    what has the label -1, unknown.
     """
-    x, y = train.double(), F.one_hot(labels).double()
+    known = labels >= 0
+    x, y = train[known].double(), F.one_hot(labels[known]).double()
     centre, share = x.mean(dim=0), y.mean(dim=0)
     weights = ridge(x - centre, y - share, PENALTY)
     guesses = (test.double() - centre) @ weights + share

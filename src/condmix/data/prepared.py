@@ -41,6 +41,7 @@ class Split:
     labels: np.ndarray | None  # (N,) int64, -1 unknown
     attributes: np.ndarray | None  # (N, A) int64
     mentions: np.ndarray | None  # (N, captions, A) bool
+    held_out: np.ndarray | None  # (N,) bool: whose combination of attributes no training picture shows
     class_names: list[str]
     attribute_names: dict[str, list[str]]  # name -> values, in column order
 
@@ -66,6 +67,7 @@ class Split:
             labels=array("labels", (), np.int64),
             attributes=array("attributes", (len(attributes),), np.int64),
             mentions=array("mentions", (None, len(attributes)), np.bool_),
+            held_out=array("held_out", (), np.bool_),
             class_names=meta["class_names"],
             attribute_names=attributes,
         )

@@ -14,6 +14,11 @@ def scattered(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
 
+def chosen(name: str, percent: int) -> bool:
+    """Whether a name is one of this share, by its hash."""
+    return int.from_bytes(scattered(name)[-8:]) % 100 < percent
+
+
 def held_out_percent(settings: dict) -> int | None:
     """The only setting of `data.world`; CondmixError on anything else."""
     percent = settings.get("held_out_percent")
@@ -38,8 +43,7 @@ def divide(names: Sequence[str], placed: Sequence[str | None], settings: dict, s
         rows = {split: [] for split in SPLITS}
         for row, (name, place) in enumerate(zip(names, placed, strict=True)):
             if not found or place in found:
-                held_out = int.from_bytes(scattered(name)[-8:]) % 100 < percent
-                rows["test" if held_out else "train"].append(row)
+                rows["test" if chosen(name, percent) else "train"].append(row)
     for split in SPLITS:
         if not rows[split] and percent is None:
             raise CondmixError(

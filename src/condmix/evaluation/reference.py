@@ -58,6 +58,7 @@ class Reference:
         rows = np.arange(len(spaces[0].drawn)) // per_condition
         right = self.right(seen, per_condition=per_condition)
         others |= {
+            "held_out": None if self.split.held_out is None else self.split.held_out[rows],
             "residual": None if seen.residual is None else seen.residual.numpy(),
             "per_condition": per_condition,
         }

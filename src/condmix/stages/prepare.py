@@ -24,7 +24,7 @@ from condmix.settings.schema import Params
 
 
 def main(params: Params) -> None:
-    """Writes {split}_images.npy, _ids, _labels, _attributes, _mentions and meta.json to `params.paths.dataset`."""
+    """Writes {split}_images.npy, _ids, _labels, _attributes, ... and meta.json to `params.paths.dataset`."""
     data = load.plugin("datasets", params.data.dataset)(params.paths.archives, params.data.world)
     prepare(data, params.data.dataset, params.data.image_size, params.paths.dataset)
 
@@ -53,6 +53,7 @@ def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int
         "labels": data.labels(split),
         "attributes": data.attribute_values(split),
         "mentions": data.mentions(split),
+        "held_out": data.held_out(split),
     }
     sums = {}
     for name, column in columns.items():
