@@ -42,7 +42,7 @@ class TransformersCaptioner(Captioner):
         except ValueError as error:
             raise CondmixError(f"generated.model: {error}") from None
         if isinstance(settings.model, Content):
-            require_safetensors(Path(settings.model.path))
+            require_safetensors(settings.model.place)
 
     @classmethod
     def open(cls, settings: Any, folder: Any, device: str = "cpu") -> TransformersCaptioner:

@@ -6,7 +6,6 @@ Each check is a generator of sentences. Nothing is opened here and no network is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
@@ -132,6 +131,11 @@ def _clip(params: Params) -> Iterator[str]:
     clip = params.clip
     if not clip.model and not clip.weights:
         yield "clip.model is empty; give open_clip's name of a model or an architecture, or clip.weights: a folder"
+    if clip.towers and (clip.pretrained or clip.weights or not isinstance(clip.model, dict)):
+        yield (
+            "clip.towers are of a CLIP that is trained here: give its architecture as clip.model, with pretrained and "
+            "weights null, or write `towers: null`"
+        )
     if clip.pretrained and not isinstance(clip.model, str):
         yield f"clip.pretrained {clip.pretrained} is of a model that open_clip knows; give its name as clip.model"
 
@@ -179,7 +183,7 @@ def _scorer(params: Params) -> Iterator[str]:
     scorer, weights = params.evaluate.scorer, params.clip.weights
     if scorer is None:
         return
-    trained_here = Path(scorer.path).resolve() == params.paths.clip.resolve()
+    trained_here = scorer.place.resolve() == params.paths.clip.resolve()
     if trained_here or (weights and weights.sha256 == scorer.sha256):
         yield (
             f"evaluate.scorer {scorer.path} is the CLIP that conditions the pictures, so it can't judge them; name "

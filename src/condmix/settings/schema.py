@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from condmix import CondmixError
-from condmix.settings.content import content_sha256
+from condmix.settings.content import content_sha256, located
 from condmix.settings.paths import Paths
 from condmix.settings.plugins import unknown
 
@@ -70,7 +70,10 @@ class Settings(BaseModel):
 
 
 class Content(Settings):
-    """A file or folder named by its checksum, so that DVC and grids see a change of it as a change of settings."""
+    """A file or folder named by its checksum, so that DVC and grids see a change of it as a change of settings.
+
+    "package:<name>/<rest>" as the path is what lies there in an installed Python package.
+    """
 
     path: Name
     sha256: Sha256
@@ -82,10 +85,15 @@ class Content(Settings):
             raise ValueError(_content_of(value))
         return value
 
+    @property
+    def place(self) -> Path:
+        """The path, in the installed package if it names one; unverified."""
+        return located(self.path)
+
     def verified(self, setting: str) -> Path:
         """The path, whose content is what was meant; CondmixError names the `setting` and both checksums where not."""
-        path = Path(self.path)
         try:
+            path = self.place
             found = content_sha256(path)
         except CondmixError as error:
             raise CondmixError(f"{setting}: {error}") from None
@@ -211,12 +219,31 @@ class GeneratedSettings(Settings):
         return self
 
 
+Rgb = tuple[Fraction, Fraction, Fraction]
+
+
+def _above_zero(std: Any) -> Any:
+    if not all(std):
+        raise ValueError("a standard deviation is above 0")
+    return std
+
+
+class Towers(Settings):
+    """Pretrained towers that stay as they are, while `clip` learns their projections into one space."""
+
+    image: Content  # file of weights of clip.model.vision_cfg.timm_model_name
+    text: Content  # folder of a text encoder of transformers
+    mean: Rgb  # of pixels in 0..1, as `image` was trained
+    std: Annotated[Rgb, AfterValidator(_above_zero)]
+
+
 class ClipSettings(Settings):
     """The CLIP whose towers embed: pretrained (open_clip name + tag, or a weights file), or trained here."""
 
     model: Text | dict[Text, Any] | None
     pretrained: Name | None
     weights: Content | None
+    towers: Towers | None  # of a CLIP that is trained here: null, or pretrained ones that are locked
     steps: Positive
     batch_size: Annotated[int, Strict(), Field(ge=2, le=10**9)]  # a picture is compared with the others of its batch
     optimizer: Literal["adamw", "muon"]

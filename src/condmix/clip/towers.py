@@ -1,0 +1,202 @@
+"""Frozen towers and captioned pictures -> a CLIP, of which two linear maps are learned.
+
+Zhai et al. 2022 (LiT, arXiv:2111.07991) lock a pretrained image tower and teach a text tower to match it. Here both
+towers are locked, a timm backbone and a text encoder of transformers, and their projections alone are trained. Since
+a locked tower says the same of a picture or text at each step, it is asked once.
+
+Axes: N pictures, V views of each (as it is; mirrored), M texts, F and G the towers' widths, D that of the shared space.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condmix import CondmixError
+from condmix.clip.contrastive import Recipe, batches, clamp_scale, make_optimizers
+from condmix.clip.folder import open_tokenizer
+from condmix.clip.weights import check_finite, refuse_code
+from condmix.runtime.messages import reason
+from condmix.training.loop import fit
+
+FEWEST_TOKENS = 3  # a text needs room between the tokens that begin and end it
+
+
+class Pixels(NamedTuple):
+    """How an image tower was taught to see pixels in 0..1: (pixel - mean) / std, per channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Seen(NamedTuple):
+    """What locked towers say of a training split; picture i has the texts `alone[i]`, `joined[i]` (rows of `texts`)."""
+
+    images: Tensor  # (V, N, F)
+    texts: Tensor  # (M, G)
+    alone: Sequence[Sequence[int]]
+    joined: Sequence[Sequence[int]]
+
+
+# The towers
+
+
+def new_locked_clip(
+    architecture: Mapping[str, Any], image: Path, text: Path, pixels: Pixels
+) -> tuple[nn.Module, dict[str, Any], Any]:
+    """An untrained CLIP between two pretrained towers: model, configuration and tokenizer.
+
+    `architecture` is open_clip's (embed_dim, vision_cfg, text_cfg). `image` holds the weights of its timm backbone,
+    `text` is a folder of transformers. The projections are random.
+    """
+    import open_clip
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg
+
+    refuse_code(text)
+    ours = {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": True}
+    try:
+        vision_cfg, text_cfg = architecture["vision_cfg"], architecture["text_cfg"] | ours
+        model_cfg = {**architecture, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+        if not vision_cfg.get("timm_model_name"):
+            raise CondmixError("clip.towers is given, so clip.model.vision_cfg needs a timm_model_name")
+        if text_cfg.get("context_length", 0) < FEWEST_TOKENS:
+            raise CondmixError(f"clip.model.text_cfg.context_length must be {FEWEST_TOKENS} or more")
+        model = open_clip.CustomTextCLIP(**model_cfg)
+        tokenizer = open_clip.tokenizer.HFTokenizer(
+            str(text), context_length=text_cfg["context_length"], local_files_only=True, trust_remote_code=False
+        )
+    except CondmixError:
+        raise
+    except Exception as error:  # whatever the wrong value leads to, in open_clip, timm or transformers
+        raise CondmixError(
+            f"open_clip can't build a CLIP of clip.model and clip.towers ({type(error).__name__}: {reason(error)})"
+        ) from error
+    load_backbone(model.visual.trunk, image)
+    check_finite(model, f"{image} and {text}")
+    set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size, **pixels._asdict())))
+    return model.eval(), model_cfg, tokenizer
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Load a file's weights, safetensors or a plain PyTorch state dict, into timm's network.
+
+    The file may name them as timm does, or as EfficientNet-PyTorch does. A classifier in it that the network lacks is
+    passed over.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+        state = timm_names(state, backbone)
+        own = backbone.state_dict()
+        backbone.load_state_dict({name: tensor for name, tensor in state.items() if name in own})
+        surplus = [name for name in state if name not in own and not name.startswith(_classifier(backbone))]
+        if surplus:
+            raise ValueError(f"it also has {surplus[0]}")
+    except Exception as error:  # safetensors, pickle and torch each raise their own kinds
+        raise CondmixError(
+            f"{path} does not hold the weights of {type(backbone).__name__} ({reason(error)})"
+        ) from error
+
+
+def _classifier(backbone: nn.Module) -> tuple[str, ...]:
+    """The names of timm's classifier, whether the network has it or not."""
+    names = backbone.default_cfg.get("classifier", ())
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def timm_names(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """Weights named as in EfficientNet-PyTorch, by timm's names; others as they are.
+
+    There a network is a row of blocks, in timm a row of stages of blocks. The layers of a block come in the same
+    order, and a first block that does not widen its input lacks the first convolution in both.
+    """
+    if "_conv_stem.weight" not in state:
+        return dict(state)
+    layers = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    places = [f"blocks.{i}.{j}" for i, stage in enumerate(backbone.blocks) for j in range(len(stage))]
+    for number, place in enumerate(places):
+        widens = f"_blocks.{number}._expand_conv.weight" in state
+        theirs = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"][0 if widens else 2 :]
+        ours = (
+            ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"] if widens else ["conv_dw", "bn1", "conv_pw", "bn2"]
+        )
+        layers |= {f"_blocks.{number}.{a}": f"{place}.{b}" for a, b in zip(theirs, ours, strict=True)}
+    renamed = {}
+    for name, tensor in state.items():
+        layer, _, weight = name.rpartition(".")
+        renamed[f"{layers[layer]}.{weight}"] = tensor
+    return renamed
+
+
+@contextmanager
+def without_projections(model: nn.Module) -> Iterator[Projections]:
+    """Inside, `model` ends where its towers do, in features (B, F) and (B, G); yields what came after them."""
+    held = Projections(model.visual.head, model.text.proj, model.logit_scale)
+    model.visual.head, model.text.proj = nn.Identity(), nn.Identity()
+    try:
+        yield held
+    finally:
+        model.visual.head, model.text.proj = held.image, held.text
+
+
+def without_padding(tokens: Tensor, padding: int) -> Tensor:
+    """Tokens (B, L) without the last columns, in which no text of the batch has any."""
+    used = (tokens != padding).any(dim=0).nonzero()
+    return tokens[:, : int(used.max()) + 1 if len(used) else 1]
+
+
+# Their projections
+
+
+class Projections(nn.Module):
+    """All of a CLIP that is learned between locked towers."""
+
+    def __init__(self, image: nn.Module, text: nn.Module, logit_scale: nn.Parameter):
+        super().__init__()
+        self.image, self.text, self.logit_scale = image, text, logit_scale
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, F), (B, G) -> unit vectors (B, D) of both and the factor of their products."""
+        return F.normalize(self.image(images), dim=-1), F.normalize(self.text(texts), dim=-1), self.logit_scale.exp()
+
+
+def train_projections(projections: Projections, seen: Seen, recipe: Recipe, seed: int) -> float:
+    """Train in place, on the features' device; returns the loss averaged over the last tenth.
+
+    Same seed and machine: same weights.
+    """
+    from open_clip.loss import ClipLoss
+
+    device, count = seen.images.device, seen.images.shape[1]
+    projections.to(device).train()
+    rng, criterion = np.random.default_rng(seed), ClipLoss()
+    drawn = batches(count, recipe.batch_size, rng)
+
+    def loss_of() -> Tensor:
+        index = next(drawn)
+        texts = [draw_row(seen.alone[i], seen.joined[i], recipe.joined, rng) for i in index]
+        views = rng.integers(len(seen.images), size=len(index))
+        images = seen.images[torch.from_numpy(views), torch.from_numpy(index)]
+        return criterion(*projections(images, seen.texts[torch.tensor(texts)]))
+
+    optimizers = make_optimizers(projections, recipe)
+    losses = fit(recipe.plan("CLIP", "clip.lr"), optimizers, loss_of, after=lambda: clamp_scale(projections))
+    projections.eval()
+    return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+
+
+def draw_row(alone: Sequence[int], joined: Sequence[int], share: float, rng: np.random.Generator) -> int:
+    """One of a picture's texts: with probability `share` one of those that join several captions, if it has any."""
+    rows = joined if joined and rng.random() < share else alone
+    return rows[rng.integers(len(rows))]
