@@ -9,7 +9,6 @@ Axes: N pictures, V views of each (as it is; mirrored), M texts, F and G the tow
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from condmix import CondmixError
 from condmix.clip.contrastive import Recipe, batches, clamp_scale, make_optimizers
-from condmix.clip.folder import open_tokenizer
 from condmix.clip.weights import check_finite, refuse_code
 from condmix.runtime.messages import reason
 from condmix.training.loop import fit

@@ -170,9 +170,10 @@ def image_features(model: nn.Module, images: Iterator[np.ndarray], count: int, f
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     shown = prefetch(lambda image: preprocess(Image.fromarray(image)), images, torch.get_num_threads(), 2 * TOWER_BATCH)
     device, found = model.logit_scale.device, []
+    model.visual.to(memory_format=torch.channels_last)  # on CPUs convolutions take a third less time so
     with tqdm(total=count, desc="clip: pictures", unit="img", mininterval=1.0) as progress:
         while batch := list(islice(shown, TOWER_BATCH)):
-            pixels = torch.stack(batch).to(device)
+            pixels = torch.stack(batch).to(device, memory_format=torch.channels_last)
             views = [pixels, pixels.flip(-1)] if flip else [pixels]
             found.append(torch.stack([model.encode_image(view) for view in views]))
             progress.update(len(batch))
