@@ -11,8 +11,8 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.captioners import Captioner, model_name
+from condmix.clip.huggingface import explained, folder_sha256, locate, require_safetensors
 from condmix.clip.weights import check_finite
-from condmix.encoders._huggingface import explained, folder_sha256, locate, require_safetensors
 from condmix.settings.schema import Content, hub_revision
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from condmix import CondmixError
 from condmix.clip.contrastive import Recipe, batches, clamp_scale, make_optimizers
+from condmix.clip.huggingface import load_text_encoder, require_safetensors
 from condmix.clip.weights import check_finite, refuse_code
 from condmix.runtime.messages import reason
 from condmix.training.loop import fit
@@ -61,7 +62,9 @@ def new_locked_clip(
     from open_clip.transform import PreprocessCfg
 
     refuse_code(text)
-    ours = {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": True}
+    require_safetensors(text)
+    _, encoder = load_text_encoder(text)
+    ours = {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": False}
     try:
         vision_cfg, text_cfg = architecture["vision_cfg"], architecture["text_cfg"] | ours
         model_cfg = {**architecture, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
@@ -80,7 +83,10 @@ def new_locked_clip(
             f"open_clip can't build a CLIP of clip.model and clip.towers ({type(error).__name__}: {reason(error)})"
         ) from error
     load_backbone(model.visual.trunk, image)
-    check_finite(model, f"{image} and {text}")
+    check_finite(model.visual, image)
+    tower = encoder.encoder if encoder.config.is_encoder_decoder else encoder
+    weights, own = tower.state_dict(), model.text.transformer.state_dict()  # which lacks a BERT's pooler
+    model.text.transformer.load_state_dict({name: weights[name] for name in own})
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size, **pixels._asdict())))
     return model.eval(), model_cfg, tokenizer
 

@@ -84,7 +84,7 @@ def check_text_encoder(params: Params) -> None:
     """The folder of the text encoder, which is opened only after CLIP was trained."""
     t5 = params.embed.t5
     if t5 and isinstance(t5.model, Content):
-        from condmix.encoders._huggingface import require_safetensors
+        from condmix.clip.huggingface import require_safetensors
 
         require_safetensors(t5.model.place)
 
