@@ -124,6 +124,7 @@ def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokeniz
             tokenizer.save_pretrained(part)
         if model_cfg["text_cfg"].get("hf_model_name"):
             model.text.config.save_pretrained(part)
-            model_cfg = model_cfg | {"text_cfg": model_cfg["text_cfg"] | {"hf_model_name": "."}}
+            here = {"hf_model_name": ".", "hf_tokenizer_name": ".", "hf_model_pretrained": False}
+            model_cfg = model_cfg | {"text_cfg": model_cfg["text_cfg"] | here}
         save_config_for_hf(model, part / CONFIG, model_cfg)
         write_json(part / CARD, {"sha256": tree_sha256(part, CARD)})
