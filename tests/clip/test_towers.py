@@ -7,7 +7,6 @@ import socket
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from condmix import CondmixError
 from condmix.clip.contrastive import Recipe
@@ -15,11 +14,8 @@ from condmix.clip.folder import CONFIG, load_clip, save_clip
 from condmix.clip.towers import (
     Projections,
     Seen,
-    load_backbone,
     new_locked_clip,
-    timm_names,
     train_projections,
-    without_padding,
     without_projections,
 )
 from condmix.encoders.clip_image import ClipImage
@@ -118,49 +114,6 @@ def test_projections_learn_which_features_belong_together():
         a, b, _ = trained[0](images[0], texts)
         assert ((a @ b.T).argmax(dim=1) == torch.arange(64)).double().mean() > 0.9
         assert torch.equal(a, trained[1](images[0], texts)[0])
-
-
-def test_padding_is_what_no_text_uses():
-    tokens = torch.tensor([[5, 6, 0, 0], [7, 8, 9, 0]])
-    assert without_padding(tokens, 0).tolist() == [[5, 6, 0], [7, 8, 9]]
-    assert without_padding(tokens[:, 3:], 0).shape == (2, 1)
-
-
-def test_names_of_efficientnet_pytorch_become_timms():
-    import timm
-
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=10)
-    blocks = [block for stage in network.blocks for block in stage]
-    theirs = {"_conv_stem": network.conv_stem, "_bn0": network.bn1, "_conv_head": network.conv_head}
-    theirs |= {"_bn1": network.bn2, "_fc": network.classifier}
-    for i, block in enumerate(blocks):
-        layers = {"_depthwise_conv": block.conv_dw}
-        if hasattr(block, "conv_pwl"):
-            layers |= {"_expand_conv": block.conv_pw, "_bn0": block.bn1, "_bn1": block.bn2}
-            layers |= {"_project_conv": block.conv_pwl, "_bn2": block.bn3}
-        else:
-            layers |= {"_bn1": block.bn1, "_project_conv": block.conv_pw, "_bn2": block.bn2}
-        theirs |= {f"_blocks.{i}.{name}": layer for name, layer in layers.items()}
-    state = {f"{name}.{key}": value for name, layer in theirs.items() for key, value in layer.state_dict().items()}
-    renamed = timm_names(state, network)
-    assert renamed.keys() == network.state_dict().keys()
-    assert all(renamed[name] is not None and torch.equal(renamed[name], x) for name, x in network.state_dict().items())
-
-
-def test_weights_of_another_network_are_one_sentence(towers, tmp_path):
-    import timm
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    (tmp_path / "broken.pth").write_bytes(b"no weights")
-    backbone = timm.create_model("test_resnet", num_classes=0)
-    for name in ("other.safetensors", "broken.pth"):
-        with pytest.raises(CondmixError, match=f"{name} does not hold the weights of ResNet") as error:
-            load_backbone(backbone, tmp_path / name)
-        assert "\n" not in str(error.value)
-    surplus = towers.backbone.state_dict() | {"extra.weight": torch.zeros(1)}
-    save_file(surplus, tmp_path / "more.safetensors")
-    with pytest.raises(CondmixError, match="also has extra.weight"):
-        load_backbone(timm.create_model("test_efficientnet", num_classes=0), tmp_path / "more.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,20 @@ ARCHITECTURE = {
 }
 
 
-def save_tiny_towers(folder, seed=0):
-    """Write image.safetensors, with a classifier, and the folder text; returns their paths and both networks."""
+def save_tiny_backbone(path, seed=0):
+    """Write the weights of a network of timm with a classifier; returns it without."""
     import timm
 
     torch.manual_seed(seed)
     backbone = timm.create_model("test_efficientnet", num_classes=7).eval()
-    save_file(backbone.state_dict(), folder / "image.safetensors")
+    save_file(backbone.state_dict(), path)
     backbone.reset_classifier(0)
+    return backbone
+
+
+def save_tiny_towers(folder, seed=0):
+    """Write image.safetensors, with a classifier, and the folder text; returns their paths and both networks."""
+    backbone = save_tiny_backbone(folder / "image.safetensors", seed)
     (folder / "text").mkdir()
     encoder = save_tiny_bert(folder / "text", seed)
     return SimpleNamespace(image=folder / "image.safetensors", text=folder / "text", backbone=backbone, encoder=encoder)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from condmix import CondmixError
 from condmix.clip.weights import check_finite, refuse_code
@@ -82,6 +83,12 @@ def load_text_encoder(folder: Path, precision: str = "fp32") -> tuple[Any, Any]:
         raise CondmixError(f"{folder} lacks {len(missing)} weights of its text encoder, such as {missing[0]}")
     check_finite(model, folder)
     return tokenizer, model
+
+
+def without_padding(tokens: Tensor, padding: int) -> Tensor:
+    """Tokens (B, L) without the last columns, in which no text of the batch has any."""
+    used = (tokens != padding).any(dim=0).nonzero()
+    return tokens[:, : int(used.max()) + 1 if len(used) else 1]
 
 
 def _locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:

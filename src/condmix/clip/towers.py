@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condmix import CondmixError
+from condmix.clip.backbone import Pixels, check_backbone, load_backbone
 from condmix.clip.contrastive import Recipe, batches, clamp_scale, make_optimizers
 from condmix.clip.huggingface import load_text_encoder, require_safetensors
 from condmix.clip.weights import check_finite, refuse_code
@@ -28,13 +29,6 @@ from condmix.runtime.messages import reason
 from condmix.training.loop import fit
 
 FEWEST_TOKENS = 3  # a text needs room between the tokens that begin and end it
-
-
-class Pixels(NamedTuple):
-    """How an image tower was taught to see pixels in 0..1: (pixel - mean) / std, per channel."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class Seen(NamedTuple):
@@ -70,6 +64,7 @@ def new_locked_clip(
         model_cfg = {**architecture, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
         if not vision_cfg.get("timm_model_name"):
             raise CondmixError("clip.towers is given, so clip.model.vision_cfg needs a timm_model_name")
+        check_backbone(vision_cfg["timm_model_name"])
         if text_cfg.get("context_length", 0) < FEWEST_TOKENS:
             raise CondmixError(f"clip.model.text_cfg.context_length must be {FEWEST_TOKENS} or more")
         model = open_clip.CustomTextCLIP(**model_cfg)
@@ -91,58 +86,6 @@ def new_locked_clip(
     return model.eval(), model_cfg, tokenizer
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Load a file's weights, safetensors or a plain PyTorch state dict, into timm's network.
-
-    The file may name them as timm does, or as EfficientNet-PyTorch does. A classifier in it that the network lacks is
-    passed over.
-    """
-    from timm.models import load_state_dict
-
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-        state = timm_names(state, backbone)
-        own = backbone.state_dict()
-        backbone.load_state_dict({name: tensor for name, tensor in state.items() if name in own})
-        surplus = [name for name in state if name not in own and not name.startswith(_classifier(backbone))]
-        if surplus:
-            raise ValueError(f"it also has {surplus[0]}")
-    except Exception as error:  # safetensors, pickle and torch each raise their own kinds
-        raise CondmixError(
-            f"{path} does not hold the weights of {type(backbone).__name__} ({reason(error)})"
-        ) from error
-
-
-def _classifier(backbone: nn.Module) -> tuple[str, ...]:
-    """The names of timm's classifier, whether the network has it or not."""
-    names = backbone.default_cfg.get("classifier", ())
-    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
-
-
-def timm_names(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """Weights named as in EfficientNet-PyTorch, by timm's names; others as they are.
-
-    There a network is a row of blocks, in timm a row of stages of blocks. The layers of a block come in the same
-    order, and a first block that does not widen its input lacks the first convolution in both.
-    """
-    if "_conv_stem.weight" not in state:
-        return dict(state)
-    layers = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    places = [f"blocks.{i}.{j}" for i, stage in enumerate(backbone.blocks) for j in range(len(stage))]
-    for number, place in enumerate(places):
-        widens = f"_blocks.{number}._expand_conv.weight" in state
-        theirs = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"][0 if widens else 2 :]
-        ours = (
-            ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"] if widens else ["conv_dw", "bn1", "conv_pw", "bn2"]
-        )
-        layers |= {f"_blocks.{number}.{a}": f"{place}.{b}" for a, b in zip(theirs, ours, strict=True)}
-    renamed = {}
-    for name, tensor in state.items():
-        layer, _, weight = name.rpartition(".")
-        renamed[f"{layers[layer]}.{weight}"] = tensor
-    return renamed
-
-
 @contextmanager
 def without_projections(model: nn.Module) -> Iterator[Projections]:
     """Inside, `model` ends where its towers do, in features (B, F) and (B, G); yields what came after them."""
@@ -152,12 +95,6 @@ def without_projections(model: nn.Module) -> Iterator[Projections]:
         yield held
     finally:
         model.visual.head, model.text.proj = held.image, held.text
-
-
-def without_padding(tokens: Tensor, padding: int) -> Tensor:
-    """Tokens (B, L) without the last columns, in which no text of the batch has any."""
-    used = (tokens != padding).any(dim=0).nonzero()
-    return tokens[:, : int(used.max()) + 1 if len(used) else 1]
 
 
 # Their projections

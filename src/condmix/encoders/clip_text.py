@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from condmix.clip.folder import Clip, load_clip
-from condmix.clip.towers import without_padding
+from condmix.clip.huggingface import without_padding
 from condmix.encoders import Encoder
 
 

@@ -12,7 +12,7 @@ from condmix import CondmixError
 from condmix.settings.perspectives import ALONE, MERGES, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
-from condmix.settings.schema import Params
+from condmix.settings.schema import FEATURES, Params
 from condmix.settings.variants import resolve
 
 PRIOR_TIMES = 1000  # of the prior's own schedule
@@ -57,7 +57,8 @@ def _perspectives(params: Params) -> Iterator[str]:
     imported = dict.fromkeys(one.perspective for one in params.embed.imports)
     generated = params.generated.captions if params.generated else 0
     t5, joined = "t5_text" in params.embed.encoders, params.embed.joined
-    known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined)
+    networks = list(params.embed.timm) if "timm_image" in params.embed.encoders else []
+    known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined, networks)
     for name in params.perspectives:
         if name not in known:
             yield _merged(name, params) or unknown("perspective", name, known)
@@ -97,7 +98,7 @@ def _imports(params: Params) -> Iterator[str]:
         name, parsed = one.perspective, parse(one.perspective)
         if parsed is None or parsed.merge or parsed.sources != [name]:
             yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
-        elif parsed.kind in ours:
+        elif parsed.kind in ours or parsed.number is None:
             yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
         if (name, one.split) in seen:
             yield f"embed.imports: {name} has two files for the split {one.split}; leave one of them"
@@ -116,6 +117,8 @@ def _encoders(params: Params) -> Iterator[str]:
     encoders = params.embed.encoders
     if "t5_text" in encoders and params.embed.t5 is None:
         yield "embed.encoders has t5_text, but embed.t5 does not say which model that is"
+    if "timm_image" in encoders and not params.embed.timm:
+        yield "embed.encoders has timm_image, but embed.timm names no network"
     needed = {"clip_image": "all variants", **({"clip_text": "the prior"} if params.prior else {})}
     by_kind = {"class": "class_label", "caption": "clip_text", "pseudo": "clip_text", "t5": "t5_text"}
     for variant in params.variants:
@@ -191,6 +194,13 @@ def _scorer(params: Params) -> Iterator[str]:
         )
 
 
+def _features(params: Params) -> Iterator[str]:
+    known = [*FEATURES, *params.embed.timm]
+    for name in params.evaluate.features:
+        if name not in known:
+            yield unknown("evaluate.features", name, known)
+
+
 CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_fusion, "params.yaml"),
     (_plugin_names, ""),
@@ -204,4 +214,5 @@ CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_network, ""),
     (_sampling, ""),
     (_scorer, ""),
+    (_features, ""),
 )

@@ -32,6 +32,7 @@ from condmix.settings.plugins import unknown
 
 VariantName = Literal["class_v1", "class_v2", "caption", "experiment"]
 VARIANTS: tuple[str, ...] = get_args(VariantName)
+FEATURES = ("inception", "judge", "clip")  # spaces in which sets of pictures are compared
 EXPERIMENT = ("profile", "fusion", "perspectives", "guidance", "seed", "variants")  # keys of params.yaml
 
 # Strict: "3" is no number, true is no 1, and 1 is no true.
@@ -269,6 +270,22 @@ class T5(Settings):
         return self
 
 
+def _network_name(name: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9]*", name) or name in FEATURES:
+        raise ValueError(f"a network's name is a lowercase word, and not {', '.join(FEATURES)}")
+    return name
+
+
+class Backbone(Settings):
+    """A network of timm, by a name of one's own: the perspective image_<name>, and features of distances."""
+
+    model: Name  # timm's name
+    weights: Content
+    image_size: Side
+    mean: Rgb  # of pixels in 0..1, as it was trained
+    std: Annotated[Rgb, AfterValidator(_above_zero)]
+
+
 class Import(Content):
     """Vectors that someone else computed, of one perspective and split: a file as docs/embeddings.md describes it."""
 
@@ -294,6 +311,7 @@ class Embed(Settings):
     precision: Literal["auto", "fp32", "bf16"]  # of CLIP's towers
     processes: Processes  # CPU processes that share the work; on GPUs launch with accelerate
     t5: T5 | None  # what the encoder t5_text loads
+    timm: dict[Annotated[str, AfterValidator(_network_name)], Backbone]  # what the encoder timm_image loads
     imports: tuple[Import, ...]
 
 
@@ -407,7 +425,7 @@ class Evaluate(Settings):
     threshold: Fraction  # of dynamic thresholding; 0: clip to the range of pictures
     # Bootstrap of the distances' intervals; 0: none
     resamples: Annotated[int, Strict(), Field(ge=0, le=10**6), AfterValidator(_resamples)]
-    features: Annotated[tuple[Literal["inception", "judge", "clip"], ...], Field(min_length=1)]
+    features: Annotated[tuple[Name, ...], Field(min_length=1)]  # of FEATURES, or a name in embed.timm
     scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were not told
     inception_weights: Content | None  # null: downloaded
 

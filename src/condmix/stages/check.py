@@ -30,6 +30,7 @@ def main(params: Params) -> None:
         check_clip(params)
         check_judges(params)
         check_text_encoder(params)
+        check_backbones(params)
     except CondmixError as error:
         raise CondmixError(f"{conf}: {error}") from None
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
@@ -40,7 +41,8 @@ def contents(section: Settings, key: str = "") -> Iterator[tuple[str, Content]]:
     """Every file and folder that the settings name by checksum, with its key."""
     for name, value in section:
         here = f"{key}.{name}" if key else name
-        for one in value if isinstance(value, tuple) else (value,):
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for one in several:
             if isinstance(one, Content):
                 yield here, one
             elif isinstance(one, Settings):
@@ -87,6 +89,14 @@ def check_text_encoder(params: Params) -> None:
         from condmix.clip.huggingface import require_safetensors
 
         require_safetensors(t5.model.place)
+
+
+def check_backbones(params: Params) -> None:
+    """The image networks of timm."""
+    from condmix.clip.backbone import open_backbone
+
+    for settings in params.embed.timm.values():
+        open_backbone(settings.model, settings.weights.place)
 
 
 def check_judges(params: Params) -> None:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from condmix import CondmixError
 from condmix.clip.contrastive import Captioned, Recipe, draw_text, train_clip
 from condmix.clip.folder import load_clip, read_config, save_clip
+from condmix.clip.huggingface import without_padding
 from condmix.clip.openclip import load_pretrained, new_clip
 from condmix.clip.probes import linear_probe, recall_at, zero_shot
 from condmix.clip.towers import (
@@ -30,7 +31,6 @@ from condmix.clip.towers import (
     Seen,
     new_locked_clip,
     train_projections,
-    without_padding,
     without_projections,
 )
 from condmix.data.captions import read_captions, tidy
