@@ -78,7 +78,7 @@ def test_each_image_network_makes_a_perspective_of_its_own(world, tmp_path):
         embed_settings.timm[name] = backbone_settings(tmp_path / f"{name}.safetensors")
     encoded = world.run()
     assert {name for name in encoded if "test" in name} == {"test image", "test image_first", "test image_second"}
-    read = {name: read_cache(world.params.paths.embeddings / "test" / f"{name}.safetensors") for name in
+    read = {name: read_cache(world.params.paths.embeddings / "test" / f"{name}.safetensors", None) for name in
             ("image_first", "image_second")}  # fmt: skip
     pictures = list(world.dataset.images("test"))
     for name, (vectors, present, metadata) in read.items():
