@@ -124,9 +124,11 @@ def test_projections_learn_which_features_belong_together():
     ("changes", "said"),
     [
         ({"vision_cfg": {"image_size": 32}}, "needs a timm_model_name"),
-        ({"vision_cfg": {"timm_model_name": "no_such", "image_size": 32}}, "Unknown model"),
-        ({"text_cfg": {"context_length": 2}}, "context_length must be 3 or more"),
+        ({"vision_cfg": {"timm_model_name": "no_such", "image_size": 32}}, 'timm has no model "no_such"'),
+        ({"text_cfg": {"context_length": 2}}, "context_length is 2; give 3 or more"),
         ({"text_cfg": {"context_length": 8, "hf_pooler_type": "x"}}, "KeyError"),
+        ({"text_cfg": {"context_length": 8, "hf_pooler_type": "mean_pooler"}}, "hf_proj_type must be linear or mlp"),
+        ({"vision_cfg": ARCHITECTURE["vision_cfg"] | {"timm_proj": "none"}}, "timm_proj must be linear or mlp"),
     ],
 )
 def test_what_cannot_be_built_is_one_sentence(towers, changes, said):

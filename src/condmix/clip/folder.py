@@ -113,7 +113,10 @@ def text_tower_in(folder: Path) -> dict[str, Any]:
 
 
 def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokenizer: Any) -> None:
-    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back."""
+    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back.
+
+    With a text tower of transformers open_clip does so where the folder is the current one.
+    """
     from open_clip.push_to_hf_hub import save_config_for_hf
     from safetensors.torch import save_file
 

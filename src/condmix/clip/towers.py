@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from condmix import CondmixError
 from condmix.clip.backbone import Pixels, check_backbone, load_backbone
 from condmix.clip.contrastive import Recipe, batches, clamp_scale, make_optimizers
-from condmix.clip.huggingface import load_text_encoder, require_safetensors
+from condmix.clip.huggingface import explained, load_text_encoder, require_safetensors
 from condmix.clip.weights import check_finite, refuse_code
 from condmix.runtime.messages import reason
 from condmix.training.loop import fit
@@ -51,26 +51,14 @@ def new_locked_clip(
     `architecture` is open_clip's (embed_dim, vision_cfg, text_cfg). `image` holds the weights of its timm backbone,
     `text` is a folder of transformers. The projections are random.
     """
-    import open_clip
     from open_clip.model import set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg
 
     refuse_code(text)
     require_safetensors(text)
     _, encoder = load_text_encoder(text)
-    ours = {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": False}
     try:
-        vision_cfg, text_cfg = architecture["vision_cfg"], architecture["text_cfg"] | ours
-        model_cfg = {**architecture, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
-        if not vision_cfg.get("timm_model_name"):
-            raise CondmixError("clip.towers is given, so clip.model.vision_cfg needs a timm_model_name")
-        check_backbone(vision_cfg["timm_model_name"])
-        if text_cfg.get("context_length", 0) < FEWEST_TOKENS:
-            raise CondmixError(f"clip.model.text_cfg.context_length must be {FEWEST_TOKENS} or more")
-        model = open_clip.CustomTextCLIP(**model_cfg)
-        tokenizer = open_clip.tokenizer.HFTokenizer(
-            str(text), context_length=text_cfg["context_length"], local_files_only=True, trust_remote_code=False
-        )
+        model, model_cfg, tokenizer = _build(architecture, text)
     except CondmixError:
         raise
     except Exception as error:  # whatever the wrong value leads to, in open_clip, timm or transformers
@@ -79,11 +67,38 @@ def new_locked_clip(
         ) from error
     load_backbone(model.visual.trunk, image)
     check_finite(model.visual, image)
-    tower = encoder.encoder if encoder.config.is_encoder_decoder else encoder
-    weights, own = tower.state_dict(), model.text.transformer.state_dict()  # which lacks a BERT's pooler
-    model.text.transformer.load_state_dict({name: weights[name] for name in own})
+    with explained(text, "does not hold the text tower that open_clip builds"):
+        tower = encoder.encoder if encoder.config.is_encoder_decoder else encoder
+        weights, own = tower.state_dict(), model.text.transformer.state_dict()  # which lacks a BERT's pooler
+        model.text.transformer.load_state_dict({name: weights[name] for name in own})
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size, **pixels._asdict())))
     return model.eval(), model_cfg, tokenizer
+
+
+def _build(architecture: Mapping[str, Any], text: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+    """The CLIP of this architecture with the text tower that a folder describes; all weights are random."""
+    from open_clip import CustomTextCLIP
+    from open_clip.tokenizer import HFTokenizer
+
+    ours = {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": False}
+    vision_cfg, text_cfg = architecture["vision_cfg"], architecture["text_cfg"] | ours
+    model_cfg = {**architecture, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    if not vision_cfg.get("timm_model_name"):
+        raise CondmixError("clip.towers is given, so clip.model.vision_cfg needs a timm_model_name")
+    check_backbone(vision_cfg["timm_model_name"])
+    length = text_cfg.get("context_length", 0)
+    if length < FEWEST_TOKENS:
+        raise CondmixError(f"clip.model.text_cfg.context_length is {length}; give {FEWEST_TOKENS} or more")
+    model = CustomTextCLIP(**model_cfg)
+    projections = {
+        "vision_cfg.timm_proj": model.visual.head,
+        "text_cfg.hf_proj_type": getattr(model.text, "proj", None),
+    }
+    for setting, projection in projections.items():
+        if projection is None or not list(projection.parameters()):
+            raise CondmixError(f"clip.model.{setting} must be linear or mlp: the projection is what clip.towers train")
+    own = {"local_files_only": True, "trust_remote_code": False}
+    return model, model_cfg, HFTokenizer(str(text), context_length=length, **own)
 
 
 @contextmanager
