@@ -19,6 +19,7 @@ from condmix.settings.schema import EXPERIMENT, Params, fields_at, nullable, sen
 from condmix.settings.yamlfile import read_yaml
 
 REFERENCE = "conf/reference/settings.yaml"
+WHOLE = ("generated", "prior", "t5", "towers", "training")  # sections that are null unless a profile writes them
 
 
 def fill(root: Path, profile: str | None = None) -> list[str]:
