@@ -35,6 +35,15 @@ def test_every_known_name_is_read_and_reads_a_cache():
     )
 
 
+def test_an_image_network_is_named_in_the_perspective():
+    dino = parse("image_dino")
+    assert (dino.kind, dino.sources, dino.caption, dino.number) == ("image_dino", ["image_dino"], None, None)
+    assert [parse(name) for name in ("image_dino_1", "image_dino_any", "image_dino_again", "image_", "image_2")] == [
+        None
+    ] * 5
+    assert set(known(1, networks=["dino", "lite0"])) - set(known(1)) == {"image_dino", "image_lite0"}
+
+
 def test_several_captions_in_one_slot_stand_for_all_of_them():
     joined, mean = parse("caption_joined_3"), parse("t5_mean_2")
     assert (joined.kind, joined.merge, list(joined.captions), joined.caption) == ("caption", "joined", [0, 1, 2], 2)

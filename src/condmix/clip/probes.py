@@ -5,6 +5,8 @@ Axes: N images or captions, D width, C classes (values of an attribute).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,7 +40,12 @@ def ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(gram + penalty * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype), x.T @ y)
 
 
-def recall_at_1(queries: Tensor, targets: Tensor) -> float:
-    """Share of queries (N, D) whose nearest target (N, D) by cosine is the one in the same row."""
-    nearest = (F.normalize(queries, dim=-1) @ F.normalize(targets, dim=-1).T).argmax(dim=-1)
-    return (nearest == torch.arange(len(queries))).double().mean().item()
+def recall_at(ks: Sequence[int], queries: Tensor, targets: Tensor, fits: Tensor) -> dict[str, float]:
+    """For each k, as text, the share of queries (N, D) of whose k nearest targets (M, D) by cosine one fits.
+
+    fits (N, M) says which do; each query has one that does.
+    """
+    cosines = F.normalize(queries, dim=-1) @ F.normalize(targets, dim=-1).T
+    best = cosines.masked_fill(~fits, -torch.inf).amax(dim=1, keepdim=True)
+    before = ((cosines >= best) & ~fits).sum(dim=1)  # of a tie the wrong one counts as nearer
+    return {str(k): (before < k).double().mean().item() for k in ks}

@@ -10,6 +10,7 @@
                     at every training step; its j-th one when it is evaluated
     generated_k     the k-th of the captions that a captioner wrote of it (docs/captions.md)
     mixed_any       like caption_any, but of its captions and generated captions; mixed_any_j like caption_any_j
+    image_<word>    the picture itself, through a network of timm that embed.timm names so
     t5_k            its k-th caption, through a text encoder other than CLIP's
     <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
 
@@ -35,7 +36,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 NAME = re.compile(
-    r"(?P<kind>[a-z][a-z0-9]*)"
+    r"(?P<kind>image_[a-z][a-z0-9]*|[a-z][a-z0-9]*)"
     r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
     r"|(?P<merge>joined|mean)_(?P<first>[2-9]|[1-9]\d+)))?"
 )
@@ -99,7 +100,10 @@ class Perspective:
 def parse(name: str) -> Perspective | None:
     """The perspective of this name, None where no perspective can have it."""
     found = NAME.fullmatch(name)
-    if found is None or (found["kind"] in ALONE) != (not (found["number"] or found["any"] or found["merge"])):
+    if found is None:
+        return None
+    alone = found["kind"] in ALONE or found["kind"].startswith("image_")
+    if alone != (not (found["number"] or found["any"] or found["merge"])):
         return None
     if found["any"] and found["kind"] not in ("caption", "mixed") or found["number"] and found["kind"] == "mixed":
         return None
@@ -119,11 +123,16 @@ def parse(name: str) -> Perspective | None:
 
 
 def known(
-    captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0, joined: Sequence[int] = ()
+    captions: int,
+    t5: bool = False,
+    imported: Sequence[str] = (),
+    generated: int = 0,
+    joined: Sequence[int] = (),
+    networks: Sequence[str] = (),
 ) -> list[str]:
     """Every name that a profile with so many captions, and generated captions, per picture has.
 
-    `joined` are the numbers k for which the first k captions are encoded as one text.
+    `joined` are the numbers k for which the first k captions are encoded as one text, `networks` those of timm.
     """
     numbers = range(1, captions + 1)
     words = [f"caption_{k}" for k in numbers]
@@ -137,7 +146,7 @@ def known(
         *(f"{kind}_joined_{k}" for kind, count in counts.items() for k in sorted(joined) if k <= count),
         *(f"{kind}_mean_{k}" for kind, count in counts.items() for k in range(2, count + 1)),
     ]
-    return [*ALONE, *words, *drawn, *others, *merged, *controls]
+    return [*ALONE, *(f"image_{name}" for name in networks), *words, *drawn, *others, *merged, *controls]
 
 
 def fill_slots(names: Iterable[str], texts: Sequence[str]) -> dict[str, list[str]]:
