@@ -106,8 +106,8 @@ class Webdataset(PictureFiles):
         return {split: [samples[row] for row in rows[split]] for split in SPLITS}
 
     def _split_of(self, sample: Sample) -> str | None:
-        found = SPLIT.match(sample.shard.relative_to(self.archives).as_posix())
-        return found[1] if found else None
+        split = SPLIT.match(sample.shard.relative_to(self.archives).as_posix())
+        return split[1] if split else None
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -254,10 +254,10 @@ def _captions(texts: dict[str, bytes], source: str) -> list[str] | None:
     try:
         content = parse(document or "{}")
         listed = content.get("captions") or []
-        found = [plain, content.get("caption"), *listed]
+        given = [plain, content.get("caption"), *listed]
     except (ValueError, AttributeError, TypeError) as error:
         raise CondmixError(f"{source}.json is not a JSON object with captions ({error})") from error
-    captions = [text for text in found if text is not None]
+    captions = [text for text in given if text is not None]
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in captions):
         raise CondmixError(f"{source}.json: caption must be a text, and captions a list of texts")
     return list(dict.fromkeys(captions)) or None

@@ -74,8 +74,8 @@ def gaussian_mmd(first: Tensor, second: Tensor, sigma: float = 10.0) -> float:
     def kernel(dots: Tensor) -> Tensor:
         return ((dots - 1) / sigma**2).exp()  # |x - y|^2 = 2 - 2 x.y between unit vectors
 
-    def mean(one: Tensor, other: Tensor) -> float:
-        return _sum(kernel, one, other) / (len(one) * len(other))
+    def mean(rows: Tensor, columns: Tensor) -> float:
+        return _sum(kernel, rows, columns) / (len(rows) * len(columns))
 
     return 1000 * (mean(units[0], units[0]) + mean(units[1], units[1]) - 2 * mean(units[0], units[1]))
 

@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 REMEDY = "dvc repro judge"
 
 
-class Card(TypedDict):
+class JudgeCard(TypedDict):
     """What is read of any judge's model.json."""
 
     heads: dict[str, Annotated[list[str], Field(min_length=1)]]  # empty where the data has nothing to judge by
@@ -39,7 +39,7 @@ class Card(TypedDict):
     n: NotRequired[int]
 
 
-class TrainedCard(Card):
+class TrainedJudgeCard(JudgeCard):
     """The model.json of a network."""
 
     network: Literal["small_cnn", "resnet56"]
@@ -98,7 +98,7 @@ class Judge(nn.Module):
         card = read_card(folder)
         if not card["heads"]:
             return None
-        card = read_checked_json(folder / CARD, TrainedCard, REMEDY)
+        card = read_checked_json(folder / CARD, TrainedJudgeCard, REMEDY)
         tensors, _ = read_tensors(folder / WEIGHTS, REMEDY, card["sha256"])
         judge = rebuilt(
             lambda: cls(card["network"], card["heads"], card["image_size"]),
@@ -114,7 +114,7 @@ def save_no_judge(folder: Path, reason: str) -> None:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What model.json says of the judge in `folder`: heads and, where there are any, what `save` was given."""
-    return read_checked_json(folder / CARD, Card, REMEDY)
+    return read_checked_json(folder / CARD, JudgeCard, REMEDY)
 
 
 def load_resnet56(path: Path) -> Judge:

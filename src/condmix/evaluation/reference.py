@@ -124,13 +124,13 @@ def reference_features(network: Features, split: Split, params: Params) -> Tenso
         "n": str(len(split.images)),
     }
     path = params.paths.statistics / f"{network.name}.safetensors"
-    found = _cached(path, key)
-    if found is None:
+    features = _cached(path, key)
+    if features is None:
         size = params.evaluate.batch_size
         batches = (torch.from_numpy(np.array(split.images[i : i + size])) for i in range(0, len(split.images), size))
-        found = torch.cat([network(batch).float().cpu() for batch in batches])
-        write_checked_tensors(path, {"features": found}, key)
-    return found
+        features = torch.cat([network(batch).float().cpu() for batch in batches])
+        write_checked_tensors(path, {"features": features}, key)
+    return features
 
 
 def _cached(path: Path, key: dict[str, str]) -> Tensor | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
-from condmix.settings.perspectives import ALONE, MERGES, parse
+from condmix.settings.perspectives import MERGES, UNNUMBERED, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
 from condmix.settings.schema import Params
@@ -55,7 +55,7 @@ def _repeats(params: Params) -> Iterator[str]:
 def _perspectives(params: Params) -> Iterator[str]:
     for field in ("perspectives", "variants"):
         yield from _twice(field, getattr(params, field))
-    imported = dict.fromkeys(one.perspective for one in params.embed.imports)
+    imported = dict.fromkeys(entry.perspective for entry in params.embed.imports)
     generated = params.generated.captions if params.generated else 0
     t5, joined = "t5_text" in params.embed.encoders, params.embed.joined
     known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined)
@@ -92,17 +92,17 @@ def _merged(name: str, params: Params) -> str | None:
 
 def _imports(params: Params) -> Iterator[str]:
     """Imported perspectives have names of their own, and one file per split."""
-    ours = {*ALONE, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
+    ours = {*UNNUMBERED, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
     seen = set()
-    for one in params.embed.imports:
-        name, parsed = one.perspective, parse(one.perspective)
+    for entry in params.embed.imports:
+        name, parsed = entry.perspective, parse(entry.perspective)
         if parsed is None or parsed.merge or parsed.sources != [name]:
             yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
         elif parsed.kind in ours:
             yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
-        if (name, one.split) in seen:
-            yield f"embed.imports: {name} has two files for the split {one.split}; leave one of them"
-        seen.add((name, one.split))
+        if (name, entry.split) in seen:
+            yield f"embed.imports: {name} has two files for the split {entry.split}; leave one of them"
+        seen.add((name, entry.split))
 
 
 def _joined(params: Params) -> Iterator[str]:

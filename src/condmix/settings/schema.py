@@ -86,12 +86,12 @@ class Content(Settings):
         """The path, whose content is what was meant; CondmixError names the `setting` and both checksums where not."""
         path = Path(self.path)
         try:
-            found = content_sha256(path)
+            actual = content_sha256(path)
         except CondmixError as error:
             raise CondmixError(f"{setting}: {error}") from None
-        if found != self.sha256:
+        if actual != self.sha256:
             raise CondmixError(
-                f"{setting}: {path} has sha256 {found}, but the profile says {self.sha256}: put the right content "
+                f"{setting}: {path} has sha256 {actual}, but the profile says {self.sha256}: put the right content "
                 "there, or write the new checksum into the profile"
             )
         return path
@@ -441,10 +441,10 @@ def sentence(problem: ErrorDetails, model: type[Settings], where: str) -> str:
         return unknown("setting", key, known, where)
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
-    said = problem["msg"].removeprefix("Value error, ")
-    said = said[0].lower() + said[1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     given = "" if isinstance(problem["input"], dict) else f" is {_shown(problem['input'])};"
-    return f"{where}: {key}{given or ':'} {said}"
+    return f"{where}: {key}{given or ':'} {message}"
 
 
 def fields_at(model: type[Settings], location: tuple[int | str, ...]) -> dict[str, Any]:

@@ -94,16 +94,16 @@ class _Loader(_SafeLoader):
     """Keys are text and stand once; numbers like 1e-3 are numbers, as they are to DVC (YAML 1.2)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "[...] or {...}"
                 raise yaml.YAMLError(f"line {line}: the key {shown or 'null'} is not text; put it in quotes")
-            if key in found:
+            if key in mapping:
                 raise yaml.YAMLError(f"line {line}: {key} stands twice; leave one of them")
-            found[key] = self.construct_object(value_node, deep=True)
-        return found
+            mapping[key] = self.construct_object(value_node, deep=True)
+        return mapping
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")

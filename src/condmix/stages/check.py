@@ -41,11 +41,11 @@ def contents(section: Settings, key: str = "") -> Iterator[tuple[str, Content]]:
     """Every file and folder that the settings name by checksum, with its key."""
     for name, value in section:
         here = f"{key}.{name}" if key else name
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, Content):
-                yield here, one
-            elif isinstance(one, Settings):
-                yield from contents(one, here)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Content):
+                yield here, item
+            elif isinstance(item, Settings):
+                yield from contents(item, here)
 
 
 def check_clip(params: Params) -> None:

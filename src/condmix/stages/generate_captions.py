@@ -166,8 +166,8 @@ class Writer:
         started, rows, mismatched = time.monotonic(), [], []
         while batch := list(islice(pictures, self.settings.batch_size)):
             drawn = self.draw(batch, split, first + len(rows))
-            found, others = self.compare(batch, drawn)
-            rows += found
+            compared, others = self.compare(batch, drawn)
+            rows += compared
             mismatched += others
             progress.update(len(batch))
         return {"rows": rows, "mismatched": mismatched, "seconds": time.monotonic() - started}
@@ -194,13 +194,13 @@ class Writer:
         self, batch: Sequence[np.ndarray], rows: list[PictureCaptions]
     ) -> tuple[list[PictureCaptions], list[float]]:
         """The rows with each caption's "similarity", and those of the next picture's captions to each picture."""
-        said = [one for row in rows for one in row]
-        if not said:
+        captions = [caption for row in rows for caption in row]
+        if not captions:
             return rows, []
-        images, texts = self.clip_image.encode(batch), self.clip_text.encode([one["text"] for one in said])
+        images, texts = self.clip_image.encode(batch), self.clip_text.encode([caption["text"] for caption in captions])
         own = torch.tensor([i for i, row in enumerate(rows) for _ in row], device=images.device)
-        for one, similarity in zip(said, (images[own] * texts).sum(dim=1).tolist(), strict=True):
-            one["similarity"] = round(similarity, 4)
+        for caption, similarity in zip(captions, (images[own] * texts).sum(dim=1).tolist(), strict=True):
+            caption["similarity"] = round(similarity, 4)
         mismatched = (images[(own + 1) % len(images)] * texts).sum(dim=1).tolist()
         return rows, [round(x, 4) for x in mismatched] if len(images) > 1 else []
 
@@ -231,14 +231,14 @@ def threshold(settings: GeneratedSettings, mismatched: Sequence[float]) -> float
 
 def keep(row: PictureCaptions, limit: float, most: int) -> PictureCaptions:
     """The first captions of a picture that are similar enough to it."""
-    return [one for one in row if one["similarity"] >= limit][:most]
+    return [caption for caption in row if caption["similarity"] >= limit][:most]
 
 
 def claims_of(dataset: Any, kept: list[PictureCaptions]) -> list[list[list[int]]] | None:
     """What each caption claims; None where the data's attributes are not known."""
     if not dataset.attributes:
         return None
-    return [[dataset.claims(one["text"]) for one in row] for row in kept]
+    return [[dataset.claims(caption["text"]) for caption in row] for row in kept]
 
 
 def write_generated(
@@ -246,10 +246,12 @@ def write_generated(
 ) -> None:
     """Write one split's file, whole or not at all."""
     content = {
-        "captions": [[one["text"] for one in row] for row in rows],
+        "captions": [[caption["text"] for caption in row] for row in rows],
         "sources": [["generated"] * len(row) for row in rows],
         "captioner": captioner,
-        "provenance": [[{name: one[name] for name in ("prompt", "seed", "similarity")} for one in row] for row in rows],
+        "provenance": [
+            [{name: caption[name] for name in ("prompt", "seed", "similarity")} for caption in row] for row in rows
+        ],
         "claims": claims,
     }
     write_text(path, json.dumps(content, ensure_ascii=False))
@@ -257,7 +259,7 @@ def write_generated(
 
 def measure(rows: list[PictureCaptions], kept: list[PictureCaptions], shards: list[dict[str, Any]]) -> dict[str, Any]:
     """How many captions there are, and how similar they are to their own and to another picture."""
-    written = [one["similarity"] for row in rows for one in row]
+    written = [caption["similarity"] for row in rows for caption in row]
     mismatched = [x for shard in shards for x in shard["mismatched"]]
     left = sum(map(len, kept))
     return {
@@ -277,14 +279,16 @@ def accuracy(dataset: Any, split: str, claims: list[list[list[int]]] | None) -> 
     if claims is None:
         return {}
     values = dataset.attribute_values(split)
-    said = np.array([claim for row in claims for claim in row]).reshape(-1, values.shape[1])
+    claimed = np.array([claim for row in claims for claim in row]).reshape(-1, values.shape[1])
     truth = np.repeat(values, [len(row) for row in claims], axis=0)
-    named = said >= 0
+    named = claimed >= 0
     right = {}
     for column, name in enumerate(dataset.attributes):
         ours = named[:, column]
-        right[name] = round(float((said == truth)[ours, column].mean()), 4) if ours.any() else None
+        right[name] = round(float((claimed == truth)[ours, column].mean()), 4) if ours.any() else None
     return {
-        "named": {name: round(float(named[:, i].mean()), 4) for i, name in enumerate(dataset.attributes) if len(said)},
+        "named": {
+            name: round(float(named[:, i].mean()), 4) for i, name in enumerate(dataset.attributes) if len(claimed)
+        },
         "right": right,
     }

@@ -225,10 +225,10 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the checkpoint of this very run, if there is one."""
-        found = self.checkpoint.load(Note)
-        if found is None:
+        saved = self.checkpoint.load(Note)
+        if saved is None:
             return
-        tensors, note = found
+        tensors, note = saved
         path, remedy = self.checkpoint.path, self.checkpoint.remedy
         if not note["rows"] and note["step"] == self.steps:
             raise damaged(path, "its loss curve is empty", remedy)
