@@ -24,6 +24,7 @@ class Project:
         self.environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         self.environment["PYTHONPATH"] = str(folder / "src")  # not the code that is installed
         self.environment["HOME"] = str(folder.with_name(f"{folder.name}-home"))  # nobody's git or DVC settings
+        self.environment.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # the C++ operation is compiled once
 
     @classmethod
     def create(cls, folder: Path, profile: str, settings: dict, **params) -> "Project":
