@@ -44,29 +44,29 @@ class Architecture:
     centres: dict[str, int] = field(default_factory=dict)  # cache -> d, where its mean was subtracted
 
 
-NetworkSize = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a damaged card must not ask for one
+Size = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a damaged card must not ask for one
 
 
 class SavedArchitecture(TypedDict):
     """`Architecture` in JSON."""
 
     fusion: str
-    perspectives: dict[str, NetworkSize]
-    dim: NetworkSize
-    image_size: NetworkSize
-    channels: NetworkSize
-    multipliers: Annotated[list[NetworkSize], Field(min_length=1, max_length=16)]
+    perspectives: dict[str, Size]
+    dim: Size
+    image_size: Size
+    channels: Size
+    multipliers: Annotated[list[Size], Field(min_length=1, max_length=16)]
     blocks: Annotated[int, Field(ge=1, le=64)]
-    attention: list[NetworkSize]
+    attention: list[Size]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     position_map: bool
     scale_shift: bool
     match_parameters: Annotated[int, Field(ge=1, le=2**40)] | None
-    centres: NotRequired[dict[str, NetworkSize]]
+    centres: NotRequired[dict[str, Size]]
 
 
-ModelCard = TypedDict(
-    "ModelCard",  # what is read of model.json; some of its keys have dots
+Card = TypedDict(
+    "Card",  # what is read of model.json; some of its keys have dots
     {
         "variant": str,
         "fusion": str,
@@ -75,7 +75,7 @@ ModelCard = TypedDict(
         "encoder": str,
         "class_names": list[str],
         "diffusion.schedule": str,
-        "diffusion.steps": NetworkSize,
+        "diffusion.steps": Size,
         "diffusion.prediction": str,
         "train.ema": float,
         "sha256": str,
@@ -191,7 +191,7 @@ def load_model(folder: Path) -> tuple[ConditionalModel, dict]:
 
 def read_card(folder: Path) -> dict:
     """The card (model.json) of a trained variant."""
-    return read_checked_json(folder / "model.json", ModelCard, _remedy(folder))
+    return read_checked_json(folder / "model.json", Card, _remedy(folder))
 
 
 def _remedy(folder: Path) -> str:

@@ -31,7 +31,7 @@ from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
 from condmix.files.pictures import read_picture, to_rgb
 from condmix.runtime.oserrors import one_line
-from condmix.sampling.sample import MaskedVectors, Sampling, sample_batches
+from condmix.sampling.sample import Condition, Sampling, sample_batches
 from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
 from condmix.settings.load import load as load_params
 from condmix.settings.perspectives import fill_slots, most_texts, parse
@@ -220,7 +220,7 @@ class LoadedModel:
             else {"image": VectorSource("clip_text", captions, [TEXT])}
         )
 
-    def _repeated(self, given: Mapping[str, VectorSource], n: int) -> MaskedVectors:
+    def _repeated(self, given: Mapping[str, VectorSource], n: int) -> Condition:
         """Vectors {perspective: (n, d_p)} and mask (n, P): n equal rows; absent perspectives are zeros, masked."""
         widths = self.model.architecture.perspectives
         vectors = {name: torch.zeros(1, width) for name, width in widths.items()}

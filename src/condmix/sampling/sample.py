@@ -17,7 +17,7 @@ from condmix.diffusion.schedule import Schedule
 from condmix.samplers import SampleNoise
 from condmix.settings.load import plugin
 
-MaskedVectors = tuple[Mapping[str, Tensor], Tensor]  # vectors {perspective: (B, d_p)} and mask (B, P)
+Condition = tuple[Mapping[str, Tensor], Tensor]  # vectors {perspective: (B, d_p)} and mask (B, P)
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Sampling:
 def sample(
     model: ConditionalModel,
     sampling: Sampling,
-    condition: MaskedVectors,
+    condition: Condition,
     seeds: Sequence[int],
-    negative: MaskedVectors | None = None,
+    negative: Condition | None = None,
 ) -> Tensor:
     """Pictures (B, S, S, 3) uint8 of B conditions, drawn where the model lies.
 
@@ -70,14 +70,14 @@ def sample(
 def sample_batches(
     model: ConditionalModel,
     sampling: Sampling,
-    condition: MaskedVectors,
+    condition: Condition,
     seeds: Sequence[int],
     batch_size: int,
-    negative: MaskedVectors | None = None,
+    negative: Condition | None = None,
 ) -> Iterator[Tensor]:
     """`sample` in batches, so that any number of pictures fits in memory."""
 
-    def part(whole: MaskedVectors) -> MaskedVectors:
+    def part(whole: Condition) -> Condition:
         return {name: rows_of[rows] for name, rows_of in whole[0].items()}, whole[1][rows]
 
     for first in range(0, len(seeds), batch_size):
@@ -86,9 +86,7 @@ def sample_batches(
         yield sample(model, sampling, part(condition), seeds[rows], away)
 
 
-def _predict(
-    model: ConditionalModel, sampling: Sampling, condition: MaskedVectors, negative: MaskedVectors | None
-) -> Predict:
+def _predict(model: ConditionalModel, sampling: Sampling, condition: Condition, negative: Condition | None) -> Predict:
     """The model's prediction under the guidance that `sampling` asks for."""
     views, mask = _embed(model, condition[0]), condition[1]
     away = None if negative is None else (_embed(model, negative[0]), negative[1])
@@ -118,7 +116,7 @@ def _weights(model: ConditionalModel, sampling: Sampling, mask: Tensor) -> Tenso
     return weights
 
 
-def sample_grid(model: ConditionalModel, sampling: Sampling, condition: MaskedVectors) -> np.ndarray:
+def sample_grid(model: ConditionalModel, sampling: Sampling, condition: Condition) -> np.ndarray:
     """One picture (H, W, 3) uint8 of a sample per condition, seeds 0, 1, 2, ..."""
     return grid(sample(model, sampling, condition, range(len(condition[1]))).cpu().numpy(), scale=4)
 
