@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from condmix.files.artifacts import damaged, read_checked_json, read_tensors, require
-from condmix.settings.perspectives import parse
+from condmix.settings.perspectives import is_perspective, parse
 
 Width = Annotated[int, Field(ge=1)]
 
@@ -70,7 +70,7 @@ class Packed:
         tensors, _ = read_tensors(path, remedy, sha256)
         names = [perspective["name"] for perspective in variant["perspectives"]]
         for name in names:
-            if parse(name) is None:
+            if not is_perspective(name):
                 raise damaged(folder / "variant.json", f'"{name}" is no perspective', remedy)
         dims = {perspective["name"]: perspective["dim"] for perspective in variant["perspectives"]}
         vectors, choices, having = {}, {}, []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
-from condmix.settings.perspectives import MERGES, UNNUMBERED, parse
+from condmix.settings.perspectives import MERGES, UNNUMBERED, is_perspective, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
 from condmix.settings.schema import Params
@@ -83,7 +83,7 @@ def _merged(name: str, params: Params) -> str | None:
     setting, count = most.get(kind, ("", 0))
     if merge not in MERGES or not count or not number.isdecimal() and number:
         return None
-    if parse(name) is None:
+    if not is_perspective(name):
         return f"{name} must end in how many captions it takes, 2 or more: {kind}_{merge}_2; one alone is {kind}_1"
     if int(number) > count:
         return f"{name} takes {number} captions, but {setting} is {count}: lower the one or raise the other"
@@ -95,10 +95,10 @@ def _imports(params: Params) -> Iterator[str]:
     ours = {*UNNUMBERED, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
     seen = set()
     for entry in params.embed.imports:
-        name, parsed = entry.perspective, parse(entry.perspective)
-        if parsed is None or parsed.merge or parsed.sources != [name]:
+        name = entry.perspective
+        if not is_perspective(name) or parse(name).merge or parse(name).sources != [name]:
             yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
-        elif parsed.kind in ours:
+        elif parse(name).kind in ours:
             yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
         if (name, entry.split) in seen:
             yield f"embed.imports: {name} has two files for the split {entry.split}; leave one of them"

@@ -96,15 +96,21 @@ class Perspective:
         return [first if j == 1 else f"{first}_{j}" for j in range(1, self.place or 1)]
 
 
-def parse(name: str) -> Perspective | None:
-    """The perspective of this name, None where no perspective can have it."""
+def is_perspective(name: str) -> bool:
+    """Whether a perspective can have this name."""
     parts = NAME.fullmatch(name)
     if parts is None or (parts["kind"] in UNNUMBERED) != (not (parts["number"] or parts["any"] or parts["merge"])):
-        return None
+        return False
     if parts["any"] and parts["kind"] not in ("caption", "mixed") or parts["number"] and parts["kind"] == "mixed":
-        return None
-    if parts["merge"] and parts["kind"] not in MERGED:
-        return None
+        return False
+    return not parts["merge"] or parts["kind"] in MERGED
+
+
+def parse(name: str) -> Perspective:
+    """The perspective of this name; ValueError where `is_perspective` says no."""
+    parts = NAME.fullmatch(name)
+    if parts is None or not is_perspective(name):
+        raise ValueError(f'no perspective is called "{name}"')
     mixed = parts["kind"] == "mixed"
     number = parts["number"] or parts["first"]
     return Perspective(
@@ -159,7 +165,8 @@ def most_texts(names: Iterable[str]) -> int:
 
 
 def _caption_slots(names: Iterable[str]) -> list[Perspective]:
-    slots = [slot for slot in map(parse, names) if slot is not None and slot.kind in ("caption", "generated", "pseudo")]
+    perspectives = map(parse, filter(is_perspective, names))
+    slots = [slot for slot in perspectives if slot.kind in ("caption", "generated", "pseudo")]
     numbered = [slot for slot in slots if slot.name == f"{slot.kind}_{slot.number}"]
     numbered.sort(key=lambda slot: (slot.kind, slot.number))
     return [*numbered, *(slot for slot in slots if slot not in numbered)]
