@@ -54,7 +54,7 @@ class Sampler:
     def __init__(self, setting: Setting, name: str):
         self.name, self.device = name, setting.device
         self.model = ours.network(setting.network).eval()
-        self.model.to(setting.device, memory_format=torch.channels_last)
+        self.model.to(setting.device).to(memory_format=torch.channels_last)
         self.schedule = Schedule("cosine", SCHEDULE_STEPS)
 
     @property

@@ -76,18 +76,15 @@ class Packed:
         vectors, choices, having = {}, {}, []
         for perspective in map(parse, names):
             # a random set is stored once
-            stored = (
-                perspective.drawn_before[0]
-                if perspective.name not in tensors and perspective.drawn_before
-                else perspective.name
-            )
+            once = perspective.drawn_before if perspective.name not in tensors else []
+            stored = once[0] if once else perspective.name
             vectors[perspective.name], present = _rows(tensors, stored, dims[perspective.name], path, remedy)
             if present.dim() == 2:
                 odds = present.float()
                 if f"{stored}.odds" in tensors:
                     odds = require(tensors, f"{stored}.odds", torch.float32, present.shape, path, remedy)
                 choices[perspective.name] = odds
-                present = present.sum(1) >= perspective.place
+                present = present.sum(1) >= (perspective.place or 1)
             having.append(present)
         prompt = _rows(tensors, "prompt", variant["dim"], path, remedy) if "prompt" in tensors else None
         counts = {len(present) for present in having} | ({len(prompt[1])} if prompt else set())
@@ -117,9 +114,12 @@ class Packed:
         }
         return vectors, self.present[index].to(device, non_blocking=True)
 
-    def _drawn(self, index: Tensor, draws: Tensor) -> dict[str, Tensor]:
+    def _drawn(self, index: Tensor, draws: Tensor | None) -> dict[str, Tensor]:
         """Which caption (B,) each drawn perspective has; 0 where a row has none left, which `present` tells."""
-        columns, left, rows = {}, {}, torch.arange(len(index))
+        if draws is None:
+            raise ValueError(f"{', '.join(self.choices)}: a batch of what is drawn at random needs `draws`")
+        left: dict[bool, Tensor] = {}
+        columns, rows = {}, torch.arange(len(index))
         order = sorted(map(parse, self.choices), key=lambda perspective: (perspective.mixed, perspective.place))
         for perspective, draw in zip(order, draws.T, strict=True):
             weights = left.setdefault(perspective.mixed, self.choices[perspective.name][index].clone())
@@ -130,6 +130,8 @@ class Packed:
 
     def prompted(self, words: Tensor | None = None) -> Packed:
         """The same split with text vectors in the image's place, or with `words` (N, D) that were made of them."""
+        if self.prompt is None:
+            raise ValueError("no text vectors were packed for the image's place")
         texts, present = self.prompt
         words = texts if words is None else words
         mask = self.present.clone()

@@ -40,6 +40,8 @@ EPS = 1e-6  # of the norms, as in the paper's code
 class TimeEmbedding(nn.Module):
     """Diffusion time to a vector: sines and cosines, then a two-layer network."""
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, width: int):
         super().__init__()
         if channels % 2 or channels < 4:
@@ -289,7 +291,8 @@ def _initialise(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     for layer in module.modules():
         last = {Block: "conv2", SelfAttention: "out", CrossAttentionLayer: "out", UNet: "conv_out"}.get(type(layer))
         if last:

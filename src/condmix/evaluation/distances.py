@@ -95,7 +95,7 @@ def precision_recall(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> tuple[
     centre = real.mean(0)  # distances stay the same, and lose fewer digits to features far from 0
     real, drawn = real - centre, drawn - centre
     real_reach, drawn_reach = _reach(real, k), _reach(drawn, k)
-    precise, recalled = 0, torch.zeros(len(real), dtype=torch.bool)
+    precise, recalled = 0.0, torch.zeros(len(real), dtype=torch.bool)
     for part, reach in zip(drawn.split(ROWS), drawn_reach.split(ROWS), strict=True):
         between = _squared_distances(part, real)
         precise += (between <= real_reach).any(1).sum().item()

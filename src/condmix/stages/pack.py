@@ -82,7 +82,7 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
                 packed = mean(torch.stack(vectors, dim=1)).half() * everything[:, None], everything
         if perspective.of_another:
             others = torch.from_numpy(another(len(packed[0])))
-            packed = tuple(tensor[others] for tensor in packed)
+            packed = packed[0][others], packed[1][others]
         tensors[perspective.name], tensors[f"{perspective.name}.present"] = packed
     if split == "test" and "image" in variant.perspectives and (folder / f"{PROMPT}.safetensors").exists():
         tensors["prompt"], tensors["prompt.present"] = _read(folder, PROMPT, split)
