@@ -233,6 +233,8 @@ def test_a_grid_does_not_run_what_is_not_committed(repository):
 def test_a_killed_grid_goes_on_and_repeats_nothing(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
     project.environment["CONDMIX_TRACKING"] = "off"
+    evaluate = TINY["evaluate"] | {"features": ["judge"]}  # without CLIP's, whose imports take longer than the drawing
+    (project.folder / "conf" / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"evaluate": evaluate}))
     write_grid(project.folder, seeds=[0])
     project.commit("grid")
     # as many at a time as there are cores: one process each

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,5 +96,5 @@ class CaptionScore:
                     ranks[i, k] = (fits < fits[row]).sum().item() / (len(having) - 1)
         return ranks
 
-    def _parts(self, items: Sequence) -> list[Sequence]:
+    def _parts(self, items: Any) -> list[Any]:
         return [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]

@@ -94,7 +94,7 @@ class ClipFeatures(Features):
     def __init__(self, folder: Path, device: str | torch.device = "cpu"):
         from condmix.clip.folder import load_clip
 
-        clip = load_clip(folder, device)
+        clip = load_clip(folder, str(device))
         asked = clip.model.visual.preprocess_cfg
         size = asked["size"]
         self.id = clip.id

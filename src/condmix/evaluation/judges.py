@@ -58,7 +58,7 @@ class Judge(nn.Module):
         super().__init__()
         self.network_name, self.image_size = network, image_size
         self.heads = {name: list(values) for name, values in heads.items()}
-        self.network = NETWORKS[network]()
+        self.network: Any = NETWORKS[network]()
         # not a ModuleDict: an attribute of the data may be called "type" or "values"
         self.linears = nn.ModuleList(nn.Linear(self.network.width, len(values)) for values in heads.values())
 
@@ -161,7 +161,7 @@ class SmallCnn(nn.Module):
 
     width = 128
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stages = nn.Sequential(
             _convolution(3, 32), _convolution(32, 32),
@@ -188,8 +188,10 @@ class ResNet56(nn.Module):
     """
 
     width = 64
+    mean: Tensor
+    sd: Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         # ImageNet's mean and standard deviation, although the pictures are CIFAR-10's: so it was trained
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)

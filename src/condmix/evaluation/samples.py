@@ -163,6 +163,8 @@ def placed(packed: Packed, prior: Trained | None, job: PictureSet, seed: int) ->
     """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
     if job.condition is not Condition.PRIOR:
         return packed.prompted() if job.condition is Condition.PROMPT else packed
+    if prior is None or packed.prompt is None:
+        raise ValueError("a prior and text vectors are needed to condition on the prior")
     words = packed.prompt[0].float().clone()
     words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
     return packed.prompted(words)

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +29,7 @@ from condmix.runtime.oserrors import one_line, sentence
 if TYPE_CHECKING:  # torch takes seconds to import, and the readers of JSON and of arrays do without it
     from torch import Tensor, nn
 
+Network = TypeVar("Network", bound="nn.Module")
 SHA256 = "sha256"  # where a safetensors file holds the checksum of its own content
 CONTENT_SHA256 = "content_sha256"  # where a JSON file does; the sha256 in a model's card is that of the weights
 
@@ -194,8 +195,8 @@ def require(
 
 
 def rebuilt(
-    make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], weights: Path, card: Path, remedy: str
-) -> nn.Module:
+    make: Callable[[], Network], tensors: Mapping[str, Tensor], weights: Path, card: Path, remedy: str
+) -> Network:
     """The network that `make` builds of the sizes in `card`, with the tensors that were read from `weights`."""
     import torch
 

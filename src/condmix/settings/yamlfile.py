@@ -89,7 +89,8 @@ def _check_size(text: str, where: str) -> None:
             anchors[anchor] = nodes, levels
         if open_[-1][1] > MOST_NODES or len(open_) + open_[-1][2] > DEEPEST:
             raise CondmixError(
-                f"{where}, line {line}: more than {DEEPEST} levels deep, or more than {MOST_NODES:,} values; no settings are"
+                f"{where}, line {line}: more than {DEEPEST} levels deep, or more than {MOST_NODES:,} values; "
+                "no settings are"
             )
 
 

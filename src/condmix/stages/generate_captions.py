@@ -67,7 +67,7 @@ def main(params: Params) -> None:
     paths, settings = params.paths, params.generated
     if settings is None:
         for split in SPLITS:
-            nothing = [[] for _ in read_captions(paths.captions, split)]
+            nothing: list[PictureCaptions] = [[] for _ in read_captions(paths.captions, split)]
             write_generated(paths.generated / f"{split}.json", nothing, None, None)
         write_json(paths.metrics / "generated.json", {"captions": 0})
         return
@@ -100,7 +100,7 @@ def main(params: Params) -> None:
 
 def key(params: Params, device: str) -> str:
     """What the captioner and its captions depend on, but for the weights that it loads."""
-    chosen = params.generated
+    chosen: Any = params.generated  # main has found it to be there
     learnt = [params.paths.captions / "train.json"] if chosen.training else []
     facts = machine(device, chosen.precision) | {"samples": samples(chosen)}
     facts |= {"reader": pipeline.reader_sha256(params.data.dataset), "world": params.data.world}
@@ -110,7 +110,7 @@ def key(params: Params, device: str) -> str:
 
 def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> Any:
     """The captioner of the settings; one that is trained here is trained first, if `folder` does not hold it whole."""
-    settings = params.generated
+    settings: Any = params.generated  # main has found it to be there
     kind = plugin("captioners", settings.captioner)
     checksum = folder.with_name(f"{folder.name}.sha256")
     if kind.trained and not _is_whole(folder, checksum):
@@ -163,7 +163,9 @@ class Writer:
 
     def shard(self, pictures: Iterator[np.ndarray], split: str, first: int, progress: tqdm) -> dict[str, Any]:
         """{"rows": each picture's captions, "mismatched": similarities to another picture's caption, "seconds"}."""
-        started, rows, mismatched = time.monotonic(), [], []
+        started = time.monotonic()
+        rows: list[PictureCaptions] = []
+        mismatched: list[float] = []
         while batch := list(islice(pictures, self.settings.batch_size)):
             drawn = self.draw(batch, split, first + len(rows))
             compared, others = self.compare(batch, drawn)
@@ -185,10 +187,10 @@ class Writer:
 
     def fits(self, text: str) -> bool:
         """Whether CLIP's text tower reads all of it."""
-        tokenizer = self.clip_text.clip.tokenizer
+        tokenizer: Any = self.clip_text.clip.tokenizer
         if hasattr(tokenizer, "encode"):  # CLIP's own, which counts neither the begin nor the end
-            return len(tokenizer.encode(text)) + 2 <= tokenizer.context_length
-        return len(tokenizer.tokenizer(text).input_ids) <= tokenizer.context_length
+            return len(tokenizer.encode(text)) + 2 <= int(tokenizer.context_length)
+        return len(tokenizer.tokenizer(text).input_ids) <= int(tokenizer.context_length)
 
     def compare(
         self, batch: Sequence[np.ndarray], rows: list[PictureCaptions]
