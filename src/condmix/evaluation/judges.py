@@ -58,9 +58,10 @@ class Judge(nn.Module):
         super().__init__()
         self.network_name, self.image_size = network, image_size
         self.heads = {name: list(values) for name, values in heads.items()}
-        self.network: Any = NETWORKS[network]()
+        self.network = NETWORKS[network]()
+        width: Any = self.network.width
         # not a ModuleDict: an attribute of the data may be called "type" or "values"
-        self.linears = nn.ModuleList(nn.Linear(self.network.width, len(values)) for values in heads.values())
+        self.linears = nn.ModuleList(nn.Linear(width, len(values)) for values in heads.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, S, S, 3) uint8 -> per head the logits (B, values)."""
