@@ -113,4 +113,4 @@ class _Loader(_SafeLoader):
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
 # Without an explicit constructor, SafeLoader's would build mappings in two steps, for the sake of aliases.
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)  # type: ignore[arg-type]
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
