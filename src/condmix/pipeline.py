@@ -142,7 +142,7 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
     here = ["condmix", *path.relative_to(package).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     native = path.with_suffix(".cpp")
-    names, files = [], {native.relative_to(package).as_posix()} if native.exists() else set()
+    names, texts, files = [], [], {native.relative_to(package).as_posix()} if native.exists() else set()
     for node in _run_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
@@ -154,9 +154,8 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
         elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "plugin":
             files |= _plugins(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100:
-            files |= _templates(node.value, package)
-    for name in names:
-        files |= _modules(name, package)
+            texts.append(node.value)
+    files |= _templates("\n".join(texts), package).union(*(_modules(name, package) for name in dict.fromkeys(names)))
     return sorted(files - {path.relative_to(package).as_posix()})
 
 
@@ -192,12 +191,14 @@ def _modules(name: str, package: Path) -> set[str]:
     for end in range(len(parts) + 1) if top == "condmix" else ():
         path = package.joinpath(*parts[:end])
         for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if file.is_file() and not (file.name == "__init__.py" and _only_docstring(file)):
+            if file.is_file() and not (file.name == "__init__.py" and _only_docstring(file, file.stat().st_mtime_ns)):
                 files.add(file.relative_to(package).as_posix())
     return files
 
 
-def _only_docstring(path: Path) -> bool:
+@functools.cache
+def _only_docstring(path: Path, modified: int) -> bool:
+    """Whether a file runs nothing; `modified` is part of the cache's key."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return ast.get_docstring(ast.Module(body, [])) is not None and len(body) == 1
 
