@@ -1,4 +1,4 @@
-"""Our network as the benchmark trains it and samples from it: told one perspective, which says nothing."""
+"""Our network as the benchmark trains it and samples from it: conditioned on one constant perspective."""
 
 from __future__ import annotations
 

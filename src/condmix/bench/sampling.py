@@ -77,7 +77,7 @@ class Sampler:
 class ReportSampler:
     """The report's sampling: ancestral, with a pass for the pictures with their condition and one for those without.
 
-    Its network is told no condition here, which costs next to nothing. All steps do the same work.
+    Its network is unconditional here; a condition would cost next to nothing. All steps do the same work.
     """
 
     dtype = "fp32"

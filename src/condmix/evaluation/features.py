@@ -95,13 +95,13 @@ class ClipFeatures(Features):
         from condmix.clip.folder import load_clip
 
         clip = load_clip(folder, str(device))
-        asked = clip.model.visual.preprocess_cfg
-        size = asked["size"]
+        wanted = clip.model.visual.preprocess_cfg
+        size = wanted["size"]
         self.id = clip.id
         self._model, self._device = clip.model, device
         self._size = (size, size) if isinstance(size, int) else tuple(size)
-        self._mode = "bilinear" if asked["interpolation"] == "bilinear" else "bicubic"  # as open_clip reads it
-        self._mean, self._sd = (torch.tensor(asked[key], device=device)[:, None, None] for key in ("mean", "std"))
+        self._mode = "bilinear" if wanted["interpolation"] == "bilinear" else "bicubic"  # as open_clip reads it
+        self._mean, self._sd = (torch.tensor(wanted[key], device=device)[:, None, None] for key in ("mean", "std"))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Pictures -> what is on them: networks that say which attribute values, or which class, a picture shows.
 
 A judge is trained on real pictures only and never helps to make one, so it can tell whether a generated picture
-shows what was asked for. Its features serve a Fréchet distance where Inception's can't be had.
+shows what its condition names. Its features serve a Fréchet distance where Inception's can't be had.
 """
 # B batch, S image size, F features, C channels
 

@@ -197,7 +197,7 @@ class GeneratedSettings(Settings):
     batch_size: Positive  # pictures at a time
     shard: Positive  # pictures after which what is done is kept
     precision: Literal["fp32", "bf16"]
-    seed: Seed  # its own, so that another seed of the experiment is told the same captions
+    seed: Seed  # its own, so that every seed of the experiment has the same captions
     training: CaptionerTraining | None
     min_similarity: Annotated[float, Strict(), Field(ge=-1, le=1)] | None  # of CLIP, caption and picture
     better_than: Fraction | None  # keep what is more similar than this share of captions to other pictures
@@ -224,7 +224,7 @@ class ClipSettings(Settings):
     warmup: Fraction  # share of the steps
     weight_decay: Number
     joined: Fraction  # share of the texts that join several captions of an image
-    seed: Seed  # its own, so that another seed of the experiment is told the same vectors
+    seed: Seed  # its own, so that every seed of the experiment has the same vectors
     processes: Processes  # CPU processes that train it together
 
 
@@ -381,7 +381,7 @@ class Evaluate(Settings):
     # Bootstrap of the distances' intervals; 0: none
     resamples: Annotated[int, Strict(), Field(ge=0, le=10**6), AfterValidator(_resamples)]
     features: Annotated[tuple[Literal["inception", "judge", "clip"], ...], Field(min_length=1)]
-    scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were not told
+    scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were held out
     inception_weights: Content | None  # null: downloaded
 
 

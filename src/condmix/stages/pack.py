@@ -22,7 +22,7 @@ from condmix.settings.perspectives import another, parse
 from condmix.settings.variants import Variant, resolve
 
 SPLITS = ("train", "test")
-PROMPT = "caption_1"  # the text whose vector stands in the place of image or pseudo when a model is asked with words
+PROMPT = "caption_1"  # the text whose vector replaces that of image or pseudo when a model is prompted
 
 
 def main(params: Params, variant: str) -> None:
@@ -123,7 +123,7 @@ def read_centres(variant: Variant, folder: Path) -> Iterator[tuple[str, Tensor]]
 
 
 def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """The text vectors that a model is asked with; all absent where the data have no caption at all."""
+    """The text vectors that prompt a model; all absent where the data have no caption at all."""
     if (folder / f"{PROMPT}.safetensors").exists():
         return _read(folder, PROMPT, split)
     vectors, present = _read(folder, "image", split)

@@ -1,6 +1,6 @@
 """Stage prior: pairs of captions and pictures, as vectors -> models/prior/: from a text's vector to a picture's.
 
-With it a variant that was trained on pictures is asked with words: encode the text, sample a picture's vector, draw.
+With it a variant that was trained on pictures is prompted with words: encode the text, sample a picture's vector, draw.
 metrics/prior.json compares it on the test split with the text's own vector, with linear regression, and (`ablation`)
 with the same network trained alike from the plain start N(0, I). A profile whose `prior` is null has none.
 Axes: N pictures, K captions of each, D width of the vectors.
