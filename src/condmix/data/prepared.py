@@ -61,7 +61,7 @@ class Split:
             return read_array(path, dtype, (about["count"], *shape), REMEDY, about["sha256"][name])
 
         pixels = folder / f"{split}_images.npy"
-        found = cls(
+        loaded = cls(
             images=read_array(pixels, np.uint8, (about["count"], size, size, 3), REMEDY, about["images_sha256"]),
             ids=cast(np.ndarray, array("ids", (), np.int64)),  # _check refuses None
             labels=array("labels", (), np.int64),
@@ -71,8 +71,8 @@ class Split:
             class_names=meta["class_names"],
             attribute_names=attributes,
         )
-        found._check(folder, split)
-        return found
+        loaded._check(folder, split)
+        return loaded
 
     def _check(self, folder: Path, split: str) -> None:
         """CondmixError where arrays that were read do not fit the names in meta.json."""

@@ -34,15 +34,15 @@ def divide(names: Sequence[str], placed: Sequence[str | None], settings: dict, s
     the setting held_out_percent (1 to 99) takes that share of the pictures, chosen by the hash of their names.
     """
     percent = held_out_percent(settings)
-    found = [split for split in SPLITS if split in placed]
+    given = [split for split in SPLITS if split in placed]
     if percent is None:
         rows = {split: [row for row, place in enumerate(placed) if place == split] for split in SPLITS}
-    elif "test" in found:
+    elif "test" in given:
         raise CondmixError(f"{source} has pictures in test, so nothing is held out: remove data.world.held_out_percent")
     else:
         rows = {split: [] for split in SPLITS}
         for row, (name, place) in enumerate(zip(names, placed, strict=True)):
-            if not found or place in found:
+            if not given or place in given:
                 rows["test" if chosen(name, percent) else "train"].append(row)
     for split in SPLITS:
         if not rows[split] and percent is None:

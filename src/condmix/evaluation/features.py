@@ -97,13 +97,13 @@ class ClipFeatures(Features):
     def __init__(self, folder: Path, device: str | torch.device = "cpu"):
         from condmix.clip.folder import load_clip
 
-        clip = load_clip(folder, device)
-        asked = clip.model.visual.preprocess_cfg
-        size = asked["size"]
+        clip = load_clip(folder, str(device))
+        wanted = clip.model.visual.preprocess_cfg
+        size = wanted["size"]
         self.id = clip.id
         self._model = clip.model
-        mode = "bilinear" if asked["interpolation"] == "bilinear" else "bicubic"  # as open_clip reads it
-        self._prepared = Prepared((size, size) if isinstance(size, int) else tuple(size), mode, asked, device)
+        mode = "bilinear" if wanted["interpolation"] == "bilinear" else "bicubic"  # as open_clip reads it
+        self._prepared = Prepared((size, size) if isinstance(size, int) else tuple(size), mode, wanted, device)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from condmix import CondmixError
-from condmix.settings.perspectives import ALONE, MERGES, parse
+from condmix.settings.perspectives import MERGES, UNNUMBERED, is_perspective, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
 from condmix.settings.schema import FEATURES, Params
@@ -54,7 +54,7 @@ def _repeats(params: Params) -> Iterator[str]:
 def _perspectives(params: Params) -> Iterator[str]:
     for field in ("perspectives", "variants"):
         yield from _twice(field, getattr(params, field))
-    imported = dict.fromkeys(one.perspective for one in params.embed.imports)
+    imported = dict.fromkeys(entry.perspective for entry in params.embed.imports)
     generated = params.generated.captions if params.generated else 0
     t5, joined = "t5_text" in params.embed.encoders, params.embed.joined
     networks = list(params.embed.timm) if "timm_image" in params.embed.encoders else []
@@ -83,7 +83,7 @@ def _merged(name: str, params: Params) -> str | None:
     setting, count = most.get(kind, ("", 0))
     if merge not in MERGES or not count or not number.isdecimal() and number:
         return None
-    if parse(name) is None:
+    if not is_perspective(name):
         return f"{name} must end in how many captions it takes, 2 or more: {kind}_{merge}_2; one alone is {kind}_1"
     if int(number) > count:
         return f"{name} takes {number} captions, but {setting} is {count}: lower the one or raise the other"
@@ -92,17 +92,17 @@ def _merged(name: str, params: Params) -> str | None:
 
 def _imports(params: Params) -> Iterator[str]:
     """Imported perspectives have names of their own, and one file per split."""
-    ours = {*ALONE, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
+    ours = {*UNNUMBERED, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
     seen = set()
-    for one in params.embed.imports:
-        name, parsed = one.perspective, parse(one.perspective)
-        if parsed is None or parsed.merge or parsed.sources != [name]:
+    for entry in params.embed.imports:
+        name = entry.perspective
+        if not is_perspective(name) or parse(name).merge or parse(name).sources != [name]:
             yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
-        elif parsed.kind in ours or parsed.number is None:
+        elif parse(name).kind in ours or parse(name).number is None:
             yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
-        if (name, one.split) in seen:
-            yield f"embed.imports: {name} has two files for the split {one.split}; leave one of them"
-        seen.add((name, one.split))
+        if (name, entry.split) in seen:
+            yield f"embed.imports: {name} has two files for the split {entry.split}; leave one of them"
+        seen.add((name, entry.split))
 
 
 def _joined(params: Params) -> Iterator[str]:

@@ -34,10 +34,10 @@ def fill(root: Path, profile: str | None = None) -> list[str]:
     text = path.read_text(encoding="utf-8-sig")
     added: list[str] = []
     while True:
-        found = [(key, lines) for key in _missing(root, experiment, settings) if (lines := _entry(reference, key))]
-        if not found:
+        entries = [(key, lines) for key in _missing(root, experiment, settings) if (lines := _entry(reference, key))]
+        if not entries:
             return added
-        for key, lines in found:
+        for key, lines in entries:
             text = _inserted(text, key, lines)
             added.append(f"{key}: {_flow(lines).partition(': ')[2]}")
         write_text(path, text)

@@ -95,12 +95,12 @@ class Content(Settings):
         """The path, whose content is what was meant; CondmixError names the `setting` and both checksums where not."""
         try:
             path = self.place
-            found = content_sha256(path)
+            actual = content_sha256(path)
         except CondmixError as error:
             raise CondmixError(f"{setting}: {error}") from None
-        if found != self.sha256:
+        if actual != self.sha256:
             raise CondmixError(
-                f"{setting}: {path} has sha256 {found}, but the profile says {self.sha256}: put the right content "
+                f"{setting}: {path} has sha256 {actual}, but the profile says {self.sha256}: put the right content "
                 "there, or write the new checksum into the profile"
             )
         return path
@@ -206,7 +206,7 @@ class GeneratedSettings(Settings):
     batch_size: Positive  # pictures at a time
     shard: Positive  # pictures after which what is done is kept
     precision: Literal["fp32", "bf16"]
-    seed: Seed  # its own, so that another seed of the experiment is told the same captions
+    seed: Seed  # its own, so that every seed of the experiment has the same captions
     training: CaptionerTraining | None
     min_similarity: Annotated[float, Strict(), Field(ge=-1, le=1)] | None  # of CLIP, caption and picture
     better_than: Fraction | None  # keep what is more similar than this share of captions to other pictures
@@ -252,7 +252,7 @@ class ClipSettings(Settings):
     warmup: Fraction  # share of the steps
     weight_decay: Number
     joined: Fraction  # share of the texts that join several captions of an image
-    seed: Seed  # its own, so that another seed of the experiment is told the same vectors
+    seed: Seed  # its own, so that every seed of the experiment has the same vectors
     processes: Processes  # CPU processes that train it together
 
 
@@ -426,7 +426,7 @@ class Evaluate(Settings):
     # Bootstrap of the distances' intervals; 0: none
     resamples: Annotated[int, Strict(), Field(ge=0, le=10**6), AfterValidator(_resamples)]
     features: Annotated[tuple[Name, ...], Field(min_length=1)]  # of FEATURES, or a name in embed.timm
-    scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were not told
+    scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were held out
     inception_weights: Content | None  # null: downloaded
 
 
@@ -486,10 +486,10 @@ def sentence(problem: ErrorDetails, model: type[Settings], where: str) -> str:
         return unknown("setting", key, known, where)
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
-    said = problem["msg"].removeprefix("Value error, ")
-    said = said[0].lower() + said[1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     given = "" if isinstance(problem["input"], dict) else f" is {_shown(problem['input'])};"
-    return f"{where}: {key}{given or ':'} {said}"
+    return f"{where}: {key}{given or ':'} {message}"
 
 
 def fields_at(model: type[Settings], location: tuple[int | str, ...]) -> dict[str, Any]:

@@ -42,11 +42,11 @@ def contents(section: Settings, key: str = "") -> Iterator[tuple[str, Content]]:
     for name, value in section:
         here = f"{key}.{name}" if key else name
         several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-        for one in several:
-            if isinstance(one, Content):
-                yield here, one
-            elif isinstance(one, Settings):
-                yield from contents(one, here)
+        for item in several:
+            if isinstance(item, Content):
+                yield here, item
+            elif isinstance(item, Settings):
+                yield from contents(item, here)
 
 
 def check_clip(params: Params) -> None:
