@@ -89,7 +89,7 @@ def until(true):
 
 def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
     store = servers[1]
-    made = Project(tmp_path / "made", "tiny", TINY)
+    made = Project.create(tmp_path / "made", "tiny", TINY)
     made.environment |= store.access
     for key, value in (("user.name", "t"), ("user.email", "t@t")):
         made.run("git", "config", key, value)

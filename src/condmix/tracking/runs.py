@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from condmix.runtime.cores import cores
 from condmix.runtime.messages import without_credentials
 
 GRID = "CONDMIX_GRID"  # the environment's variable with the name of the grid that a run is part of
@@ -71,7 +72,7 @@ def environment(precision: str, processes: int = 1, threads: int | None = None) 
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "gpus": gpus,
         "precision": precision,
         "threads": threads or torch.get_num_threads(),
