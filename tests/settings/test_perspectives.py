@@ -38,9 +38,7 @@ def test_every_known_name_is_read_and_reads_a_cache():
 def test_an_image_network_is_named_in_the_perspective():
     dino = parse("image_dino")
     assert (dino.kind, dino.sources, dino.caption, dino.number) == ("image_dino", ["image_dino"], None, None)
-    assert [parse(name) for name in ("image_dino_1", "image_dino_any", "image_dino_again", "image_", "image_2")] == [
-        None
-    ] * 5
+    assert not any(map(is_perspective, ("image_dino_1", "image_dino_any", "image_dino_again", "image_", "image_2")))
     assert set(known(1, networks=["dino", "lite0"])) - set(known(1)) == {"image_dino", "image_lite0"}
 
 
