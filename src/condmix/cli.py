@@ -20,6 +20,7 @@ from condmix import CondmixError, __version__, shown
 from condmix.files.atomic import exclusive
 from condmix.runtime.interrupts import interruptible
 from condmix.runtime.oserrors import sentence
+from condmix.settings.plugins import plugins
 
 if TYPE_CHECKING:
     from condmix.settings.schema import Params
@@ -197,7 +198,8 @@ def summary() -> None:
 @click.option(
     "--threshold", type=FiniteNumber(0, 1), help="Dynamic thresholding at this quantile, such as 0.995; 0 only clips."
 )
-@click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
+@click.option("--sampler", help=f"{', '.join(plugins('samplers'))}; best at few steps: dpmpp_2m.")
+@click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, which suits heun.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
 @click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")

@@ -194,6 +194,8 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         **closely,
         "sampler": settings.sampler,
         "steps": settings.steps,
+        "spacing": settings.spacing,
+        "last_time": settings.last_time,
         "composed": settings.composed,
         "interval": settings.interval,
         "threshold": settings.threshold,
