@@ -9,21 +9,23 @@ from math import sqrt
 
 from torch import Tensor
 
-from condmix.samplers import SIGMA_MAX, Denoise, Noise, Path, Step, at
+from condmix.samplers import Denoise, Noise, Path, Step, at
+
+NOISIEST = 200.0  # sigma; EDM begins at 80, DDPM's linear schedule at 157
 
 
 def heun(denoise: Denoise, x_T: Tensor, path: Path, noise: Noise) -> Tensor:
     """Pictures x_0 (B, ...) from x_T (B, ...), deterministic; n steps call `denoise` 2 n - 1 times.
 
-    Steps from above sigma = 80, where EDM begins, are Euler's alone: the cosine schedule's first one falls from 20,000
-    to 6 or so, and the slope at its end, times half its length, would be an error hundreds of times a picture's range.
+    Steps from above NOISIEST are Euler's alone: the cosine schedule's first one falls from 20,000 to 6 or so, and an
+    error in the slope at its end, times half its length, would be hundreds of times a picture's range.
     """
     *moves, last = path
     y = x_T / sqrt(path[0].a_bar)
     for step, following in zip(moves, path[1:], strict=True):
         x_0, slope = _slope(denoise, y, step)
         y = x_0 + following.sigma * slope
-        if step.sigma <= SIGMA_MAX:
+        if step.sigma < NOISIEST:
             y = y + (following.sigma - step.sigma) * (_slope(denoise, y, following)[1] - slope) / 2
     return denoise(sqrt(last.a_bar) * y, at(last.t, y))
 
