@@ -138,12 +138,13 @@ def forest_plot(label: str, of_x: Quantity, rows: Sequence[Difference]) -> str:
     A verdict of "no" has a hollow marker, so that it is told from the others without colour.
     """
     bottom = 8 + FOREST_ROW * len(rows)
-    x = axis([0.0, *(end for row in rows for end in (row.low, row.high))], 12, WIDTH - 12)
+    x = axis([0.0, *(end for row in rows for end in (row.low, row.high))], 16, WIDTH - 16)
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {bottom + 44}" role="img" aria-label="{escape(label)}">']
     for value in x.ticks():
         at = f"{x(value):.1f}"
         parts.append(f'<path class="grid" d="M{at} 4V{bottom}"/>')
-        parts.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{escape(of_x.text(value))}</text>')
+        said = f"{value:g}".replace("-", "−")
+        parts.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{said}</text>')
     parts.append(f'<path class="axis" d="M{x(0):.1f} 4V{bottom}"/>')
     parts.append(f'<text x="{WIDTH / 2}" y="{bottom + 36}" text-anchor="middle">{escape(of_x.label)}</text>')
     for place, row in enumerate(rows):
