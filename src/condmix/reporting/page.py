@@ -53,4 +53,4 @@ def fact(value: Any) -> str:
         return significant(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return ", ".join(map(fact, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(fact, value)) or "–" if isinstance(value, list) else str(value)

@@ -182,6 +182,7 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         seen, pictures = drawn.seen(headline), drawn.pictures(headline)
         closely = computed(reference.headline(seen, task.headline.named, pictures, captions=fit), Pictures.HEADLINE)
         repeated = reference.observations(drawn.seen(plan.repeated), per_condition=REPEATS)
+        bar.update()
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
