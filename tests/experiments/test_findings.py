@@ -210,8 +210,8 @@ def test_a_partial_grid_says_what_is_missing_and_pairs_what_is_there(tmp_path):
     grid = make_grid()
     gone = {("two_captions_concat", 2), ("two_captions_mean", 0), ("two_captions_mean", 1), ("two_captions_mean", 2)}
     runs = [run for run in all_runs(tmp_path, grid) if (run.experiment, run.seed) not in gone]
-    text = " ".join(Page(rendered(tmp_path, grid, runs)).text[""].split())
-    assert "11 of 15 training runs finished" in text
+    text = " ".join(Page(rendered(tmp_path, grid, runs)).text["answer"].split())
+    assert "11 of 15 runs have finished" in text
     assert "two captions concat (seed 2), two captions mean (seeds 0, 1, 2)." in text
     test = Evidence(grid, runs).test("two_captions_concat", "scene")
     assert test.result.seeds == 2
