@@ -374,6 +374,8 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("guidance", agreed(metrics, "guidance", "{:g}")),
         ("sampler", agreed(metrics, "sampler")),
         ("sampler steps", agreed(metrics, "steps")),
+        ("spacing of their times", agreed(metrics, "spacing")),
+        ("last time, share of all", agreed(metrics, "last_time")),
         ("features", " / ".join(features)),
         ("distances against", " / ".join(against)),
         ("conditioned on", agreed(metrics, "condition")),
