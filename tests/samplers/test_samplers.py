@@ -16,6 +16,7 @@ from condmix.samplers.ddim import ddim
 from condmix.samplers.ddpm import ddpm
 from condmix.samplers.dpmpp_2m import dpmpp_2m
 from condmix.samplers.dpmpp_2m_sde import dpmpp_2m_sde
+from condmix.samplers.euler import euler
 from condmix.samplers.heun import heun
 from condmix.settings.plugins import plugin, plugins
 
@@ -229,6 +230,13 @@ def test_ddpm_reaches_the_right_deviation_with_enough_steps(schedule):
     errors = [abs(ddpm_spread(schedule, n, 0.5)[0].item() - 0.5) for n in (20, 100, 1000)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.005
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_eulers_pictures_are_those_of_ddim(schedule, network, x_T, spacing):
+    taken = path(schedule, times(schedule, 10, spacing))
+    one, other = (sampler(denoise_by(network), x_T, taken, None) for sampler in (euler, ddim))
+    torch.testing.assert_close(one, other)
 
 
 def test_dpmpp_2m_starts_with_a_step_of_ddim(schedule, network, x_T):

@@ -46,7 +46,7 @@ def unnamed(rows: Sequence[Row]) -> Table | None:
 
 def table(rows: Sequence[Row], columns: Sequence[Measure], judged: bool) -> Table:
     """The rows' cells; with `judged` the best ones are marked and the judge's own accuracy stands below."""
-    columns, same = apart([row.facts for row in rows], columns)
+    columns, same = apart([row.facts for row in rows], columns) if judged else (columns, [])
     comparable = [row.facts for row in rows if row.condition is not Condition.PRIOR]  # which is of fewer pictures
     best = [column.best(comparable) if judged else None for column in columns]
     lines = [(row, conditioned_on(row), list(map(cell, [row] * len(columns), columns, best))) for row in rows]
