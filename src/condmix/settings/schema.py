@@ -418,6 +418,8 @@ class Evaluate(Settings):
     other_n: Several | None  # pictures of each further way of asking (the oracle, the prior); null: n
     sampler: Name
     steps: Positive
+    spacing: Literal["uniform", "karras"]  # of the times that the sampler visits
+    last_time: Annotated[float, Strict(), Field(ge=0, lt=1)] | None  # as a share of the diffusion time; null: 1 / steps
     sweep: tuple[Guidance, ...]
     sweep_n: Several
     processes: Processes

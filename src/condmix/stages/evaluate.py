@@ -184,6 +184,7 @@ def measured(
         seen, pictures = drawn.seen(headline), drawn.pictures(headline)
         closely = computed(reference.headline(seen, task.headline.named, pictures, captions=fit), Pictures.HEADLINE)
         repeated = reference.observations(drawn.seen(plan.repeated), per_condition=REPEATS)
+        bar.update()
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
@@ -196,6 +197,8 @@ def measured(
         **closely,
         "sampler": settings.sampler,
         "steps": settings.steps,
+        "spacing": settings.spacing,
+        "last_time": settings.last_time,
         "composed": settings.composed,
         "interval": settings.interval,
         "threshold": settings.threshold,
