@@ -95,7 +95,7 @@ def _compiler() -> str:
 
 
 def _version(compiler: str) -> str:
-    """What a compiler calls its version, such as "12.2.0" or "Clang_14.0.6", in characters that a file's name can have."""
+    """What a compiler calls its version, such as "12.2.0" or "Clang_14.0.6", in characters of a file's name."""
     command = [compiler, "-E", "-P", "-x", "c++", "-"]
     macro = subprocess.run(command, input="__VERSION__", check=True, capture_output=True, text=True, timeout=SECONDS)
     return re.sub(r"[^\w.]+", "_", macro.stdout.strip(' "\n'))
