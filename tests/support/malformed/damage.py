@@ -15,6 +15,7 @@ import pickle
 import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -278,8 +279,28 @@ def npy_damages(path: Path) -> dict[str, Damage]:
         ),
         "shape of text": header(f"{{'descr': {whole.dtype.str!r}, 'fortran_order': False, 'shape': ('a',)}}"),
         "fortran order": saved(np.asfortranarray(whole)) if whole.ndim > 1 else saved(whole[:-2]),
+        "values out of range": saved(np.full_like(whole, np.iinfo(whole.dtype).max if whole.dtype.kind in "iu" else 1)),
         "version 9": edited(lambda data: data[:6] + b"\x09" + data[7:]),
     }
+
+
+def npz_damages(path: Path, member: str) -> dict[str, Damage]:
+    """Of one array, whose damaged file is an entry of a zip that is whole."""
+
+    def within(damage: Damage) -> Damage:
+        def whole(path: Path) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                entry = Path(folder, member)
+                with zipfile.ZipFile(path) as archive:
+                    entry.write_bytes(archive.read(member))
+                damage(entry)
+                rewrite_zip(path, {member: entry.read_bytes()})
+
+        return whole
+
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        entry = Path(archive.extract(member, folder))
+        return {f"{member}: {name}": within(damage) for name, damage in npy_damages(entry).items()}
 
 
 def _npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -384,7 +405,8 @@ def safetensors_damages(path: Path) -> dict[str, Damage]:
 
     for key in header.get("__metadata__", {}):
         found[f"metadata without {key}"] = changed(lambda header, _, key=key: header["__metadata__"].pop(key) and None)
-        found |= {f"metadata {key} {value!r}": metadata(key, value) for value in ("x", "[1]", 5)}
+        values = ("x", "[1]", 5, "{}", '{"step": "x"}')
+        found |= {f"metadata {key} {value!r}": metadata(key, value) for value in values}
     return found
 
 
