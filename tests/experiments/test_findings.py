@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from condmix import CondmixError
+from condmix.experiments.evidence import Origin
 from condmix.experiments.findings import Evidence, write_tables
 from condmix.reporting.grid_page import changed_rows, machines, write_page
 from html_page import Page
@@ -98,7 +99,9 @@ def finished_run(root, name, seed, chance=None, condition=None, ids=None):
     for kind in ["real", condition, *(["oracle"] if "oracle" in facts else [])]:
         shade = {"real": 30, "oracle": 200}.get(kind, 60 + 10 * sorted(EXPERIMENTS).index(name))
         np.save(folder / f"{kind}.npy", np.full((SHOWN, SIDE, SIDE, 3), shade, np.uint8))
-    return SimpleNamespace(experiment=name, seed=seed, metrics=facts, folder=folder)
+    return SimpleNamespace(
+        experiment=name, seed=seed, metrics=facts, folder=folder, origin=Origin("abc123", {"a": "1"})
+    )
 
 
 def all_runs(root, grid):
@@ -276,6 +279,52 @@ def test_the_page_says_which_runs_were_made_under_other_conditions(tmp_path):
     assert [run["environment"]["precision"] for run in results["runs"]].count("bf16") == 1
 
 
+def by_other_code(root, name, seed, **what):
+    run = finished_run(root, name, seed, **what)
+    run.origin = Origin("0ld", {"a": "2"}, current=False, changed=("a",), unknown=("evaluate.more",))
+    return run
+
+
+def test_a_difference_is_between_runs_of_the_same_code(tmp_path):
+    grid = make_grid(seeds=range(5), names=("one_caption", "two_captions_concat"))
+    new, old = tmp_path / "new", tmp_path / "old"
+    runs = [finished_run(new, "two_captions_concat", seed) for seed in (0, 1, 2)]
+    runs += [by_other_code(old, "two_captions_concat", seed, chance=0.1) for seed in (1, 3)]
+    runs += [finished_run(new, "one_caption", seed) for seed in (0, 3)]
+    runs += [by_other_code(old, "one_caption", seed) for seed in (0, 1, 4)]
+    evidence = Evidence(grid, runs)
+    # seed 0 has both by the present code, 1 both by the other; 3 has one of each, 2 and 4 one side alone
+    pairs = evidence.pairs("two_captions_concat", "one_caption")
+    found = [(one.seed, one.origin.commit, other.origin.commit) for one, other in pairs]
+    assert found == [(0, "abc123", "abc123"), (1, "0ld", "0ld")]
+    test = evidence.test("two_captions_concat", "scene")
+    assert test.result.by_seed[0] > 0 > test.result.by_seed[1]  # the pairs' own runs, not those that are shown
+    assert test.unpaired == (3,) and test.commits == ("abc123", "0ld")
+    assert [run.origin.current for run in evidence.of("two_captions_concat")] == [True, True, True, False]
+
+    page = Page(rendered(tmp_path, grid, runs))
+    assert "3 of these 8 runs were made by another version" in " ".join(page.text[""].split())
+    code = " ".join(page.text["code"].split())
+    assert "0ld two captions concat (seeds 1, 3); one caption (seeds 0, 1, 4) differs in a" in code
+    assert "only one of the two knows the setting evaluate.more" in code and "the same" in code
+    assert "seed 3 left out: different code" in page.text["answer"]
+    rows = {(row["experiment"], row["seed"]): row for row in rows_of(tmp_path / "out" / "results.csv")}
+    assert rows["one_caption", "4"]["commit"] == "0ld" and rows["one_caption", "4"]["present_code"] == "False"
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["comparisons"][0]["commits"] == ["abc123", "0ld"]
+    assert found["comparisons"][0]["seeds_by_different_code"] == [3]
+    assert {run["origin"]["present_code"] for run in found["runs"]} == {True, False}
+
+
+def test_what_no_code_made_both_sides_of_is_not_compared(tmp_path):
+    grid = make_grid(seeds=[0, 1], names=("one_caption", "two_captions_concat"))
+    runs = [finished_run(tmp_path, "two_captions_concat", 0), by_other_code(tmp_path, "one_caption", 0)]
+    evidence = Evidence(grid, runs)
+    assert not evidence.tests and evidence.uncompared == [("two_captions_concat", "one_caption")]
+    text = " ".join(Page(rendered(tmp_path, grid, runs)).text[""].split())
+    assert "no version of the code made both: two captions concat with one caption." in text
+
+
 def set_environment(run, environment):
     path = run.folder / "details.json"
     details = json.loads(path.read_text())
@@ -350,8 +399,6 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
     other = finished_run(tmp_path, "one_caption", 1, ids=np.arange(N))
     with pytest.raises(CondmixError, match="evaluated on different pictures"):
         Evidence(grid, [run, other])
-    with pytest.raises(CondmixError, match="given twice"):
-        Evidence(grid, [run, run])
     with pytest.raises(CondmixError, match='"one_caption" with seed 7 does not belong to the grid "tiny"'):
         Evidence(grid, [SimpleNamespace(**{**vars(run), "seed": 7})])
     with pytest.raises(CondmixError, match="no run of the grid"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from PIL import Image
 from condmix import CondmixError
 from condmix.evaluation.conditions import Condition, changes_of
 from condmix.experiments import statistics
-from condmix.experiments.findings import QUESTIONS, Evidence, Test, difference, guidance_rows
-from condmix.experiments.grid import Grid, collect
+from condmix.experiments.evidence import collect
+from condmix.experiments.findings import QUESTIONS, Evidence, MeasuredRun, Test, difference, guidance_rows, write_tables
+from condmix.experiments.grid import Grid
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
 from condmix.reporting.charts import STYLES, Line, Quantity, line_chart
@@ -59,6 +61,9 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
                     dict.fromkeys(n for n, _ in evidence.missing)],
         "planned": len(grid.experiments) * len(grid.seeds),
         "finished": len(evidence.runs),
+        "older": sum(not run.origin.current for run in evidence.runs),
+        "versions": list(versions(evidence)),
+        "uncompared": [(label(name), label(other)) for name, other in evidence.uncompared],
         "answer": answer(evidence),
         "ranking": list(ranking(evidence)),
         "further": [
@@ -121,6 +126,8 @@ def sentence(evidence: Evidence, test: Test) -> str:
         f"95% interval {points(found.low)} to {points(found.high)}; {found.seeds} seed{'s' * (found.seeds > 1)} × "
         f"{found.n} conditions; adjusted {p_text(test)}"
     )
+    if test.unpaired:
+        basis += f"; seed{'s' * (len(test.unpaired) > 1)} {', '.join(map(str, test.unpaired))} left out: different code"
     if test.verdict == "no difference found":
         return (
             f"Between {first} and {second} no difference was found in how much of {what} the pictures show: "
@@ -164,6 +171,7 @@ def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "rank": rank, "name": name, "seeds": len(runs), "baseline": name == evidence.grid.baseline,
             "against": other if other != evidence.grid.baseline else None,
             "perspectives": short_perspectives(evidence.grid.experiments[name].perspectives),
+            "older": sum(not run.origin.current for run in runs),
             "questions": [question_cell(evidence, name, question) for question in evidence.questions],
             "distance": spread_text(evidence.spread([run.metrics for run in runs], evidence.distance)),
         }  # fmt: skip
@@ -365,9 +373,25 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("distances against", " / ".join(against)),
         ("conditioned on", agreed(metrics, "condition")),
         ("moving average of the weights", agreed(metrics, "ema")),
-        ("code, commit", agreed(metrics, "commit")),
     ]
     return [*((what, value or NONE) for what, value in found), *machines(evidence)]
+
+
+def versions(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """The code that made the runs, a row per commit: which runs, and how it differs from the present code."""
+    groups: dict[tuple[bool, str], list[MeasuredRun]] = {}
+    for run in itertools.chain.from_iterable(evidence.by_place.values()):
+        groups.setdefault((run.origin.current, run.origin.commit), []).append(run)
+    for (current, commit), runs in sorted(groups.items(), key=lambda group: -len(group[1])):
+        seeds: dict[str, list[str]] = {}
+        for run in runs:
+            seeds.setdefault(label(run.experiment), []).append(str(run.seed))
+        yield {
+            "commit": commit[:12] or NONE, "current": current,
+            "runs": "; ".join(f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in seeds.items()),
+            "changed": sorted({name for run in runs for name in run.origin.changed}),
+            "unknown": sorted({name for run in runs for name in run.origin.unknown}),
+        }  # fmt: skip
 
 
 def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -425,12 +449,9 @@ def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
     return Image.fromarray(sheet.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
 
 
-def report(root: Path, grid: Grid) -> Path:
-    """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
-    from condmix.experiments.findings import Evidence, write_tables
-    from condmix.reporting.grid_page import write_page
-
-    finished = collect(root, grid)
+def report(root: Path, grid: Grid, strict: bool = False) -> Path:
+    """Write metrics/experiments/<grid>/ from what is finished, by the present code if `strict`; returns the folder."""
+    finished = collect(root, grid, strict)
     if not finished:
         raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
     folder = root / "metrics" / "experiments" / grid.name
