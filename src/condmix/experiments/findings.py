@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from condmix import CondmixError
-from condmix.evaluation.conditions import Change, Condition
+from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.experiments import statistics
 from condmix.files.artifacts import damaged, read_arrays, read_json, require
 from condmix.files.atomic import write_json, write_text
@@ -34,6 +34,7 @@ from condmix.metrics import Measure, Place, compared, measures
 from condmix.results.details import DetailsFile, read_pictures
 from condmix.results.rows import agreed, flat
 from condmix.runtime.seeds import derive
+from condmix.settings.perspectives import parse
 
 if TYPE_CHECKING:
     from condmix.experiments.evidence import Finished, Origin
@@ -219,6 +220,34 @@ class Evidence:
         first, second = zip(*pairs, strict=True) if pairs else ((), ())
         return compare_some(first, second, derive(self.grid.name, experiment, other, str(change)))
 
+    def misled(self, experiment: str, source: str, share: float) -> tuple[float, statistics.Comparison | None] | None:
+        """(mean score, comparison with what it is compared with) where a share of this source is another picture's.
+
+        None for an experiment without the source. No pictures are drawn for it: of each its score with the right source
+        and with a wrong one are known, under the same noise, and a share of them is misled, whichever they are.
+        """
+        own = [scores for run in self.of(experiment) if (scores := self.misled_scores(run, source, share)) is not None]
+        if slot(self.grid.experiments[experiment].perspectives, source) is None or not own:
+            return None
+        other = self.against(experiment)
+        pairs = [
+            [self.misled_scores(run, source, share) for run in pair]
+            for pair in (self.pairs(experiment, other) if other else ())
+        ]
+        pairs = [pair for pair in pairs if all(scores is not None for scores in pair)]
+        first, second = zip(*pairs, strict=True) if pairs else ((), ())
+        compared = compare_some(first, second, derive(self.grid.name, experiment, source, str(share)))
+        return float(np.mean([scores.mean() for scores in own])), compared
+
+    def misled_scores(self, run: MeasuredRun, source: str, share: float) -> np.ndarray | None:
+        """(m,): what a picture's first score is on average, where so large a share of pictures has a wrong source."""
+        right = run.scores.get(self.questions[0])
+        name = slot(self.grid.experiments[run.experiment].perspectives, source)
+        if name is None or right is None:
+            return right
+        wrong = run.changed.get(Change(Kind.WRONG, name))
+        return None if wrong is None else (1 - share) * right[: len(wrong)] + share * wrong
+
     def test(self, experiment: str, question: str) -> Test | None:
         """The comparison with what the experiment is compared with first of all."""
         place = (experiment, self.against(experiment), question)
@@ -261,6 +290,11 @@ class Evidence:
     def answering(self) -> Measure | None:
         """The measure of a set of pictures that answers the first question."""
         return next((measure for measure in self.measures if measure.answers == self.questions[0]), None)
+
+
+def slot(perspectives: Sequence[str], source: str) -> str | None:
+    """The perspective that is this source, always right in training or wrong at times; None where none is."""
+    return next((name for name in perspectives if name == source or name.startswith(f"{source}_wrong_")), None)
 
 
 def compare_some(first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int) -> statistics.Comparison | None:
@@ -426,6 +460,23 @@ def guidance_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
             yield {"experiment": name, "guidance": scale, "n": agreed(there, "n"), "seeds": len(there), **means}
 
 
+def misled_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """One flat row per experiment with a source that the grid has wrong at times, and share in evaluation."""
+    for source, shares in evidence.grid.wrong.items():
+        for name, share in itertools.product(evidence.names, shares):
+            found = evidence.misled(name, source, share)
+            if found:
+                perspective = parse(slot(evidence.grid.experiments[name].perspectives, source) or "")
+                made = evidence.grid.experiments[name]
+                row = {"experiment": name, "fusion": made.fusion, "source": source, "against": evidence.against(name),
+                       "wrong_in_training": perspective.wrong / 100 if perspective else None,
+                       "wrong_in_evaluation": share, evidence.questions[0]: found[0]}  # fmt: skip
+                if found[1]:
+                    row |= {"difference": found[1].difference, "low": found[1].low, "high": found[1].high,
+                            "seeds": found[1].seeds, "n": found[1].n}  # fmt: skip
+                yield row
+
+
 def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that was measured and concluded."""
     grid = evidence.grid
@@ -441,6 +492,7 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
         "correction": f"Holm, over {len(evidence.tests)} comparisons",
         "summary": summary,
         "guidance": guidance,
+        "misled": list(misled_rows(evidence)),
         "runs": [
             {"experiment": run.experiment, "seed": run.seed, "metrics": run.metrics,
              "environment": run.card.get("environment"), "origin": origin(run)}

@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError, pipeline
 from condmix.files.artifacts import read_checked_json
 from condmix.settings.load import load, unknown
-from condmix.settings.schema import Guidance, Name, Seed, Settings, Text, sentence
+from condmix.settings.schema import Fraction, Guidance, Name, Seed, Settings, Text, sentence
 from condmix.settings.yamlfile import parse_yaml, read_yaml
 
 TARGET = "evaluate@experiment"
@@ -67,6 +67,7 @@ class Grid(Settings):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     baseline: Text
     settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, for all runs
+    wrong: dict[Text, tuple[Fraction, ...]] = {}  # for a source, such as caption_2: shares that are wrong in evaluation
     experiments: Annotated[dict[Identifier, Experiment], Field(min_length=1)]
 
 

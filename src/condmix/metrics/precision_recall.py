@@ -12,10 +12,15 @@ class PrecisionRecall(Metric):
     higher_is_better = True
     share = True
     explanation = (
-        "Precision: the share of drawn pictures within the reach of the real ones, balls as large as the distance to "
-        "the third nearest neighbour. Recall: the share of real pictures within the drawn ones' reach"
+        "Precision: the share of drawn pictures within the reach of real ones, balls as large as the distance to the "
+        "third nearest neighbour. Recall: the share of these real pictures within the drawn ones' reach. The real ones "
+        "are the test split; where attributes are known, one picture of either split for each test condition, drawn of "
+        "those that show what it names, so that what it leaves open may be anything that is ever seen"
     )
-    blind_to = "whether a picture shows what it was conditioned on; how realistic a combination is that no real one has"
+    blind_to = (
+        "which condition a picture was drawn for; how realistic a combination is that no real picture has; small flaws "
+        "where real pictures lie far apart"
+    )
 
     def measures(self, files):
         spaces = feature_names(files)
@@ -24,8 +29,9 @@ class PrecisionRecall(Metric):
     def compute_in(self, space, drawn):
         from condmix.evaluation.distances import NEIGHBOURS, precision_recall
 
-        if min(len(space.real), len(space.drawn)) <= NEIGHBOURS:
+        real = space.real if space.allowed is None else space.allowed
+        if min(len(real), len(space.drawn)) <= NEIGHBOURS:
             print(f"precision_{space.name} and recall_{space.name} need more than {NEIGHBOURS} pictures: left out")
             return {}
-        precision, recall = precision_recall(space.real, space.drawn)
+        precision, recall = precision_recall(real, space.drawn)
         return {f"precision_{space.name}": round(precision, 4), f"recall_{space.name}": round(recall, 4)}

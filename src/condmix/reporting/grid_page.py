@@ -15,7 +15,16 @@ from condmix import CondmixError
 from condmix.evaluation.conditions import Condition, changes_of
 from condmix.experiments import statistics
 from condmix.experiments.evidence import collect
-from condmix.experiments.findings import QUESTIONS, Evidence, MeasuredRun, Test, difference, guidance_rows, write_tables
+from condmix.experiments.findings import (
+    QUESTIONS,
+    Evidence,
+    MeasuredRun,
+    Test,
+    difference,
+    guidance_rows,
+    misled_rows,
+    write_tables,
+)
 from condmix.experiments.grid import Grid
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
@@ -82,6 +91,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "chosen": len(selected(evidence)) < len(evidence.names),
         "best_guidance": best_guidance(evidence),
         "changed": list(changed_rows(evidence)),
+        "misled": list(misled_tables(evidence)),
         "distances": distance_table(evidence),
         "sizes": [size_row(evidence, name) for name in evidence.names],
         "conditions": conditions(evidence, metrics),
@@ -271,14 +281,20 @@ def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def best_guidance(evidence: Evidence) -> dict[str, Any]:
-    """The scale that was best by each measure, every one that a seed had."""
-    measures = list(dict.fromkeys(key for run in evidence.runs for key in run.metrics.get("best_guidance", {})))
+    """The scale that is best by each measure's mean over seeds; `apart` where its pictures are in no other figure."""
+    points, files = list(guidance_rows(evidence)), [run.metrics for run in evidence.runs]
+    found = [m for m in measures(files, points) if m.higher_is_better is not None and m.attribute is None]
     rows = []
-    for name in evidence.names:
-        found = [run.metrics["best_guidance"] for run in evidence.of(name) if "best_guidance" in run.metrics]
-        if found:
-            rows.append((name, [agreed(found, measure, "{:g}") or NONE for measure in measures]))
-    return {"measures": measures, "rows": rows}
+    for name in dict.fromkeys(point["experiment"] for point in points):
+        cells = []
+        for measure in found:
+            own = [point for point in points if point["experiment"] == name and measure.of(point) is not None]
+            best = (max if measure.higher_is_better else min)(own, key=measure.of, default=None)
+            cells.append(f"{best['guidance']:g}" if best else NONE)
+        rows.append((name, cells))
+    swept = [facts for facts in files if facts.get("sweep")]
+    apart = all("sweep_of" in facts for facts in swept)
+    return {"measures": [m.heading for m in found], "rows": rows, "n": agreed(points, "n"), "apart": apart}
 
 
 def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -302,6 +318,30 @@ def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
+def misled_tables(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """A table per source that is wrong at times: shares that are wrong in evaluation as columns."""
+    found = list(misled_rows(evidence))
+    for source, shares in evidence.grid.wrong.items():
+        rows = []
+        for name in evidence.names:
+            own = [row for row in found if (row["experiment"], row["source"]) == (name, source)]
+            cells = [misled_cell(row, evidence.questions[0]) for row in own]
+            if own:
+                rows.append({"name": name, "fusion": own[0]["fusion"], "against": own[0]["against"],
+                             "trained": f"{own[0]['wrong_in_training']:.0%}", "cells": cells})  # fmt: skip
+        if rows:
+            yield {"source": source, "shares": [f"{share:.0%}" for share in shares], "rows": rows}
+
+
+def misled_cell(row: Mapping[str, Any], question: str) -> tuple[str, ...]:
+    """A share, the difference in points to what the experiment is compared with, and its interval."""
+    share = f"{row[question]:.1%}"
+    if "difference" not in row:
+        return (share,)
+    interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
+    return share, points(row["difference"], sign=True), interval
+
+
 def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
     """A difference of shares in points, and its interval."""
     if found is None:
@@ -312,10 +352,10 @@ def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
 def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
     """The figures of the unchanged conditions for as many pictures as `changed` has; {} where there are none.
 
-    Fewer than all were measured in the guidance sweep. A distance of another number of pictures would not compare.
+    A distance of another number of pictures would not compare.
     """
-    rows = [facts, *facts.get("sweep", [])]
-    alike = [row for row in rows if (row.get("n"), row["guidance"]) == (changed.get("n"), changed["guidance"])]
+    rows = [facts, facts.get("unchanged", {})]
+    alike = [row for row in rows if row.get("n") == changed.get("n")]
     return alike[0] if alike else {}
 
 

@@ -374,6 +374,7 @@ class Evaluate(Settings):
     steps: Positive
     sweep: tuple[Guidance, ...]
     sweep_n: Several
+    published_n: Several | None  # pictures for the distance to the training split; null: it is not measured
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts

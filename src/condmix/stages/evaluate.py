@@ -4,9 +4,10 @@ Every picture is drawn for the conditions of one test picture. A variant that se
 two ways: on the held-out picture's own CLIP vector, an oracle that knows the answer, and on the CLIP text vector of a
 caption in the image's place (trained on images, prompted with words). Rows of the one kind don't compare with rows of
 the other. A profile with a prior conditions in a third way, on a picture's vector that it samples for the caption.
-The first way is repeated with changes: at other guidance scales, without each of several perspectives, with another
-picture's in its place, under another picture's conditions (what is right then is right by chance), and several times
-under one condition. What is measured is up to the plug-ins in condmix.metrics.
+The first way is repeated with changes: without each of several perspectives, with another picture's in its place,
+under another picture's conditions (what is right then is right by chance), and several times under one condition. Other
+guidance scales are tried on pictures that are not reported, the last ones of the split, so that the best is not the
+luckiest. What is measured is up to the plug-ins in condmix.metrics.
 Axes: N pictures, P perspectives, A attributes, S image size.
 """
 
@@ -42,6 +43,7 @@ from condmix.settings.perspectives import Perspective, parse
 from condmix.tracking.runs import environment, track
 
 SHOWN = 24  # scenes whose pictures the report shows
+FEWEST = 2  # pictures of which a distance can be measured
 
 
 @dataclass(frozen=True)
@@ -102,28 +104,36 @@ class Plan:
     """The sets of pictures that are measured: one for each condition, and changes of the first."""
 
     conditions: list[Job]  # the headline's first
-    sweep: list[Job]
+    sweep: list[Job]  # of pictures that nothing else is of
     changes: list[Job]
+    unchanged: Job  # the pictures of `changes` as the headline has them
     repeated: Job
+    published: list[Job]  # one, if the profile asks for it
 
     @classmethod
     def of(cls, task: Task) -> Plan:
         settings, scale, first = task.params.evaluate, task.params.guidance, task.headline.condition
-        n = min(settings.n, len(task.packed))
+        count = len(task.packed)
+        apart = min(settings.sweep_n, count // 2) if settings.sweep else 0
+        if apart < FEWEST:
+            apart = 0
+        n = min(settings.n, count - apart)
         few, others = min(settings.sweep_n, n), min(settings.other_n or n, n)
         several = list(task.packed.vectors) if len(task.packed.vectors) > 1 else []
         changes = [Change(Kind.SHUFFLED), *(Change(kind, x) for kind in (Kind.WITHOUT, Kind.WRONG) for x in several)]
         conditions = [way.condition for way in task.ways]
         return cls(
             [Job(condition, scale, n if condition is first else others) for condition in conditions],
-            [Job(first, s, few) for s in settings.sweep],
+            [Job(first, s, apart, first=count - apart) for s in settings.sweep if apart],
             [Job(first, scale, few, change) for change in changes],
+            Job(first, scale, few),
             Job(first, scale, max(1, few // REPEATS) * REPEATS, Change(Kind.REPEATED)),
+            [Job(first, scale, n, Change(Kind.PUBLISHED)) for n in (settings.published_n,) if n],
         )
 
     @property
     def all(self) -> list[Job]:
-        return [*self.conditions, *self.sweep, *self.changes, self.repeated]
+        return [*self.conditions, *self.sweep, *self.changes, self.unchanged, self.repeated, *self.published]
 
     @property
     def draws(self) -> list[Job]:
@@ -169,12 +179,11 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
 def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: CaptionFit | None) -> dict[str, Any]:
     """metrics/<variant>.json, but for what it took."""
     params, card, headline = task.params, task.card, plan.conditions[0]
-    settings = params.evaluate
     with tqdm(total=len(plan.all), desc=f"judge {task.variant}", unit="set") as bar:
 
         def row(job: Job) -> dict[str, Any]:
             bar.update()
-            observed = reference.observations(drawn.seen(job), task.named(job.condition))
+            observed = reference.observations(drawn.seen(job), task.named(job.condition), first=job.first)
             conditions = {"condition": job.condition.value, "guidance": job.guidance, "n": job.n}
             return computed(observed, Pictures.EVERY) | conditions
 
@@ -185,6 +194,9 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
+        published: dict[str, Any] = {}
+        for job in plan.published:
+            published |= computed(reference.published(drawn.seen(job)), Pictures.PUBLISHED)
     return {
         "variant": task.variant,
         "profile": params.profile,
@@ -192,11 +204,8 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         "perspectives": card["perspectives"].split("+"),
         **rows[0],
         **closely,
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "composed": settings.composed,
-        "interval": settings.interval,
-        "threshold": settings.threshold,
+        **published,
+        **{name: getattr(params.evaluate, name) for name in ("sampler", "steps", "composed", "interval", "threshold")},
         "seed": params.seed,
         "split": "test",
         "reference": reference.facts,
@@ -205,8 +214,10 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         **reference.judged,
         **{row["condition"]: row for row in rows[1:]},
         **changed,
+        "unchanged": row(plan.unchanged),
         **computed(repeated, Pictures.REPEATED),
         "sweep": sweep,
+        "sweep_of": "the last pictures of the test split, which are in no other figure" if sweep else None,
         "best_guidance": best_guidance(sweep, reference.features),
     }
 
@@ -290,7 +301,7 @@ def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:
 
 
 def best_guidance(sweep: list[dict[str, Any]], features: list[str]) -> dict[str, float]:
-    """The scale of the sweep at which each measure is best, in the order of its rows."""
+    """The scale of the sweep at which each measure is best, in the order of its rows: of pictures not reported."""
     known = {m.key: m for m in measures([{**row, "features": features} for row in sweep])}
     chosen = [known[key] for key in (sweep[0] if sweep else ()) if key in known]
     return {
