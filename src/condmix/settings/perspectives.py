@@ -25,8 +25,8 @@ Others, that what helps is having several slots, and not being told more (k is 2
     caption_joined_k        its first k captions as one text in one slot (condmix.data.captions.one_text)
     caption_mean_k          the mean of its first k captions' vectors in one slot (condmix.data.embeddings.mean)
 
-All names with a number have the first three; caption, generated and t5 the last two. A picture with fewer than k captions
-lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
+All names with a number have the first three; caption, generated and t5 the last two. A picture with fewer than k
+captions lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
 """
 
 from __future__ import annotations
