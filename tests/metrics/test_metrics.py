@@ -95,9 +95,9 @@ def test_keys_are_unique_and_files_group_what_is_of_one_space(observed):
     keys = [measure.key for measure in measures([file])]
     assert len(keys) == len(set(keys))
     headline = list(computed(observed, Pictures.HEADLINE))
-    assert headline[:4] == ["fd_judge_interval", "fd_judge_allowed", "kid_judge", "precision_judge"]
+    assert headline[:4] == ["fd_judge_interval", "fd_judge_allowed", "kid_judge", "precision_judge_allowed"]
     assert headline[5:8] == ["fd_clip_interval", "fd_clip_allowed", "kid_clip"] and "mmd_clip" in headline[8:11]
-    assert headline[11:16] == ["fid_interval", "fid_allowed", "kid", "precision_inception", "recall_inception"]
+    assert headline[11:15] == ["fid_interval", "fid_allowed", "kid", "precision_inception_allowed"]
     ranks = {measure.key: measure.rank for measure in measures([file]) if measure.rank}
     assert list(ranks) == ["fid", "fd_judge", "fd_clip", "scene_accuracy", "attribute_accuracy_mean", "class_accuracy"]
     shown = [measure.key for measure in compared([file]) if measure.attribute is None]
@@ -204,7 +204,8 @@ def reference(o):
             "fid" if fid else f"fd_{s.name}": frechet(x, y), "kid" if fid else f"kid_{s.name}": kid(x, y),
             "fid_interval" if fid else f"fd_{s.name}_interval": ends,
             "fid_allowed" if fid else f"fd_{s.name}_allowed": frechet(x, allowed),
-            f"precision_{s.name}": within_reach(x, allowed), f"recall_{s.name}": within_reach(allowed, x),
+            f"precision_{s.name}_allowed": within_reach(x, allowed),
+            f"recall_{s.name}_allowed": within_reach(allowed, x),
             f"diversity.{s.name}": np.mean([distance(*pair) for pair in conditions]),
         }  # fmt: skip
     named, unnamed = shares(o.right, o.named), shares(o.right, ~o.named)

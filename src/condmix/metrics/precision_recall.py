@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 from condmix.metrics import Metric, Pictures, Place, feature_names
+
+ALLOWED = "_allowed"
 
 
 class PrecisionRecall(Metric):
@@ -14,8 +18,8 @@ class PrecisionRecall(Metric):
     explanation = (
         "Precision: the share of drawn pictures within the reach of real ones, balls as large as the distance to the "
         "third nearest neighbour. Recall: the share of these real pictures within the drawn ones' reach. The real ones "
-        "are the test split; where attributes are known, one picture of either split for each test condition, drawn of "
-        "those that show what it names, so that what it leaves open may be anything that is ever seen"
+        "are the test split's; of `_allowed`, where attributes are known, one picture of either split for each test "
+        "condition, drawn of those that show what it names, so that what it leaves open may be anything ever seen"
     )
     blind_to = (
         "which condition a picture was drawn for; how realistic a combination is that no real picture has; small flaws "
@@ -24,14 +28,15 @@ class PrecisionRecall(Metric):
 
     def measures(self, files):
         spaces = feature_names(files)
-        return [self.measure(f"{kind}_{s}", features=s) for kind in ("precision", "recall") for s in spaces]
+        kinds = itertools.product(("precision", "recall"), spaces, ("", ALLOWED))
+        return [self.measure(f"{kind}_{name}{of}", features=name) for kind, name, of in kinds]
 
     def compute_in(self, space, drawn):
         from condmix.evaluation.distances import NEIGHBOURS, precision_recall
 
-        real = space.real if space.allowed is None else space.allowed
+        of, real = ("", space.real) if space.allowed is None else (ALLOWED, space.allowed)
         if min(len(real), len(space.drawn)) <= NEIGHBOURS:
             print(f"precision_{space.name} and recall_{space.name} need more than {NEIGHBOURS} pictures: left out")
             return {}
         precision, recall = precision_recall(real, space.drawn)
-        return {f"precision_{space.name}": round(precision, 4), f"recall_{space.name}": round(recall, 4)}
+        return {f"precision_{space.name}{of}": round(precision, 4), f"recall_{space.name}{of}": round(recall, 4)}

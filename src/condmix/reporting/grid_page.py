@@ -379,7 +379,19 @@ def distance_table(evidence: Evidence) -> dict[str, Any]:
                 below = "Δ {} ({} to {})".format(*(significant(value, 2).replace("-", "−") for value in between))
             cells.append((text, sd, below))
         rows.append((name, cells))
-    return {"headings": [measure.heading for measure in evidence.of_sets], "rows": rows}
+    return {
+        "headings": [measure.heading for measure in evidence.of_sets],
+        "rows": rows,
+        "notes": notes(evidence.of_sets),
+    }
+
+
+def notes(found: Sequence[Measure]) -> list[tuple[str, str, str]]:
+    """(headings, what they are, what they are blind to), those of one metric together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for measure in found:
+        groups.setdefault((measure.explanation, measure.blind_to), []).append(measure.heading)
+    return [(", ".join(headings), *texts) for texts, headings in groups.items()]
 
 
 def size_row(evidence: Evidence, name: str) -> dict[str, str]:
