@@ -305,7 +305,7 @@ def test_a_difference_is_between_runs_of_the_same_code(tmp_path):
     assert [run.origin.current for run in evidence.of("two_captions_concat")] == [True, True, True, False]
 
     page = Page(rendered(tmp_path, grid, runs))
-    assert "3 of these 8 runs were made by another version" in " ".join(page.text[""].split())
+    assert "3 of the 8 finished runs were made by another version" in " ".join(page.text[""].split())
     code = " ".join(page.text["code"].split())
     assert "two captions concat (seeds 1, 3); one caption (seeds 0, 1, 4) differs in a" in code
     assert "only one of the two knows the setting evaluate.more" in code and "the same" in code
