@@ -18,12 +18,13 @@ class PrecisionRecall(Metric):
     explanation = (
         "Precision: the share of drawn pictures within the reach of real ones, balls as large as the distance to the "
         "third nearest neighbour. Recall: the share of these real pictures within the drawn ones' reach. The real ones "
-        "are the test split's; of `_allowed`, where attributes are known, one picture of either split for each test "
-        "condition, drawn of those that show what it names, so that what it leaves open may be anything ever seen"
+        "are the test split's; where the name ends in allowed, one picture of either split for each test condition, "
+        "drawn of those that show what it names, so that what it leaves open may be anything ever seen"
     )
     blind_to = (
-        "which condition a picture was drawn for; how realistic a combination is that no real picture has; small flaws "
-        "where real pictures lie far apart"
+        "which condition a picture was drawn for; small flaws where real pictures lie far apart; how realistic a "
+        "picture is that shows what only the training split has, where the name does not end in allowed: real training "
+        "pictures of the demo world have a precision of 0 there"
     )
 
     def measures(self, files):

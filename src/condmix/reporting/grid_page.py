@@ -354,8 +354,9 @@ def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mappi
 
     A distance of another number of pictures would not compare.
     """
-    rows = [facts, facts.get("unchanged", {})]
-    alike = [row for row in rows if row.get("n") == changed.get("n")]
+    # Before there was "unchanged", the sweep was of the same pictures.
+    rows = [facts, *([facts["unchanged"]] if "unchanged" in facts else facts.get("sweep", []))]
+    alike = [row for row in rows if (row.get("n"), row["guidance"]) == (changed.get("n"), changed["guidance"])]
     return alike[0] if alike else {}
 
 
@@ -391,7 +392,7 @@ def notes(found: Sequence[Measure]) -> list[tuple[str, str, str]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for measure in found:
         groups.setdefault((measure.explanation, measure.blind_to), []).append(measure.heading)
-    return [(", ".join(headings), *texts) for texts, headings in groups.items()]
+    return [("; ".join(headings), *texts) for texts, headings in groups.items()]
 
 
 def size_row(evidence: Evidence, name: str) -> dict[str, str]:
