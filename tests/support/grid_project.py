@@ -33,7 +33,7 @@ class Repository:
     """The repository's own code and pipeline, committed beside a lock file that nobody reproduced: nothing can run."""
 
     def __init__(self, folder: Path):
-        self.made, self.folder = Project(folder, "tiny", TINY), folder
+        self.made, self.folder = Project.create(folder, "tiny", TINY), folder
         outputs = {
             "fetch": "data/tiny/archives",
             "encode": "models/clip",

@@ -60,14 +60,16 @@ class Reference:
         rows = first + np.arange(len(spaces[0].drawn)) // per_condition
         right = self.right(seen, rows=rows)
         others |= {
+            "held_out": None if self.split.held_out is None else self.split.held_out[rows],
             "residual": None if seen.residual is None else seen.residual.numpy(),
             "per_condition": per_condition,
         }
         if len(self.observer.heads) > 1:
             others["right_by_network"] = self.right(seen, NETWORK, rows)
         if right is None or self.split.attributes is None:
-            known = right is not None and self.split.labels[rows] >= 0
-            class_right = right[known, 0] if np.any(known) else None
+            labels = self.split.labels
+            known = np.zeros(len(rows), bool) if labels is None else labels[rows] >= 0
+            class_right = right[known, 0] if right is not None and known.any() else None
             return Observations(tuple(spaces), class_right=class_right, **others)
         return Observations(
             tuple(spaces), tuple(self.names()), right, None if named is None else named[rows],
@@ -120,7 +122,8 @@ class Reference:
         judge = judge or next(iter(self.observer.heads))
         heads = self.observer.heads[judge]
         values = seen.values[judge][:, [heads.index(name) for name in self.names()]].numpy()
-        known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
+        classes: Any = self.split.labels  # known where a judge has heads and attributes are not
+        known = classes[:, None] if self.split.attributes is None else self.split.attributes
         return values == known[np.arange(len(values)) if rows is None else rows]
 
     def _judged(self) -> dict[str, Any]:

@@ -466,10 +466,9 @@ def misled_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
         for name, share in itertools.product(evidence.names, shares):
             found = evidence.misled(name, source, share)
             if found:
-                perspective = parse(slot(evidence.grid.experiments[name].perspectives, source) or "")
                 made = evidence.grid.experiments[name]
                 row = {"experiment": name, "fusion": made.fusion, "source": source, "against": evidence.against(name),
-                       "wrong_in_training": perspective.wrong / 100 if perspective else None,
+                       "wrong_in_training": parse(slot(made.perspectives, source) or source).wrong / 100,
                        "wrong_in_evaluation": share, evidence.questions[0]: found[0]}  # fmt: skip
                 if found[1]:
                     row |= {"difference": found[1].difference, "low": found[1].low, "high": found[1].high,

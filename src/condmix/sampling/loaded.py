@@ -31,6 +31,7 @@ from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
 from condmix.files.pictures import read_picture, to_rgb
 from condmix.runtime.oserrors import one_line
+from condmix.samplers import SPACINGS
 from condmix.sampling.sample import Condition, Sampling, sample_batches
 from condmix.settings.load import VARIANTS, Params, plugin, plugins, unknown
 from condmix.settings.load import load as load_params
@@ -60,8 +61,9 @@ class Request(TypedDict, total=False):
     weights: Mapping[str, float]  # {perspective: its own scale}; implies `composed`
     interval: tuple[float, float] | None  # guide at these shares t / T of the diffusion time only; None: the project's
     threshold: float | None  # share of dynamic thresholding, 0: clip to the range of pictures; None: the project's
-    sampler: str | None  # ddpm, ddim, dpmpp_2m; None: the project's
+    sampler: str | None  # ddpm, ddim, dpmpp_2m, ...; None: the project's
     steps: int | None  # None: the project's
+    spacing: str | None  # of the times that the sampler visits: uniform or karras; None: the project's
     n: int  # how many pictures; 1 where it is left out
     seed: int  # picture i is drawn from seed + i; 0 where it is left out
 
@@ -149,6 +151,9 @@ class LoadedModel:
         steps = self._params.evaluate.steps if steps is None else steps
         if sampler not in plugins("samplers"):
             raise CondmixError(unknown("sampler", sampler, plugins("samplers")))
+        spacing = request.get("spacing")
+        if spacing is not None and spacing not in SPACINGS:
+            raise CondmixError(unknown("spacing", spacing, list(SPACINGS)))
         if guidance is not None and not abs(guidance) <= MOST_GUIDANCE:
             raise CondmixError(f"guidance {guidance}: give a number from {-MOST_GUIDANCE} to {MOST_GUIDANCE}")
         if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
@@ -170,6 +175,8 @@ class LoadedModel:
             request.get("composed", False),
             interval,
             threshold,
+            self._params.evaluate.spacing if spacing is None else spacing,
+            self._params.evaluate.last_time,
         )
 
     def _given(self, request: Request) -> dict[str, VectorSource]:
