@@ -200,8 +200,10 @@ def measured(
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
+        changed["unchanged"] = row(plan.unchanged)
         published: dict[str, Any] = {}
         for job in plan.published:
+            bar.update()
             published |= computed(reference.published(drawn.seen(job)), Pictures.PUBLISHED)
     return {
         "variant": task.variant,
@@ -220,7 +222,6 @@ def measured(
         **reference.judged,
         **{row["condition"]: row for row in rows[1:]},
         **changed,
-        "unchanged": row(plan.unchanged),
         **computed(repeated, Pictures.REPEATED),
         "sweep": sweep,
         "sweep_of": "the last pictures of the test split, which are in no other figure" if sweep else None,
