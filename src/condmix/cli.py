@@ -179,6 +179,7 @@ def summary() -> None:
 
 @main.command()
 @click.option("--variant", default="experiment", show_default=True, help="Which trained model draws.")
+@click.option("--demo", is_flag=True, help="Draw with the small model of the demo world that comes with condmix.")
 @click.option(
     "--caption",
     "captions",
@@ -189,6 +190,8 @@ def summary() -> None:
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
 @click.option("--prior", is_flag=True, help="Turn the prompt's text vector into picture vectors, by the trained prior.")
 @click.option("--class", "class_name", help="A class name.")
+@click.option("--without", multiple=True, metavar="NAME", help="A perspective to leave out of what was given.")
+@click.option("--to", multiple=True, help="Where a caption ends, in --n pictures of one seed; several, like --caption.")
 @click.option("--negative", "negatives", multiple=True, help="A caption to steer away from; several, like --caption.")
 @click.option("--guidance", type=float, help="Guidance scale s; s = 1 is the plain conditional model.")
 @click.option("--composed", is_flag=True, help="Guide by each source alone, with s shared among those given.")
@@ -197,20 +200,36 @@ def summary() -> None:
 @click.option(
     "--threshold", type=FiniteNumber(0, 1), help="Dynamic thresholding at this quantile, such as 0.995; 0 only clips."
 )
-@click.option("--sampler", help="ddpm, ddim or dpmpp_2m.")
-@click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
+@click.option("--sampler", help="Such as ddpm, ddim or dpmpp_2m.")
+@click.option("--steps", type=click.IntRange(1), help="Sampler steps, over the whole diffusion time.")
+@click.option("--start", type=click.Path(path_type=Path), help="A picture file to draw over (SDEdit).")
+@click.option("--strength", type=float, help="How much of --start is redrawn, up to 1, all of it.  [default: 0.6]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
 @click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")
 @click.option("--scale", type=click.IntRange(1), default=8, show_default=True, help="Enlargement of each pixel.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("grid.png"), show_default=True)
-def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **request: Any) -> None:
+@click.option(
+    "--like", type=click.Path(path_type=Path), help="A PNG that condmix drew, to draw again; other options change it."
+)
+@click.option(
+    "--out", default="grid.png", show_default=True, help="A sheet, or with / at its end a folder of single pictures."
+)
+@click.pass_context
+def generate(context: click.Context, like: Path | None, demo: bool, **options: Any) -> None:
     """Make pictures from any subset of a trained model's perspectives."""
+    from condmix.sampling.generate import Output, weights_of
     from condmix.sampling.generate import main as run
-    from condmix.sampling.generate import weights_of
 
-    asked: Any = {**request, "weights": weights_of(weights)}  # what click knows, `Request` checks
-    run(_params(), variant, asked, scale, out)
-    say(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {shown(str(out))}")
+    options["weights"] = weights_of(options["weights"])
+    if like is not None:  # only what was typed replaces what the picture was made with
+        options = {k: v for k, v in options.items() if _was_typed(context, k) or k == "out"}
+    variant, out, scale = options.pop("variant", None), options.pop("out"), options.pop("scale", None)
+    request: Any = options  # what click knows, `Request` checks
+    files = run(request, Output("demo" if demo else variant, out, scale), like)
+    say(f"{len(files)} pictures in {out}" if len(files) > 1 else str(files[0]))
+
+
+def _was_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 @main.command()
