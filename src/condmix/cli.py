@@ -228,6 +228,18 @@ def generate(context: click.Context, like: Path | None, demo: bool, **options: A
     say(f"{len(files)} pictures in {out}" if len(files) > 1 else str(files[0]))
 
 
+@main.command()
+@click.argument("variant")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--small", is_flag=True, help="Half precision, and of CLIP only the words of the captions.")
+def export(variant: str, folder: Path, small: bool) -> None:
+    """Write a trained model as a folder for the Hugging Face hub, which condmix.load reads."""
+    from condmix.sharing.export import main as run
+
+    size = run(_params(), variant, folder, small)
+    say(f"{folder}: {size / 1e6:,.1f} MB; read its README.md, and fill in what it asks, before you publish it")
+
+
 def _was_typed(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 

@@ -7,16 +7,18 @@ finds it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.clip.folder import CARD, Clip, load_clip, read_config, save_clip
+from condmix.clip.folder import CARD, CONFIG, WEIGHTS, Clip, load_clip, read_config
 from condmix.files.artifacts import read_json
 from condmix.files.atomic import write_json
 from condmix.pipeline import tree_sha256
@@ -85,7 +87,10 @@ def save_text_tower(clip: Path, out: Path, texts: Iterable[str]) -> str:
     weights |= {name: tensor for name, tensor in whole.model.state_dict().items() if not name.startswith("visual.")}
     weights["token_embedding.weight"] = weights["token_embedding.weight"][tokens]
     small.load_state_dict(weights)
-    save_clip(out, small.half(), small_cfg, None)
+    out.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in small.half().state_dict().items()}, out / WEIGHTS)
+    preprocess_cfg = json.loads((clip / CONFIG).read_text(encoding="utf-8"))["preprocess_cfg"]
+    write_json(out / CONFIG, {"model_cfg": small_cfg, "preprocess_cfg": preprocess_cfg})
     write_json(out / FILE, {"tokens": tokens})
     sha256 = tree_sha256(out, CARD)
     write_json(out / CARD, {"sha256": sha256})

@@ -211,10 +211,16 @@ def rebuilt(
 
 
 def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
-    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite."""
+    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite.
+
+    Half precision passes too, as small exports have it: loading it into the module widens it.
+    """
+    import torch
+
     own = module.state_dict()
     for name, tensor in own.items():
-        found = require(tensors, name, tensor.dtype, tensor.shape, path, remedy)
+        half = name in tensors and tensors[name].dtype == torch.float16
+        found = require(tensors, name, torch.float16 if half else tensor.dtype, tensor.shape, path, remedy)
         if found.is_floating_point() and not found.isfinite().all():
             raise damaged(path, f'"{name}" holds NaN or infinity', remedy)
     for name in tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class Output:
     @property
     def single(self) -> bool:
         """Whether each picture is a file of its own."""
-        return self.out.endswith("/") or (self.path.is_dir() and self.path.suffix.lower() not in FORMATS)
+        return self.out.endswith("/") or (os.path.isdir(self.out) and self.path.suffix.lower() not in FORMATS)
 
 
 def main(request: Request, output: Output, like: Path | None = None) -> list[Path]:

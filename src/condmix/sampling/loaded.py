@@ -33,7 +33,7 @@ from condmix.encoders import Encoder
 from condmix.runtime.messages import reason
 from condmix.runtime.oserrors import one_line
 from condmix.sampling.drawing import Drawing, Start
-from condmix.sampling.request import STRENGTH, PictureLike, Request, check_request, check_weights, pixels_of, typed
+from condmix.sampling.request import STRENGTH, Request, check_request, check_weights, pixels_of, typed
 from condmix.sampling.sample import Condition, Sampling
 from condmix.sampling.setup import DEMO, Setup, exported_setup, is_exported, setup_of
 from condmix.settings.load import VARIANTS, plugin, unknown

@@ -76,12 +76,19 @@ def record_of(model: LoadedModel, drawing: Drawing, scale: int = 1, picture: int
 
 def save_png(path: Path, pixels: np.ndarray, record: Record) -> None:
     """Write (H, W, 3) uint8 as a PNG that says how it was made."""
+    with replacing(path) as part:
+        part.write_bytes(png_bytes(pixels, record))
+
+
+def png_bytes(pixels: np.ndarray, record: Record) -> bytes:
+    """The same as a file's content."""
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Software", f"condmix {__version__}")
     texts.add_text("Description", described(record["request"]).encode("ascii", "backslashreplace").decode())
     texts.add_text(KEYWORD, json.dumps(record))
-    with replacing(path) as part:
-        Image.fromarray(pixels).save(part, "PNG", pnginfo=texts)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", pnginfo=texts)
+    return content.getvalue()
 
 
 def described(request: dict[str, Any]) -> str:
