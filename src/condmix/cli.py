@@ -229,6 +229,26 @@ def generate(context: click.Context, like: Path | None, demo: bool, **options: A
 
 
 @main.command()
+@click.option("--port", type=click.IntRange(1, 65_535), default=7860, show_default=True)
+def play(port: int) -> None:
+    """Open a page on this machine to type captions and see pictures; without a trained model, of the demo."""
+    from condmix.play.page import main as run
+
+    say(f"http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    run(port)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", help="Of the profile, conf/<name>.yaml.  [default: the folder's name]")
+def new(folder: Path, name: str | None) -> None:
+    """Write the settings for a folder of pictures, and say what it holds and how long training will take."""
+    from condmix.new import main as run
+
+    say(run(Path.cwd(), folder, name))
+
+
+@main.command()
 @click.argument("variant")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--small", is_flag=True, help="Half precision, and of CLIP only the words of the captions.")

@@ -21,16 +21,8 @@ HOST = "127.0.0.1"
 SOURCES = 7  # sliders for weights: five captions, a picture and a class
 KEPT = 60  # pictures in the session's gallery
 STRIP = {studio.NOTHING: "all sources", studio.ALL: "no source"}
-FIELDS = [
-    *(f"caption_{i}" for i in range(MOST_CAPTIONS)),
-    "picture",
-    "prompt",
-    "class",
-    "guidance",
-    "steps",
-    "n",
-    "seed",
-]
+CAPTIONS = [f"caption_{i}" for i in range(MOST_CAPTIONS)]
+FIELDS = [*CAPTIONS, "picture", "prompt", "class", "guidance", "steps", "n", "seed"]
 CSS = """
 .pictures {display: flex; flex-wrap: wrap; gap: 8px}
 .pictures figure {margin: 0; width: 128px}
@@ -40,8 +32,8 @@ CSS = """
 @media (max-width: 480px) {.pictures figure, .pictures img {width: 104px} .pictures img {height: 104px}}
 """
 DEMO_NOTE = (
-    "This is the demo that comes with condmix: scenes of 16 by 16 pixels, told by two captions, and it knows the demo's "
-    "words only. Try *a large red ring* and *a navy backdrop*. A model that you train appears above."
+    "This is the demo that comes with condmix: scenes of 16 by 16 pixels, drawn from one or two captions. It knows the "
+    "demo's words only. Try *a large red ring* and *a navy backdrop*. A model that you train appears above."
 )
 
 
@@ -144,7 +136,7 @@ def build(models: Models) -> Any:
 
         outputs = [*errors.values(), status, pictures, left_out, session, history]
         given = [variant, weighted, history, *inputs.values(), *weights]
-        texts = [inputs[key].submit for key in FIELDS if key.startswith("caption") or key == "prompt"]
+        texts = [inputs[key].submit for key in (*CAPTIONS, "prompt")]
         drawing = gr.on([draw.click, *texts], drawn, given, outputs, show_progress="hidden", trigger_mode="once")
         stop.click(None, cancels=[drawing])
     return page
@@ -179,7 +171,7 @@ def draw_parts(model: LoadedModel, form: Form, past: list[gallery.Shown]) -> Ite
 
 def form_of(fields: dict[str, Any], weights: dict[str, float]) -> Form:
     """What the page's fields hold, by their names in FIELDS."""
-    captions = tuple(fields[f"caption_{i}"] or "" for i in range(MOST_CAPTIONS))
+    captions = tuple(fields[name] or "" for name in CAPTIONS)
     others = {name: fields[name] for name in ("picture", "guidance", "steps", "n", "seed")}
     return Form(captions, prompt=fields["prompt"] or "", class_name=fields["class"] or None, weights=weights, **others)
 
@@ -192,8 +184,8 @@ def _fields(gr: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         inputs[name] = component
         errors[name] = gr.Markdown(elem_classes="refused", elem_id=f"{name}-error")
 
-    for i in range(MOST_CAPTIONS):
-        add(f"caption_{i}", gr.Textbox(label=f"Caption {i + 1}", elem_id=f"caption_{i}", max_lines=1))
+    for number, name in enumerate(CAPTIONS, 1):
+        add(name, gr.Textbox(label=f"Caption {number}", elem_id=name, max_lines=1))
     add("picture", gr.File(label="Picture", elem_id="picture", height=120))
     add("prompt", gr.Textbox(label="Words in the picture's place", elem_id="prompt", max_lines=1))
     add("class", gr.Dropdown([], label="Class", elem_id="class"))
@@ -211,7 +203,9 @@ def _layout(gr: Any, models: Models, name: str, weigh: bool) -> list[Any]:
     except CondmixError as error:
         return ["", str(error), *[gr.skip()] * (len(FIELDS) + SOURCES)]
     defaults, sees = model.resolved({}), model.perspectives
-    updates = {f"caption_{i}": {"visible": i < studio.caption_fields(model)} for i in range(MOST_CAPTIONS)}
+    updates: dict[str, Any] = {
+        name: {"visible": number < studio.caption_fields(model)} for number, name in enumerate(CAPTIONS)
+    }
     updates["picture"] = updates["prompt"] = {"visible": "image" in sees}
     updates["class"] = {"visible": "class" in sees, "choices": ["", *model.class_names]}
     updates |= {key: {"value": defaults[key]} for key in ("guidance", "steps")}  # type: ignore[literal-required]

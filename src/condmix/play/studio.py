@@ -50,7 +50,7 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """The variants that were trained in this project, the experiment first, and the demo that comes with condmix."""
+        """The variants trained in this project, the experiment first, and the demo that comes with condmix."""
         order = sorted(VARIANTS, key=lambda variant: variant != "experiment")
         return [variant for variant in order if Path("models", variant, "model.json").is_file()] + ["demo"]
 
@@ -146,7 +146,7 @@ def watched(drawing: Drawing) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def strip(request: Request, model: LoadedModel) -> Iterator[tuple[str, Drawing]]:
-    """(what was left out, the drawing of one picture) with the same seed: nothing, each source by itself, everything."""
+    """(what was left out, a drawing of one picture) with the same seed: nothing, each source in turn, everything."""
     one: Any = {**request, "n": 1}
     whole = model.checked(**one)
     given = _given(whole)
