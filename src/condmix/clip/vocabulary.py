@@ -8,6 +8,7 @@ finds it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,21 +33,17 @@ class Vocabulary(TypedDict):
     """vocabulary.json."""
 
     tokens: list[int]
+    words: list[str]  # of the captions, for people: a word can be several tokens
 
 
 class KnownWords:
     """open_clip's tokenizer with rows of the smaller table in place of its numbers; other words are refused."""
 
-    def __init__(self, tokenizer: Any, tokens: Sequence[int]):
+    def __init__(self, tokenizer: Any, known: Vocabulary):
         self.tokenizer = tokenizer
         self.context_length: int = tokenizer.context_length
-        self._rows = {token: row for row, token in enumerate(tokens)}
-
-    @property
-    def words(self) -> list[str]:
-        """The whole words that it knows, sorted."""
-        texts = (self.tokenizer.decode([token]) for token in self._rows)
-        return sorted({text.strip() for text in texts if text.endswith(" ") and text.strip().isalpha()})
+        self.words = known["words"]
+        self._rows = {token: row for row, token in enumerate(known["tokens"])}
 
     def encode(self, text: str) -> list[int]:
         """Tokens as CLIP numbers them, without those that begin and end a text."""
@@ -68,8 +65,8 @@ def with_known_words(clip: Clip, folder: Path) -> Clip:
     """The CLIP of `folder`, with the tokenizer that belongs to its table."""
     if not (folder / FILE).is_file():
         return clip
-    tokens = read_json(folder / FILE, Vocabulary, "condmix export again")["tokens"]
-    return clip._replace(tokenizer=KnownWords(clip.tokenizer, tokens))
+    known: Vocabulary = read_json(folder / FILE, Vocabulary, "condmix export again")
+    return clip._replace(tokenizer=KnownWords(clip.tokenizer, known))
 
 
 @torch.no_grad()
@@ -80,7 +77,9 @@ def save_text_tower(clip: Path, out: Path, texts: Iterable[str]) -> str:
     whole, cfg = load_clip(clip), read_config(clip)
     if not hasattr(whole.tokenizer, "encode"):
         raise CondmixError(f"{clip} has a tokenizer of its own, and only CLIP's can be cut to the words of captions")
+    texts = set(texts)
     tokens = _tokens(whole, texts)
+    words = sorted({word for text in texts for word in re.findall(r"\w+", text.lower())})
     small_cfg = {**cfg, "vision_cfg": NO_IMAGES, "text_cfg": {**cfg["text_cfg"], "vocab_size": len(tokens)}}
     small = CLIP(small_cfg["embed_dim"], small_cfg["vision_cfg"], small_cfg["text_cfg"])
     weights = {name: torch.zeros_like(tensor) for name, tensor in small.state_dict().items()}
@@ -91,7 +90,7 @@ def save_text_tower(clip: Path, out: Path, texts: Iterable[str]) -> str:
     save_file({name: tensor.contiguous() for name, tensor in small.half().state_dict().items()}, out / WEIGHTS)
     preprocess_cfg = json.loads((clip / CONFIG).read_text(encoding="utf-8"))["preprocess_cfg"]
     write_json(out / CONFIG, {"model_cfg": small_cfg, "preprocess_cfg": preprocess_cfg})
-    write_json(out / FILE, {"tokens": tokens})
+    write_json(out / FILE, Vocabulary(tokens=tokens, words=words))
     sha256 = tree_sha256(out, CARD)
     write_json(out / CARD, {"sha256": sha256})
     return whole._replace(sha256=sha256).id
@@ -100,5 +99,5 @@ def save_text_tower(clip: Path, out: Path, texts: Iterable[str]) -> str:
 def _tokens(clip: Clip, texts: Iterable[str]) -> list[int]:
     """The tokens of these texts, those that begin and end one, and 0, with which they are filled up."""
     tokenizer = clip.tokenizer
-    found = {token for text in set(texts) for token in tokenizer.encode(text)}
+    found = {token for text in texts for token in tokenizer.encode(text)}
     return sorted({0, tokenizer.sot_token_id, tokenizer.eot_token_id, *found})
