@@ -33,6 +33,7 @@ from condmix.settings.load import Params, load
 
 TEMPLATE = "conf/folder.yaml"
 LOOKED_AT = 200  # pictures whose size is read
+MANY = 400  # pictures of which 5% are enough to test on
 MEASURED = 2  # pictures in the step whose time gives the estimate
 LONG = 2 * 24 * 3600  # seconds of a run above which it is worth asking for a GPU
 
@@ -56,7 +57,7 @@ class Found:
         return [
             f"{self.pictures['train']:,} pictures to train on and {self.pictures['test']:,} to test{divided}",
             f"{len(self.classes)} classes ({names})" if self.classes else "no classes: there are no sub-folders",
-            f"{self.captioned:,} pictures have captions, up to {self.captions} each"
+            f"pictures with captions: {self.captioned:,}, up to {self.captions} each"
             if self.captions
             else "no captions",
             f"the smallest of those looked at has {self.smallest} pixels{small}",
@@ -101,19 +102,26 @@ def look(folder: Path) -> Found:
     with tempfile.TemporaryDirectory() as temporary:
         outline, archives = Path(temporary, "folder"), Path(temporary, "archives")
         pictures = _outline(folder, outline)
-        Folder.pack(outline, archives)
-        own = all((folder / split).is_dir() for split in SPLITS)
-        percent = None if own else 5 if len(pictures) >= 400 else 20
-        data = Folder(archives, {} if percent is None else {"held_out_percent": percent})
-        captions = [tidy(texts) for split in SPLITS for texts in data.captions(split) or []]
-        return Found(
-            pictures={split: len(data.ids(split)) for split in SPLITS},
-            held_out_percent=percent,
-            classes=data.class_names,
-            captioned=sum(map(bool, captions)),
-            captions=max(map(len, captions), default=0),
-            smallest=min(filter(None, map(_side, islice(pictures, LOOKED_AT))), default=0),
-        )
+        try:
+            return _read(folder, pictures, outline, archives)
+        except CondmixError as error:  # of the copy
+            raise CondmixError(str(error).replace(f"{archives}/pictures.zip", str(folder))) from error
+
+
+def _read(folder: Path, pictures: list[Path], outline: Path, archives: Path) -> Found:
+    Folder.pack(outline, archives)
+    own = all((folder / split).is_dir() for split in SPLITS)
+    percent = None if own else 5 if len(pictures) >= MANY else 20
+    data = Folder(archives, {} if percent is None else {"held_out_percent": percent})
+    captions = [tidy(texts) for split in SPLITS for texts in data.captions(split) or []]
+    return Found(
+        pictures={split: len(data.ids(split)) for split in SPLITS},
+        held_out_percent=percent,
+        classes=data.class_names,
+        captioned=sum(map(bool, captions)),
+        captions=max(map(len, captions), default=0),
+        smallest=min(filter(None, map(_side, islice(pictures, LOOKED_AT))), default=0),
+    )
 
 
 def profile(found: Found, folder: str, template: str) -> str:

@@ -44,8 +44,8 @@ def test_classes_and_captions_decide_what_is_trained(root, tmp_path):
     assert params.profile == "my_pets" and params.data.folder == str(folder) and params.data.world == {}
     assert params.variants == ("class_v1", "class_v2", "caption", "experiment")
     assert params.perspectives == ("caption_1", "caption_2") and params.embed.captions == 3
-    for part in ("6 pictures to train on and 6 to test\n", "2 classes (cat, dog)", "1 pictures with captions, up to 3",
-                 "has 80 pixels\n", "about 231.7 days", "lower train.images"):  # fmt: skip
+    for part in ("6 pictures to train on and 6 to test\n", "2 classes (cat, dog)", "pictures with captions: 1, up to 3 each",
+                 "has 80 pixels\n", " days on this ", "lower train.images"):  # fmt: skip
         assert part in said + "\n", said
     fetch = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]
     assert str(folder) in fetch["deps"]
@@ -94,10 +94,10 @@ def test_a_profile_is_not_overwritten(root, tmp_path):
 
 
 def test_pictures_are_looked_at_and_not_copied(tmp_path, monkeypatch):
-    folder = pictures(tmp_path / "flat", ["a/1.png", "b/2.png"])
+    folder = pictures(tmp_path / "flat", [f"{split}/{name}" for split in SPLITS for name in ("a/1.png", "b/2.png")])
     monkeypatch.setattr("condmix.files.pictures.decode", None)
     found = look(folder)
-    assert found.classes == ["a", "b"] and sum(found.pictures.values()) == 2
+    assert found.classes == ["a", "b"] and found.pictures == {"train": 2, "test": 2}
 
 
 def test_the_time_is_that_of_training_and_of_drawing(root):
@@ -105,3 +105,8 @@ def test_the_time_is_that_of_training_and_of_drawing(root):
     drawn = params.evaluate.n + len(params.evaluate.sweep) * params.evaluate.sweep_n
     hours = 0.5 * (params.train.images + drawn * params.evaluate.steps * 2 / 3) / 3600
     assert f"about {hours:.1f} hours" in estimate(params, 0.5)
+
+
+def test_a_folder_that_can_not_be_divided_is_named_itself(tmp_path):
+    with pytest.raises(CondmixError, match=f"^{tmp_path}/flat: holding out 20% of 2 pictures leaves none in test"):
+        look(pictures(tmp_path / "flat", ["1.png", "2.png"]))

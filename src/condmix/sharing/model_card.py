@@ -47,7 +47,7 @@ def model_card(params: Params, card: Mapping[str, Any], facts: Mapping[str, Any]
     about, licence = DATA.get(params.data.dataset, OWN_DATA)
     rows = [] if facts is None else [*ranked([facts]), *oracles([facts])]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        card=card,
+        card={"parameters": None, "images_seen": None, **card},
         data=about,
         example=example_of(list(card["architecture"]["perspectives"]), card["class_names"]),
         facts=facts,
