@@ -234,8 +234,7 @@ def play(port: int) -> None:
     """Open a page on this machine to type captions and see pictures; without a trained model, of the demo."""
     from condmix.play.page import main as run
 
-    say(f"http://127.0.0.1:{port}   (Ctrl-C ends it)")
-    run(port)
+    run(port, say)
 
 
 @main.command()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from html import escape
 from typing import Any
 
 from condmix import CondmixError
@@ -37,8 +38,8 @@ DEMO_NOTE = (
 )
 
 
-def main(port: int) -> None:
-    """Serve the page until Ctrl-C."""
+def main(port: int, say: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C; `say` is told its address when it is about to answer."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio  # noqa: F401
@@ -46,7 +47,9 @@ def main(port: int) -> None:
         raise CondmixError("condmix play needs Gradio, which is not installed: pip install 'condmix[play]'") from None
     check_port(port)
     models = Models()
-    models[models.names[0]]  # so that what is wrong with it is said here, and the first picture need not wait
+    first = models[models.names[0]]  # so that what is wrong with it is said here
+    studio.refusals(Form(("a",)), first)  # opens the encoders, for which the first picture need not wait then
+    say(f"http://{HOST}:{port}   (Ctrl-C ends it)")
     serve(models, port)
 
 
@@ -98,7 +101,7 @@ def build(models: Models) -> Any:
                 with gr.Row():
                     draw = gr.Button("Draw", variant="primary", elem_id="draw")
                     stop = gr.Button("Stop", elem_id="stop")
-                errors["form"] = gr.Markdown(elem_classes="refused", elem_id="form-error")
+                errors["form"] = gr.HTML(visible=False, elem_classes="refused", elem_id="form-error")
             with gr.Column(min_width=320):
                 status = gr.Markdown("Click a picture to download it.", elem_id="status")
                 pictures = gr.HTML(elem_id="pictures")
@@ -124,7 +127,7 @@ def build(models: Models) -> Any:
                 refused = studio.refusals(form, model)
             except CondmixError as error:
                 refused = {"form": str(error)}
-            yield {field: refused.get(key, "") for key, field in errors.items()}
+            yield {field: _said(gr, refused.get(key, "")) for key, field in errors.items()}
             if refused:
                 return
             try:
@@ -132,12 +135,12 @@ def build(models: Models) -> Any:
                     yield {{"status": status, "pictures": pictures, "strip": left_out, "session": session,
                             "history": history}[key]: value for key, value in part.items()}  # fmt: skip
             except CondmixError as error:
-                yield {errors["form"]: str(error)}
+                yield {errors["form"]: _said(gr, str(error))}
 
         outputs = [*errors.values(), status, pictures, left_out, session, history]
         given = [variant, weighted, history, *inputs.values(), *weights]
         texts = [inputs[key].submit for key in (*CAPTIONS, "prompt")]
-        drawing = gr.on([draw.click, *texts], drawn, given, outputs, show_progress="hidden", trigger_mode="once")
+        drawing = gr.on([draw.click, *texts], drawn, given, outputs, show_progress="hidden", trigger_mode="always_last")
         stop.click(None, cancels=[drawing])
     return page
 
@@ -182,17 +185,19 @@ def _fields(gr: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
     def add(name: str, component: Any) -> None:
         inputs[name] = component
-        errors[name] = gr.Markdown(elem_classes="refused", elem_id=f"{name}-error")
+        errors[name] = gr.HTML(visible=False, elem_classes="refused", elem_id=f"{name}-error")
 
     for number, name in enumerate(CAPTIONS, 1):
         add(name, gr.Textbox(label=f"Caption {number}", elem_id=name, max_lines=1))
     add("picture", gr.File(label="Picture", elem_id="picture", height=120))
     add("prompt", gr.Textbox(label="Words in the picture's place", elem_id="prompt", max_lines=1))
     add("class", gr.Dropdown([], label="Class", elem_id="class"))
-    add("guidance", gr.Number(2.0, label="Guidance scale", elem_id="guidance", step=0.5))
-    add("steps", gr.Number(10, label="Steps", elem_id="steps", precision=0))
-    add("n", gr.Number(4, label="Pictures", elem_id="n", precision=0))
-    add("seed", gr.Number(0, label="Seed", elem_id="seed", precision=0))
+    numbers = {"guidance": ("Guidance scale", None), "steps": ("Steps", 0), "n": ("Pictures", 0), "seed": ("Seed", 0)}
+    with gr.Row():
+        for name, (label, digits) in numbers.items():
+            with gr.Column(min_width=130):
+                value = {"n": 4, "seed": 0}.get(name)
+                add(name, gr.Number(value, label=label, elem_id=name, precision=digits))
     return inputs, errors
 
 
@@ -201,7 +206,7 @@ def _layout(gr: Any, models: Models, name: str, weigh: bool) -> list[Any]:
     try:
         model = models[name]
     except CondmixError as error:
-        return ["", str(error), *[gr.skip()] * (len(FIELDS) + SOURCES)]
+        return ["", _said(gr, str(error)), *[gr.skip()] * (len(FIELDS) + SOURCES)]
     defaults, sees = model.resolved({}), model.perspectives
     updates: dict[str, Any] = {
         name: {"visible": number < studio.caption_fields(model)} for number, name in enumerate(CAPTIONS)
@@ -216,4 +221,9 @@ def _layout(gr: Any, models: Models, name: str, weigh: bool) -> list[Any]:
         gr.update(visible=weigh and i < len(sees), label=f"Weight of {sees[i]}" if i < len(sees) else "")
         for i in range(SOURCES)
     ]
-    return [DEMO_NOTE if name == "demo" else "", "", *fields, *sliders]
+    return [DEMO_NOTE if name == "demo" else "", _said(gr, ""), *fields, *sliders]
+
+
+def _said(gr: Any, sentence: str) -> Any:
+    """A refusal, as text: what people typed is no Markdown."""
+    return gr.update(value=f'<p role="alert">{escape(sentence)}</p>', visible=bool(sentence))
