@@ -21,7 +21,9 @@ def export(*options):
 
 
 @pytest.fixture
-def captioned(drawing):
+def captioned(drawing, save_random):
+    """The project with captions, and an experiment that sees nothing else."""
+    save_random("experiment", {"caption_1": 16, "caption_2": 16})
     for split in ("train", "test"):
         write_captions(drawing.paths.captions / f"{split}.json", [["red", "it is left."], []], "human")
     return drawing
@@ -41,7 +43,8 @@ def test_an_export_draws_what_the_project_draws_wherever_it_lies(drawing, tmp_pa
 
 
 def test_a_small_copy_draws_the_same_but_for_rounding_and_knows_its_words_only(captioned):
-    assert export("experiment", "small", "--small").exit_code == 0
+    done = export("experiment", "small", "--small")
+    assert done.exit_code == 0, done.output
     small, whole = condmix.load("small"), condmix.load("experiment")
     difference = np.abs(small.draw(**ASKED).astype(int) - whole.draw(**ASKED))
     assert difference.mean() < 3  # of 255: weights and vectors in half precision

@@ -26,11 +26,11 @@ CAPTIONS = [f"caption_{i}" for i in range(MOST_CAPTIONS)]
 FIELDS = [*CAPTIONS, "picture", "prompt", "class", "guidance", "steps", "n", "seed"]
 CSS = """
 .pictures {display: flex; flex-wrap: wrap; gap: 8px}
-.pictures figure {margin: 0; width: 128px}
-.pictures img {width: 128px; height: 128px; image-rendering: pixelated; display: block}
-.pictures figcaption {font-size: 13px; overflow-wrap: anywhere}
-.refused {color: var(--error-text-color, #b91c1c)}
-@media (max-width: 480px) {.pictures figure, .pictures img {width: 104px} .pictures img {height: 104px}}
+.pictures figure {margin: 0; width: 112px}
+.pictures img {width: 112px; height: 112px; margin: 0; image-rendering: pixelated; display: block}
+.pictures figcaption {margin: 2px 0 0; font-size: 13px; overflow-wrap: anywhere}
+.refused p {margin: 0; color: var(--error-text-color) !important}
+@media (max-width: 480px) {.pictures figure, .pictures img {width: 96px} .pictures img {height: 96px}}
 """
 DEMO_NOTE = (
     "This is the demo that comes with condmix: scenes of 16 by 16 pixels, drawn from one or two captions. It knows the "
@@ -58,7 +58,7 @@ def serve(models: Models, port: int, block: bool = True) -> Any:
     import gradio as gr
 
     fonts = ["system-ui", "sans-serif"]  # Gradio's own come from the network
-    page = build(models)
+    page = Page(models).blocks
     page.queue(default_concurrency_limit=1)
     page.launch(
         server_name=HOST,
@@ -84,65 +84,93 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def build(models: Models) -> Any:
-    """The page, not yet served."""
-    import gradio as gr
+class Page:
+    """Gradio's components, and what happens when people use them. `blocks` is the whole, not yet served."""
 
-    first = models.names[0]
-    with gr.Blocks(title="condmix play", analytics_enabled=False) as page:
-        gr.Markdown("# condmix play")
-        with gr.Row():
-            with gr.Column(min_width=320):
-                variant = gr.Dropdown(models.names, value=first, label="Model", elem_id="variant")
-                note = gr.Markdown()
-                inputs, errors = _fields(gr)
-                weighted = gr.Checkbox(label="A weight for each source", elem_id="weighted")
-                weights = [gr.Slider(-2, 8, 1.0, step=0.25, visible=False) for _ in range(SOURCES)]
-                with gr.Row():
-                    draw = gr.Button("Draw", variant="primary", elem_id="draw")
-                    stop = gr.Button("Stop", elem_id="stop")
-                errors["form"] = gr.HTML(visible=False, elem_classes="refused", elem_id="form-error")
-            with gr.Column(min_width=320):
-                status = gr.Markdown("Click a picture to download it.", elem_id="status")
-                pictures = gr.HTML(elem_id="pictures")
-                gr.Markdown("### The same seed, each source left out")
-                left_out = gr.HTML(elem_id="strip")
-                gr.Markdown("### This session")
-                session = gr.HTML(elem_id="session")
-        history = gr.State([])
+    def __init__(self, models: Models):
+        import gradio as gr
 
-        def chosen(name: str, weigh: bool) -> list[Any]:
-            """The fields that this model has."""
-            return _layout(gr, models, name, weigh)
+        self._gr, self._models = gr, models
+        first = models.names[0]
+        with gr.Blocks(title="condmix play", analytics_enabled=False) as self.blocks:
+            gr.Markdown("# condmix play")
+            with gr.Row():
+                with gr.Column(min_width=320):
+                    self.variant = gr.Dropdown(models.names, value=first, label="Model", elem_id="variant")
+                    self.note = gr.Markdown(note_on(first))
+                    self.inputs, self.errors = _fields(gr, layout(models[first]))
+                    self.weighted = gr.Checkbox(label="A weight for each source", elem_id="weighted")
+                    self.weights = [gr.Slider(-2, 8, 1.0, step=0.25, visible=False) for _ in range(SOURCES)]
+                    with gr.Row():
+                        self.draw = gr.Button("Draw", variant="primary", elem_id="draw")
+                        self.stop = gr.Button("Stop", elem_id="stop")
+                    self.errors["form"] = gr.HTML(visible=False, elem_classes="refused", elem_id="form-error")
+                with gr.Column(min_width=320):
+                    self.parts = {"status": gr.Markdown("Nothing was drawn yet.", elem_id="status")}
+                    self.parts["pictures"] = gr.HTML(elem_id="pictures")
+                    gr.Markdown("### The same seed, each source left out")
+                    self.parts["strip"] = gr.HTML(elem_id="strip")
+                    gr.Markdown("### This session")
+                    self.parts["session"] = gr.HTML(elem_id="session")
+            self.parts["history"] = gr.State([])
+            self._connect()
 
-        shown = [note, errors["form"], *inputs.values(), *weights]
-        for change in (variant.change, weighted.change, page.load):
-            change(chosen, [variant, weighted], shown, show_progress="hidden")
+    def _connect(self) -> None:
+        """Which event calls what."""
+        chosen = [self.note, self.errors["form"], *self.inputs.values()]
+        self.variant.change(self.chosen, [self.variant], chosen, show_progress="hidden")
+        for change in (self.variant.change, self.weighted.change):
+            change(self.weigh, [self.variant, self.weighted], self.weights, show_progress="hidden")
+        given = [self.variant, self.weighted, self.parts["history"], *self.inputs.values(), *self.weights]
+        drawing = self._gr.on(
+            [self.draw.click, *(self.inputs[key].submit for key in (*CAPTIONS, "prompt"))],
+            self.drawn,
+            given,
+            [*self.errors.values(), *self.parts.values()],
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+        self.stop.click(None, cancels=[drawing])
 
-        def drawn(name: str, weigh: bool, past: list[gallery.Shown], *values: Any) -> Iterator[dict[Any, Any]]:
-            fields, numbers = dict(zip(FIELDS, values, strict=False)), values[len(FIELDS) :]
-            try:
-                model = models[name]
-                form = form_of(fields, dict(zip(model.perspectives, numbers, strict=False)) if weigh else {})
-                refused = studio.refusals(form, model)
-            except CondmixError as error:
-                refused = {"form": str(error)}
-            yield {field: _said(gr, refused.get(key, "")) for key, field in errors.items()}
-            if refused:
-                return
-            try:
-                for part in draw_parts(model, form, past):
-                    yield {{"status": status, "pictures": pictures, "strip": left_out, "session": session,
-                            "history": history}[key]: value for key, value in part.items()}  # fmt: skip
-            except CondmixError as error:
-                yield {errors["form"]: _said(gr, str(error))}
+    def chosen(self, name: str) -> list[Any]:
+        """Updates of the note, the form's refusal and every field, for a model that was chosen."""
+        try:
+            settings = layout(self._models[name])
+        except CondmixError as error:
+            return ["", self._said(str(error)), *[self._gr.skip()] * len(FIELDS)]
+        fields = [self._gr.update(**settings.get(field, {})) for field in FIELDS]
+        return [note_on(name), self._said(""), *fields]
 
-        outputs = [*errors.values(), status, pictures, left_out, session, history]
-        given = [variant, weighted, history, *inputs.values(), *weights]
-        texts = [inputs[key].submit for key in (*CAPTIONS, "prompt")]
-        drawing = gr.on([draw.click, *texts], drawn, given, outputs, show_progress="hidden", trigger_mode="always_last")
-        stop.click(None, cancels=[drawing])
-    return page
+    def weigh(self, name: str, weighted: bool) -> list[Any]:
+        """Updates of the weights: those of this model's sources, if they are wanted."""
+        try:
+            sees = self._models[name].perspectives[:SOURCES] if weighted else []
+        except CondmixError:  # which `chosen` says
+            sees = []
+        hidden = [self._gr.update(visible=False)] * (SOURCES - len(sees))
+        return [*(self._gr.update(visible=True, label=f"Weight of {source}") for source in sees), *hidden]
+
+    def drawn(self, name: str, weighted: bool, past: list[gallery.Shown], *values: Any) -> Iterator[dict[Any, Any]]:
+        """Updates of the refusals and, where there are none, of the pictures, while they are drawn."""
+        fields, numbers = dict(zip(FIELDS, values, strict=False)), values[len(FIELDS) :]
+        try:
+            model = self._models[name]
+            form = form_of(fields, dict(zip(model.perspectives, numbers, strict=False)) if weighted else {})
+            refused = studio.refusals(form, model)
+            yield {error: self._said(refused.get(field, "")) for field, error in self.errors.items()}
+            for part in draw_parts(model, form, past) if not refused else ():
+                yield {self.parts[key]: value for key, value in part.items()}
+        except CondmixError as error:
+            yield {self.errors["form"]: self._said(str(error))}
+
+    def _said(self, sentence: str) -> Any:
+        """A refusal, as text: what people typed is no HTML."""
+        return self._gr.update(value=f'<p role="alert">{escape(sentence)}</p>', visible=bool(sentence))
+
+
+def note_on(name: str) -> str:
+    """What to know of a model before it is asked."""
+    return DEMO_NOTE if name == "demo" else ""
 
 
 def draw_parts(model: LoadedModel, form: Form, past: list[gallery.Shown]) -> Iterator[dict[str, Any]]:
@@ -179,51 +207,37 @@ def form_of(fields: dict[str, Any], weights: dict[str, float]) -> Form:
     return Form(captions, prompt=fields["prompt"] or "", class_name=fields["class"] or None, weights=weights, **others)
 
 
-def _fields(gr: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def layout(model: LoadedModel) -> dict[str, dict[str, Any]]:
+    """{field: what is set of its component} of the fields that this model has; the others are hidden and empty."""
+    defaults, sees = model.resolved({}), model.perspectives
+    hidden: dict[str, Any] = {"visible": False, "value": None}
+    captions = studio.caption_fields(model)
+    settings = {name: {"visible": True} if number < captions else hidden for number, name in enumerate(CAPTIONS)}
+    settings["picture"] = settings["prompt"] = {"visible": True} if "image" in sees else hidden
+    settings["class"] = {"visible": True, "choices": ["", *model.class_names]} if "class" in sees else hidden
+    return settings | {"guidance": {"value": defaults["guidance"]}, "steps": {"value": defaults["steps"]}}
+
+
+def _fields(gr: Any, settings: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """{field: its component} and {field: where its refusal stands}, one below the other."""
     inputs, errors = {}, {}
 
-    def add(name: str, component: Any) -> None:
-        inputs[name] = component
+    def add(name: str, component: Callable[..., Any], label: str, **more: Any) -> None:
+        inputs[name] = component(label=label, elem_id=name, **more, **settings.get(name, {}))
         errors[name] = gr.HTML(visible=False, elem_classes="refused", elem_id=f"{name}-error")
 
     for number, name in enumerate(CAPTIONS, 1):
-        add(name, gr.Textbox(label=f"Caption {number}", elem_id=name, max_lines=1))
-    add("picture", gr.File(label="Picture", elem_id="picture", height=120))
-    add("prompt", gr.Textbox(label="Words in the picture's place", elem_id="prompt", max_lines=1))
-    add("class", gr.Dropdown([], label="Class", elem_id="class"))
-    numbers = {"guidance": ("Guidance scale", None), "steps": ("Steps", 0), "n": ("Pictures", 0), "seed": ("Seed", 0)}
+        add(name, gr.Textbox, f"Caption {number}", max_lines=1)
+    add("picture", gr.File, "Picture", height=120)
+    add("prompt", gr.Textbox, "Words in the picture's place", max_lines=1)
+    add("class", gr.Dropdown, "Class")
     with gr.Row():
-        for name, (label, digits) in numbers.items():
-            with gr.Column(min_width=130):
-                value = {"n": 4, "seed": 0}.get(name)
-                add(name, gr.Number(value, label=label, elem_id=name, precision=digits))
+        for name, label, more in (
+            ("guidance", "Guidance", {}),
+            ("steps", "Steps", {"precision": 0}),
+            ("n", "Pictures", {"precision": 0, "value": 4}),
+            ("seed", "Seed", {"precision": 0, "value": 0}),
+        ):
+            with gr.Column(min_width=100):
+                add(name, gr.Number, label, **more)
     return inputs, errors
-
-
-def _layout(gr: Any, models: Models, name: str, weigh: bool) -> list[Any]:
-    """Updates of the note, the form's error, every field and every weight."""
-    try:
-        model = models[name]
-    except CondmixError as error:
-        return ["", _said(gr, str(error)), *[gr.skip()] * (len(FIELDS) + SOURCES)]
-    defaults, sees = model.resolved({}), model.perspectives
-    updates: dict[str, Any] = {
-        name: {"visible": number < studio.caption_fields(model)} for number, name in enumerate(CAPTIONS)
-    }
-    updates["picture"] = updates["prompt"] = {"visible": "image" in sees}
-    updates["class"] = {"visible": "class" in sees, "choices": ["", *model.class_names]}
-    updates |= {key: {"value": defaults[key]} for key in ("guidance", "steps")}  # type: ignore[literal-required]
-    hidden = {"value": None, "visible": False}
-    fields = [gr.update(**updates.get(key, {}) | ({} if updates.get(key, {}).get("visible", True) else hidden))
-              for key in FIELDS]  # fmt: skip
-    sliders = [
-        gr.update(visible=weigh and i < len(sees), label=f"Weight of {sees[i]}" if i < len(sees) else "")
-        for i in range(SOURCES)
-    ]
-    return [DEMO_NOTE if name == "demo" else "", _said(gr, ""), *fields, *sliders]
-
-
-def _said(gr: Any, sentence: str) -> Any:
-    """A refusal, as text: what people typed is no Markdown."""
-    return gr.update(value=f'<p role="alert">{escape(sentence)}</p>', visible=bool(sentence))
