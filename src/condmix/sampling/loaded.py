@@ -276,6 +276,11 @@ def load(model: str | os.PathLike[str] | None = None, device: str | torch.device
         return LoadedModel(DEMO, exported_setup(DEMO), device)
     if isinstance(model, str) and model in VARIANTS:
         params = load_params()
+        if not (params.paths.model(model) / "model.json").exists():
+            raise CondmixError(
+                f"{model} is not trained yet: run dvc repro train@{model}, or draw with the demo that comes with "
+                'condmix, --demo or condmix.load("demo")'
+            )
         return LoadedModel(params.paths.model(model), setup_of(params), device)
     folder = _from_hub(model) if _names_hub(model) else Path(model)
     if is_exported(folder):
