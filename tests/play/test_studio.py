@@ -65,7 +65,7 @@ def test_a_refusal_stands_beside_its_field(model, form, field, says):
 def test_a_broken_picture_is_one_sentence(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     refused = studio.refusals(Form(picture=str(tmp_path / "broken.png")), condmix.load("demo"))
-    assert refused["picture"].endswith("does not decode (not an image): read are JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF")
+    assert refused["picture"].startswith("broken.png does not decode (not an image): read are JPEG, PNG, ")
 
 
 def test_what_is_wrong_in_two_fields_is_said_twice(model):

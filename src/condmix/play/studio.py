@@ -17,7 +17,7 @@ import numpy as np
 from condmix import CondmixError
 from condmix.sampling.drawing import Drawing
 from condmix.sampling.loaded import LoadedModel, load
-from condmix.sampling.request import Request
+from condmix.sampling.request import Request, pixels_of
 from condmix.settings.load import VARIANTS
 from condmix.settings.perspectives import fill_slots, most_texts
 
@@ -91,6 +91,8 @@ def request_of(form: Form, model: LoadedModel) -> Request:
     for asked in requests(form, model).values():
         request |= asked
     request |= _in_their_slots(form.captions[: caption_fields(model)], model)
+    if form.picture:  # where a server keeps an upload is nothing to record
+        request["image"] = pixels_of(form.picture)
     if form.weights:
         given = _given(model.checked(**request))
         request["weights"] = {name: weight for name, weight in form.weights.items() if name in given}
@@ -106,13 +108,18 @@ def refusals(form: Form, model: LoadedModel) -> dict[str, str]:
         try:
             model.checked(**request)
         except CondmixError as error:
-            found[name] = str(error)
+            found[name] = _without_folder(str(error), form)
     if not found:
         try:
             model.checked(**request_of(form, model))
         except CondmixError as error:
             found["form"] = str(error)
     return found
+
+
+def _without_folder(sentence: str, form: Form) -> str:
+    """A sentence that names an upload as people know it, and not where the server keeps it."""
+    return sentence.replace(form.picture, Path(form.picture).name) if form.picture else sentence
 
 
 def watched(drawing: Drawing) -> Iterator[tuple[float, np.ndarray]]:

@@ -5,12 +5,13 @@ The sections are those of Mitchell et al. 2019 (arXiv:1810.03993), the front mat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from condmix.metrics import Measure
 from condmix.reporting.tables import cell, conditioned_on
 from condmix.results.rows import columns, oracles, ranked
 from condmix.settings.load import Params
@@ -50,6 +51,7 @@ def model_card(params: Params, card: Mapping[str, Any], facts: Mapping[str, Any]
         card={"parameters": None, "images_seen": None, **card},
         data=about,
         example=example_of(list(card["architecture"]["perspectives"]), card["class_names"]),
+        explanations=explained(columns(rows)),
         facts=facts,
         licence=licence,
         measures=[(m, [cell(row, m).text for row in rows]) for m in columns(rows)],
@@ -58,6 +60,14 @@ def model_card(params: Params, card: Mapping[str, Any], facts: Mapping[str, Any]
         rows=[conditioned_on(row) for row in rows],
         small=small,
     ).rstrip() + "\n"  # fmt: skip
+
+
+def explained(measures: Sequence[Measure]) -> list[tuple[list[str], str]]:
+    """(headings, what they measure), each explanation once."""
+    grouped: dict[str, list[str]] = {}
+    for measure in measures:
+        grouped.setdefault(measure.explanation, []).append(measure.heading)
+    return [(headings, explanation) for explanation, headings in grouped.items()]
 
 
 def pretrained_clip(params: Params) -> str | None:
