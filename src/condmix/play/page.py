@@ -29,7 +29,7 @@ CSS = """
 .pictures figure {margin: 0; width: 112px}
 .pictures img {width: 112px; height: 112px; margin: 0; image-rendering: pixelated; display: block}
 .pictures figcaption {margin: 2px 0 0; font-size: 13px; overflow-wrap: anywhere}
-.refused p {margin: 0; color: var(--error-text-color) !important}
+.refused p {margin: 0; overflow-wrap: anywhere; color: var(--error-text-color) !important}
 @media (max-width: 480px) {.pictures figure, .pictures img {width: 96px} .pictures img {height: 96px}}
 """
 DEMO_NOTE = (
@@ -224,20 +224,24 @@ def _fields(gr: Any, settings: dict[str, dict[str, Any]]) -> tuple[dict[str, Any
 
     def add(name: str, component: Callable[..., Any], label: str, **more: Any) -> None:
         inputs[name] = component(label=label, elem_id=name, **more, **settings.get(name, {}))
+
+    def add_error(name: str) -> None:
         errors[name] = gr.HTML(visible=False, elem_classes="refused", elem_id=f"{name}-error")
 
     for number, name in enumerate(CAPTIONS, 1):
         add(name, gr.Textbox, f"Caption {number}", max_lines=1)
+        add_error(name)
     add("picture", gr.File, "Picture", height=120)
+    add_error("picture")
     add("prompt", gr.Textbox, "Words in the picture's place", max_lines=1)
+    add_error("prompt")
     add("class", gr.Dropdown, "Class")
+    add_error("class")
     with gr.Row():
-        for name, label, more in (
-            ("guidance", "Guidance", {}),
-            ("steps", "Steps", {"precision": 0}),
-            ("n", "Pictures", {"precision": 0, "value": 4}),
-            ("seed", "Seed", {"precision": 0, "value": 0}),
-        ):
-            with gr.Column(min_width=100):
-                add(name, gr.Number, label, **more)
+        add("guidance", gr.Number, "Guidance", min_width=100)
+        add("steps", gr.Number, "Steps", min_width=100, precision=0)
+        add("n", gr.Number, "Pictures", min_width=100, precision=0, value=4)
+        add("seed", gr.Number, "Seed", min_width=100, precision=0, value=0)
+    for name in ("guidance", "steps", "n", "seed"):  # each sentence names its field, and has the whole width
+        add_error(name)
     return inputs, errors
