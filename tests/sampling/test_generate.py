@@ -319,6 +319,14 @@ def test_a_picture_that_cannot_be_made_again_is_one_sentence(drawing, seen, shee
     Image.fromarray(sheet()).save("bad.png", pnginfo=texts_of({"condmix": '{"variant": 3}'}))
     assert 'bad.png: its text "condmix" is damaged' in run("--like", "bad.png").output
 
+    sheet()
+    with Image.open("grid.png") as picture:
+        record = json.loads(picture.info["condmix"])
+    record["request"]["n"] = "many"
+    Image.fromarray(sheet()).save("bad.png", pnginfo=texts_of({"condmix": json.dumps(record)}))
+    again = CliRunner().invoke(main, ["generate", "--like", "bad.png"])
+    assert "n is 'many'; input should be a valid integer" in again.output
+
     sheet("--variant", "class_v1", "--image", "seen.png")
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("seen.png")
     assert "another picture than seen.png is now: give that one with --image" in run("--like", "grid.png").output

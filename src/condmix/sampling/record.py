@@ -13,12 +13,12 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError, __version__
@@ -26,7 +26,7 @@ from condmix.files.atomic import replacing
 from condmix.files.pictures import read_file
 from condmix.sampling.drawing import Drawing
 from condmix.sampling.loaded import LoadedModel
-from condmix.sampling.request import PictureLike, Request, pixels_of
+from condmix.sampling.request import PictureLike, Request, pixels_of, typed
 
 KEYWORD = "condmix"
 PICTURES = ("image", "start")  # the keywords of `Request` whose values are pictures
@@ -45,9 +45,9 @@ class Record(TypedDict):
     variant: str
     model: str  # sha256 of the weights
     request: dict[str, Any]  # `Request` with every default filled in; pictures as `SeenPicture`
-    batch_size: int  # pictures drawn at once: others are rounded differently
-    picture: int | None  # which of the n pictures the file holds; None: all of them, as a sheet
-    scale: int  # pixels of the file per pixel of the model
+    batch_size: Annotated[int, Field(ge=1)]  # pictures drawn at once: others are rounded differently
+    picture: Annotated[int, Field(ge=0)] | None  # which of the n pictures the file holds; None: all of them, as a sheet
+    scale: Annotated[int, Field(ge=1)]  # pixels of the file per pixel of the model
     condmix: str
     torch: str
 
@@ -126,7 +126,7 @@ def request_of(record: Record, given: Request) -> Request:
     for keyword in PICTURES:
         if keyword in request and keyword not in given:
             request[keyword] = _again(keyword, request[keyword])
-    return request  # type: ignore[return-value]  # `LoadedModel` checks it
+    return typed(request)  # type: ignore[arg-type]  # which it is now
 
 
 def check_model(record: Record, model: LoadedModel, path: Path) -> None:
