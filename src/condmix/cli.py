@@ -122,9 +122,9 @@ def check(fill: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def hash_(path: Path) -> None:
     """Print a file's or folder's sha256, by which the settings name it."""
-    from condmix.settings.content import content_sha256
+    from condmix.settings.content import content_sha256, located
 
-    say(content_sha256(path))
+    say(content_sha256(located(str(path))))
 
 
 def _add_stage(name: str, text: str) -> None:

@@ -157,7 +157,7 @@ def test_captions_that_no_picture_has_give_no_retrieval():
     encoder = SimpleNamespace(encode=encode)
     assert measure_clip(data, encoder, encoder, []) == {"n": 2}
     data.captions = lambda split: [[], [" ", "x"]]
-    assert measure_clip(data, encoder, encoder, [])["recall_at_1"]["candidates"] == 1
+    assert measure_clip(data, encoder, encoder, [])["recall_at"]["captions"] == 1
 
 
 def test_one_picture_makes_no_judge(tmp_path):

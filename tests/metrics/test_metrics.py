@@ -41,7 +41,7 @@ def tiny():
     return Observations(
         tuple(map(space, SPACES)), NAMES, right, named, random.random((N, 3, 2)) < 0.5, right[:, 0],
         pictures, real, training, fit, random.random((N, 2)) < 0.5, 30 * random.random(N),
-        per_condition=2, resamples=50, seed=1,
+        held_out=np.arange(N) % 3 == 0, per_condition=2, resamples=50, seed=1,
     )  # fmt: skip
 
 

@@ -2,19 +2,17 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
-from dvc_project import TINY, Project
+from condmix.cli import main
 
 VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    made = Project(tmp_path_factory.mktemp("project"), "tiny", TINY)
-    first = made.run("dvc", "repro")
-    assert {f"train@{variant}" for variant in VARIANTS} <= made.ran(first.stdout)
-    made.commit("reproduced")
-    return made
+def project(reproduced, tmp_path_factory):
+    return reproduced.copy(tmp_path_factory.mktemp("project") / "project")
 
 
 def test_every_output_of_the_contract_is_there(project):
@@ -105,15 +103,20 @@ def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
         [],
     ],
 )
-def test_generate_draws_from_any_subset(project, given):
-    from PIL import Image
-
-    Image.new("RGB", (40, 32), "red").save(project.folder / "picture.png")
-    project.run("condmix", "generate", "--n", "4", "--scale", "1", "--out", "grid.png", *given)
-    with Image.open(project.folder / "grid.png") as grid:
+def test_generate_draws_from_any_subset(project, monkeypatch, given):
+    monkeypatch.chdir(project.folder)
+    Image.new("RGB", (40, 32), "red").save("picture.png")
+    done = CliRunner().invoke(main, ["generate", "--n", "4", "--scale", "1", "--out", "grid.png", *given])
+    assert done.exit_code == 0, done.output
+    with Image.open("grid.png") as grid:
         assert grid.size == (2 * 17 + 1, 2 * 17 + 1)
 
 
+def test_generate_is_a_command_of_the_shell(project):
+    project.run("condmix", "generate", "--out", "shell.png")
+    assert (project.folder / "shell.png").stat().st_size > 100
+
+
 def test_debug_shows_the_traceback(project):
-    done = project.run("condmix", "--debug", "generate", "--sampler", "ddmi", fails=True)
-    assert "Traceback" in done.stderr
+    assert "Traceback" in project.run("condmix", "--debug", "hash", "absent", fails=True).stderr
+    assert "Traceback" not in project.run("condmix", "hash", "absent", fails=True).stderr

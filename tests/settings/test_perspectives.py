@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from condmix.settings.perspectives import another, fill_slots, known, most_texts, parse
+from condmix.settings.perspectives import another, fill_slots, is_perspective, known, most_texts, parse
 
 
 def test_every_known_name_is_read_and_reads_a_cache():
@@ -33,6 +33,13 @@ def test_every_known_name_is_read_and_reads_a_cache():
         ["caption_3"],
         ["caption_any", "caption_any_2"],
     )
+
+
+def test_an_image_network_is_named_in_the_perspective():
+    dino = parse("image_dino")
+    assert (dino.kind, dino.sources, dino.caption, dino.number) == ("image_dino", ["image_dino"], None, None)
+    assert not any(map(is_perspective, ("image_dino_1", "image_dino_any", "image_dino_again", "image_", "image_2")))
+    assert set(known(1, networks=["dino", "lite0"])) - set(known(1)) == {"image_dino", "image_lite0"}
 
 
 def test_several_captions_in_one_slot_stand_for_all_of_them():
@@ -67,8 +74,10 @@ def test_slots_for_several_captions_take_the_first_of_all_that_were_typed():
     + ["caption_joined", "caption_joined_0", "caption_joined_1", "caption_mean_1", "caption_joined_02", "class_mean_2"]
     + ["caption_joined_any", "caption_joined_2_again", "dino_mean_2", "mixed_joined_2", "image_joined_2"],
 )
-def test_other_names_are_none(name):
-    assert parse(name) is None
+def test_other_names_are_refused(name):
+    assert not is_perspective(name)
+    with pytest.raises(ValueError, match="no perspective is called"):
+        parse(name)
 
 
 @pytest.mark.parametrize("count", [2, 3, 1000])

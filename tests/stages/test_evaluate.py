@@ -19,7 +19,7 @@ from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.judges import Judge
 from condmix.evaluation.observers import Observer
 from condmix.evaluation.reference import Reference
-from condmix.evaluation.samples import REPEATS, Drawn, Job
+from condmix.evaluation.samples import REPEATS, Drawn, PictureSet
 from condmix.metrics import Pictures, computed
 from condmix.runtime.processes import together
 from condmix.settings.perspectives import another
@@ -71,8 +71,8 @@ def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
 
 
 def test_each_job_is_conditioned_as_it_says(judged):
-    plain, shuffled = Job(CAPTIONS, 2.0, 6), Job(CAPTIONS, 2.0, 6, SHUFFLED)
-    repeated, without = Job(CAPTIONS, 2.0, 6, Change(Kind.REPEATED)), Job(CAPTIONS, 2.0, 6, WITHOUT)
+    plain, shuffled = PictureSet(CAPTIONS, 2.0, 6), PictureSet(CAPTIONS, 2.0, 6, SHUFFLED)
+    repeated, without = PictureSet(CAPTIONS, 2.0, 6, Change(Kind.REPEATED)), PictureSet(CAPTIONS, 2.0, 6, WITHOUT)
     assert list(plain.rows(8)) == [0, 1, 2, 3, 4, 5] and list(repeated.rows(8)) == [0, 0, 0, 0, 1, 1]
     assert (shuffled.rows(8) != np.arange(6)).all()
     assert plain.seeds(0) == shuffled.seeds(0) == without.seeds(0)  # the same noise, so that they pair
@@ -89,7 +89,7 @@ def test_a_perspective_left_out_is_its_null(judged):
     """Rows that lack the class anyway are drawn alike with and without it."""
     packed = Packed.load(judged.paths.packed("experiment"), "test")
     lacking = ~packed.present[:6, 1]
-    jobs = [Job(CAPTIONS, 2.0, 6), Job(CAPTIONS, 2.0, 6, WITHOUT)]
+    jobs = [PictureSet(CAPTIONS, 2.0, 6), PictureSet(CAPTIONS, 2.0, 6, WITHOUT)]
     folder = judged.root / "drawn"
     folder.mkdir()
     samples.draw(judged, "experiment", jobs, folder)
@@ -101,7 +101,7 @@ def test_a_perspective_left_out_is_its_null(judged):
 def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
     folder = judged.root / "drawn"
     folder.mkdir()
-    wrong = Job(CAPTIONS, 2.0, 6, WRONG)
+    wrong = PictureSet(CAPTIONS, 2.0, 6, WRONG)
     samples.draw(judged, "experiment", [wrong], folder)
     found = np.array(Drawn(folder, 1).pictures(wrong))
 
@@ -111,8 +111,8 @@ def test_a_wrong_perspective_is_another_pictures_and_the_rest_stays(judged):
         tensors[name] = tensors[name][other].contiguous()
     save_file(tensors, path)
     write_packed_card(path.parent, json.loads((path.parent / "variant.json").read_text()))
-    samples.draw(judged, "experiment", [Job(CAPTIONS, 2.0, 6)], folder)
-    assert np.array_equal(found, Drawn(folder, 1).pictures(Job(CAPTIONS, 2.0, 6)))
+    samples.draw(judged, "experiment", [PictureSet(CAPTIONS, 2.0, 6)], folder)
+    assert np.array_equal(found, Drawn(folder, 1).pictures(PictureSet(CAPTIONS, 2.0, 6)))
 
 
 def test_controls_claim_only_what_they_say_of_the_picture(judged):
@@ -176,7 +176,7 @@ def test_a_variant_of_pictures_is_prompted_through_the_prior_too(judged):
         metrics["condition"] == "prompt" and metrics["n"] == 6 and metrics["oracle"]["n"] == metrics["prior"]["n"] == 5
     )
     packed = Packed.load(params.paths.packed("class_v1"), "test")
-    job = Job(Condition.PRIOR, 2.0, 4)
+    job = PictureSet(Condition.PRIOR, 2.0, 4)
     told = samples.placed(packed, load_prior(params.paths.prior, "random"), job, params.seed)
     assert torch.equal(told.present, packed.prompted().present)
     torch.testing.assert_close(told.vectors["image"][:4].norm(dim=1), torch.ones(4))
@@ -242,7 +242,7 @@ def test_several_pictures_of_one_condition_are_compared_with_its_picture(judged)
 
 
 def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
-    jobs = [Job(CAPTIONS, 2.0, 5), Job(CAPTIONS, 2.0, 1, SHUFFLED)]  # of one picture, no two draw
+    jobs = [PictureSet(CAPTIONS, 2.0, 5), PictureSet(CAPTIONS, 2.0, 1, SHUFFLED)]  # of one picture, no two draw
     folders = [tmp_path / str(world) for world in (1, 2)]
     for world, folder in enumerate(folders, 1):
         folder.mkdir()
@@ -256,7 +256,7 @@ def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
         for found in (one.seen(job), two.seen(job)):
             torch.testing.assert_close(found.features["judge"], seen.features["judge"])
             torch.testing.assert_close(found.values, seen.values, rtol=0, atol=0)
-    fewer = Job(CAPTIONS, 2.0, 3)  # the first of those that were drawn for five
+    fewer = PictureSet(CAPTIONS, 2.0, 3)  # the first of those that were drawn for five
     assert np.array_equal(two.pictures(fewer), one.pictures(jobs[0])[:3])
     for judge, values in two.seen(fewer).values.items():
         assert torch.equal(values, two.seen(jobs[0]).values[judge][:3])

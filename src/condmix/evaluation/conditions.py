@@ -78,8 +78,8 @@ class Change:
 
     def of(self, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The figures under it in metrics/<variant>.json; None where it was not evaluated."""
-        found = facts.get(self.kind)
-        return found.get(self.perspective) if found and self.perspective else found
+        figures = facts.get(self.kind)
+        return figures.get(self.perspective) if figures and self.perspective else figures
 
 
 def changes_of(facts: Mapping[str, Any]) -> list[Change]:

@@ -41,6 +41,7 @@ class Observations:
     captions: CaptionFit | None = None
     right_by_network: np.ndarray | None = None  # (n, A) bool, where the best judge is another
     residual: np.ndarray | None = None  # (n,) of the best fit of a scene, in grey levels
+    held_out: np.ndarray | None = None  # (n,) bool: is its combination of attributes in no training picture?
     per_condition: int = 1  # neighbouring pictures that share a condition
     resamples: int = 0  # of a bootstrap; 0: no intervals
     seed: int = 0

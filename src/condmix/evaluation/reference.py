@@ -58,14 +58,16 @@ class Reference:
         rows = np.arange(len(spaces[0].drawn)) // per_condition
         right = self.right(seen, per_condition=per_condition)
         others |= {
+            "held_out": None if self.split.held_out is None else self.split.held_out[rows],
             "residual": None if seen.residual is None else seen.residual.numpy(),
             "per_condition": per_condition,
         }
         if len(self.observer.heads) > 1:
             others["right_by_network"] = self.right(seen, NETWORK, per_condition)
         if right is None or self.split.attributes is None:
-            known = right is not None and self.split.labels[rows] >= 0
-            class_right = right[known, 0] if np.any(known) else None
+            labels = self.split.labels
+            known = np.zeros(len(rows), bool) if labels is None else labels[rows] >= 0
+            class_right = right[known, 0] if right is not None and known.any() else None
             return Observations(tuple(spaces), class_right=class_right, **others)
         return Observations(
             tuple(spaces), tuple(self.names()), right, None if named is None else named[rows],
@@ -92,7 +94,8 @@ class Reference:
         judge = judge or next(iter(self.observer.heads))
         heads = self.observer.heads[judge]
         values = seen.values[judge][:, [heads.index(name) for name in self.names()]].numpy()
-        known = self.split.labels[:, None] if self.split.attributes is None else self.split.attributes
+        classes: Any = self.split.labels  # known where a judge has heads and attributes are not
+        known = classes[:, None] if self.split.attributes is None else self.split.attributes
         return values == known[np.arange(len(values)) // per_condition]
 
     def _judged(self) -> dict[str, Any]:
@@ -124,13 +127,13 @@ def reference_features(network: Features, split: Split, params: Params) -> Tenso
         "n": str(len(split.images)),
     }
     path = params.paths.statistics / f"{network.name}.safetensors"
-    found = _cached(path, key)
-    if found is None:
+    features = _cached(path, key)
+    if features is None:
         size = params.evaluate.batch_size
         batches = (torch.from_numpy(np.array(split.images[i : i + size])) for i in range(0, len(split.images), size))
-        found = torch.cat([network(batch).float().cpu() for batch in batches])
-        write_checked_tensors(path, {"features": found}, key)
-    return found
+        features = torch.cat([network(batch).float().cpu() for batch in batches])
+        write_checked_tensors(path, {"features": features}, key)
+    return features
 
 
 def _cached(path: Path, key: dict[str, str]) -> Tensor | None:

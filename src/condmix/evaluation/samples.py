@@ -35,7 +35,7 @@ ROWS = 1000  # pictures in memory when those of several processes become one fil
 
 
 @dataclass(frozen=True)
-class Job:
+class PictureSet:
     """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
 
     Where pictures are repeated, it is REPEATS of each of n / REPEATS conditions.
@@ -64,7 +64,7 @@ class Job:
         return [picture_seed(seed, i) for i in range(self.n)]
 
 
-def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
+def draw(params: Params, variant: str, jobs: list[PictureSet], folder: Path) -> None:
     """In each process: draw every job's share of pictures, look at them, and leave both in `folder`."""
     state = join_group()
     rank, world, device = state.process_index, state.num_processes, state.device
@@ -128,7 +128,7 @@ class Drawn:
     def __init__(self, folder: Path, world: int):
         self._folder, self._world = folder, world
 
-    def pictures(self, job: Job) -> np.ndarray:
+    def pictures(self, job: PictureSet) -> np.ndarray:
         """(n, S, S, 3) uint8, a read-only mapping of a file in the folder."""
         parts = [_read(path) for path in self._parts(job, "npy")]
         if len(parts) == 1:
@@ -140,11 +140,11 @@ class Drawn:
             write_pixels(path, (count, *parts[0].shape[1:]), blocks)
         return _read(path)[: job.n]
 
-    def seen(self, job: Job) -> Seen:
+    def seen(self, job: PictureSet) -> Seen:
         """What was seen in them."""
         return Seen.interleave([Seen.load(path) for path in self._parts(job, "safetensors")]).first(job.n)
 
-    def _parts(self, job: Job, kind: str) -> list[Path]:
+    def _parts(self, job: PictureSet, kind: str) -> list[Path]:
         """The files of the processes that had anything to draw."""
         paths = (self._folder / f"{job.file}.{rank}.{kind}" for rank in range(self._world))
         return [path for path in paths if path.exists()]
@@ -159,10 +159,12 @@ def _interleaved(parts: list[np.ndarray], first: int, end: int) -> np.ndarray:
     return np.stack([parts[i % len(parts)][i // len(parts)] for i in range(first, end)])
 
 
-def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed:
+def placed(packed: Packed, prior: Trained | None, job: PictureSet, seed: int) -> Packed:
     """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
     if job.condition is not Condition.PRIOR:
         return packed.prompted() if job.condition is Condition.PROMPT else packed
+    if prior is None or packed.prompt is None:
+        raise ValueError("a prior and text vectors are needed to condition on the prior")
     words = packed.prompt[0].float().clone()
     words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
     return packed.prompted(words)

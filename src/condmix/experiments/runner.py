@@ -52,6 +52,7 @@ from condmix.experiments.grid import (
     plan,
     write_changes,
 )
+from condmix.runtime.cores import cores
 from condmix.settings.load import unknown
 
 GRACE = 10  # seconds that an interrupted run has for ending by itself
@@ -67,9 +68,8 @@ class Runner:
             if name not in grid.experiments:
                 raise CondmixError(unknown("experiment", name, list(grid.experiments), f"grid {grid.name}"))
         self.only = only or list(grid.experiments)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
-        self.processes = max(1, cores // jobs)
+        self.processes = max(1, cores() // jobs)
         self.work = self.root / ".dvc" / "tmp" / "grid"  # ignored by git and DVC
         self.logs = self.root / ".checkpoints" / "logs"
         self._children: set[subprocess.Popen] = set()

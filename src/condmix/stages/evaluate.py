@@ -31,7 +31,7 @@ from condmix.diffusion.model import read_card
 from condmix.evaluation.caption_score import CaptionFit, CaptionScore
 from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.reference import Reference, class_attribute
-from condmix.evaluation.samples import REPEATS, Drawn, Job, draw, picture_seed
+from condmix.evaluation.samples import REPEATS, Drawn, PictureSet, draw, picture_seed
 from condmix.files.artifacts import write_checked_json
 from condmix.files.atomic import replacing, scratch
 from condmix.metrics import Pictures, computed, measures
@@ -98,16 +98,16 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PictureSets:
     """The sets of pictures that are measured: one for each condition, and changes of the first."""
 
-    conditions: list[Job]  # the headline's first
-    sweep: list[Job]
-    changes: list[Job]
-    repeated: Job
+    conditions: list[PictureSet]  # the headline's first
+    sweep: list[PictureSet]
+    changes: list[PictureSet]
+    repeated: PictureSet
 
     @classmethod
-    def of(cls, task: Task) -> Plan:
+    def of(cls, task: Task) -> PictureSets:
         settings, scale, first = task.params.evaluate, task.params.guidance, task.headline.condition
         n = min(settings.n, len(task.packed))
         few, others = min(settings.sweep_n, n), min(settings.other_n or n, n)
@@ -115,18 +115,18 @@ class Plan:
         changes = [Change(Kind.SHUFFLED), *(Change(kind, x) for kind in (Kind.WITHOUT, Kind.WRONG) for x in several)]
         conditions = [way.condition for way in task.ways]
         return cls(
-            [Job(condition, scale, n if condition is first else others) for condition in conditions],
-            [Job(first, s, few) for s in settings.sweep],
-            [Job(first, scale, few, change) for change in changes],
-            Job(first, scale, max(1, few // REPEATS) * REPEATS, Change(Kind.REPEATED)),
+            [PictureSet(condition, scale, n if condition is first else others) for condition in conditions],
+            [PictureSet(first, s, few) for s in settings.sweep],
+            [PictureSet(first, scale, few, change) for change in changes],
+            PictureSet(first, scale, max(1, few // REPEATS) * REPEATS, Change(Kind.REPEATED)),
         )
 
     @property
-    def all(self) -> list[Job]:
+    def all(self) -> list[PictureSet]:
         return [*self.conditions, *self.sweep, *self.changes, self.repeated]
 
     @property
-    def draws(self) -> list[Job]:
+    def draws(self) -> list[PictureSet]:
         """A smaller set is the beginning of a larger one at the same scale, so only the largest is drawn."""
         return list({job.file: job for job in sorted(self.all, key=lambda job: job.n)}.values())
 
@@ -142,7 +142,7 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
     """The evaluation itself, by way of `folder`, in which all processes leave what they draw."""
     started = time.monotonic()
     task = Task.load(params, variant)
-    plan = Plan.of(task)
+    plan = PictureSets.of(task)
     world = together(params.evaluate.processes, draw, params, variant, plan.draws, folder)
     if not is_main():
         return
@@ -166,13 +166,15 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
     record(task, metrics, shown)
 
 
-def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: CaptionFit | None) -> dict[str, Any]:
+def measured(
+    task: Task, plan: PictureSets, drawn: Drawn, reference: Reference, fit: CaptionFit | None
+) -> dict[str, Any]:
     """metrics/<variant>.json, but for what it took."""
     params, card, headline = task.params, task.card, plan.conditions[0]
     settings = params.evaluate
     with tqdm(total=len(plan.all), desc=f"judge {task.variant}", unit="set") as bar:
 
-        def row(job: Job) -> dict[str, Any]:
+        def row(job: PictureSet) -> dict[str, Any]:
             bar.update()
             observed = reference.observations(drawn.seen(job), task.named(job.condition))
             conditions = {"condition": job.condition.value, "guidance": job.guidance, "n": job.n}
@@ -228,17 +230,15 @@ def conditions(
 
     Imported vectors that were made from the picture are an oracle like its CLIP vector; no words can replace them.
     """
+    _check_words(packed, captions)
     made_of = {entry["name"]: entry["of"] for entry in packed.variant["perspectives"] if "of" in entry}
-    own = [(one, made_of.get(one.name, one.kind)) for one in map(parse, packed.vectors) if not one.of_another]
-    slots = [one for one, of in own if of == "caption"]
-    if "pseudo" in packed.vectors and not any(captions):
-        raise CondmixError(
-            f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
-            "the test split has one: caption some of them"
-        )
-    guesses = [one for one, of in own if of == "generated"]
-    shown = [one.name for one, of in own if of == "image"]
-    has_class = any(of == "class" for _, of in own)
+    own = [perspective for perspective in map(parse, packed.vectors) if not perspective.of_another]
+
+    def made_from(kind: str) -> list[Perspective]:
+        return [perspective for perspective in own if made_of.get(perspective.name, perspective.kind) == kind]
+
+    slots, guesses, shown = made_from("caption"), made_from("generated"), made_from("image")
+    has_class = bool(made_from("class"))
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if has_class else None
 
     def texts(chosen: list[Perspective]) -> list[list[str]]:
@@ -265,17 +265,26 @@ def conditions(
     if not shown:
         return [Conditioning(Condition.CAPTIONS, texts(slots), named(slots))]
     oracle = Conditioning(Condition.ORACLE, texts(slots), named(slots, everything=True))
-    if packed.prompt is None or shown != ["image"]:
+    if packed.prompt is None or [perspective.name for perspective in shown] != ["image"]:
         return [oracle]
     words = [parse("caption_1"), *slots]
     prompt = Conditioning(Condition.PROMPT, texts(words), named(words))
     return [prompt, oracle, *([replace(prompt, condition=Condition.PRIOR)] if prior else [])]
 
 
+def _check_words(packed: Packed, captions: list[list[str]]) -> None:
+    """CondmixError where words must stand in for `pseudo`, but there are none."""
+    if "pseudo" in packed.vectors and not any(captions):
+        raise CondmixError(
+            f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
+            "the test split has one: caption some of them"
+        )
+
+
 def used_captions(perspectives: Sequence[Perspective], captions: Sequence[Any]) -> list[int]:
     """Indices of a picture's captions that stand in its views, each once; several share a slot or none of them does."""
-    having = [one for one in perspectives if one.caption < len(captions)]
-    return list(dict.fromkeys(k for one in having for k in one.captions))
+    having = [perspective for perspective in perspectives if perspective.caption < len(captions)]
+    return list(dict.fromkeys(k for perspective in having for k in perspective.captions))
 
 
 def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:
@@ -299,7 +308,9 @@ def best_guidance(sweep: list[dict[str, Any]], features: list[str]) -> dict[str,
     }  # fmt: skip
 
 
-def arrays(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: CaptionFit | None) -> dict[str, np.ndarray]:
+def arrays(
+    task: Task, plan: PictureSets, drawn: Drawn, reference: Reference, fit: CaptionFit | None
+) -> dict[str, np.ndarray]:
     """pictures.npz: the headline figures picture by picture, for paired comparisons.
 
     ids (n,), right (n, A), named (n, A), mentions (n, K, A) of the picture's K captions, attribute_names (A,), what is
@@ -379,9 +390,9 @@ def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarra
         run.artifact(params.paths.metrics / f"{variant}.json", "metrics")
 
 
-def _numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """All numbers of a nested mapping under dotted names; lists are left out."""
-    for key, value in found.items():
+    for key, value in facts.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}{key}.")
         elif isinstance(value, int | float):

@@ -69,6 +69,9 @@ def main(params: Params) -> None:
         "steps": 0 if settings.weights else settings.steps,
         "seconds": round(time.monotonic() - started, 1),
     }
+    if test.held_out is not None and test.held_out.any():  # combinations that the judge has not seen either
+        rows = np.flatnonzero(test.held_out)
+        facts["accuracy_held_out"] = accuracy(judge, batches(test.images[rows], targets_of(test)[rows]))
     judge.save(params.paths.judge, facts)
     write_checked_json(params.paths.metrics / "judge.json", facts)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in facts["accuracy"].items())
@@ -117,7 +120,8 @@ def train_judge(judge: Judge, plan: Plan, batches: Iterator[tuple[Tensor, Tensor
         images, targets = next(batches)
         wanted = targets.to(device(), non_blocking=True).unbind(dim=1)
         pairs = zip(judge(images).values(), wanted, strict=True)
-        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+        some = ((logits, value) for logits, value in pairs if (value >= 0).any())  # the mean of none is no number
+        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in some)
         return cast(Tensor, sum(losses))
 
     judge.train()

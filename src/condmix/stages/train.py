@@ -43,8 +43,8 @@ def run(params: Params, variant: str) -> None:
 def preview(trainer: Trainer) -> np.ndarray:
     """A picture grid (H, W, 3) of the averaged model on the first 16 held-out conditions."""
     params, schedule = trainer.params, trainer.schedule
-    model = ConditionalModel(trainer.model.architecture).to(trainer.device, memory_format=torch.channels_last)
-    model.load_state_dict(trainer.averaged())
+    model = ConditionalModel(trainer.model.architecture).to(trainer.device)
+    model.to(memory_format=torch.channels_last).load_state_dict(trainer.averaged())
     held_out = Packed.load(params.paths.packed(trainer.variant), "test")
     vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), trainer.device)
     sampling = Sampling(schedule, params.diffusion.prediction, "dpmpp_2m", min(10, schedule.steps), params.guidance)

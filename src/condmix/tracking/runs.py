@@ -28,6 +28,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from condmix.runtime.cores import cores
+
 UPLOAD_RATE = 20e6  # bytes per second: how much longer the end of a run waits for large files
 LOCAL = 5  # times longer it waits for a database on this machine, which may be new; there only work takes time
 
@@ -67,7 +69,7 @@ def environment(precision: str, processes: int = 1, threads: int | None = None) 
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "gpus": gpus,
         "precision": precision,
         "threads": threads or torch.get_num_threads(),

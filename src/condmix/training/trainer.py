@@ -83,11 +83,11 @@ class Trainer:
         torch.manual_seed(params.seed)  # the initial weights
         self.model = ConditionalModel(architecture(params, self.packed.variant))
         self.model.centres.load_state_dict(self.packed.centres)
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device).to(memory_format=torch.channels_last)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         self.optimizers = optimizers(self.model, params.train, self.device)
-        network = torch.compile(self.model) if params.train.compile else self.model
-        self.network = averaging(network, group)
+        network: Any = torch.compile(self.model) if params.train.compile else self.model
+        self.network: Any = averaging(network, group)
         self.checkpoint = Checkpoint(project_root(), self._key())
 
     def described(self) -> dict[str, Any]:
@@ -225,10 +225,10 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the checkpoint of this very run, if there is one."""
-        found = self.checkpoint.load(Note)
-        if found is None:
+        saved = self.checkpoint.load(Note)
+        if saved is None:
             return
-        tensors, note = found
+        tensors, note = saved
         path, remedy = self.checkpoint.path, self.checkpoint.remedy
         if not note["rows"] and note["step"] == self.steps:
             raise damaged(path, "its loss curve is empty", remedy)

@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from condmix import CondmixError
-from condmix.clip.weights import refuse_code
+from condmix.clip.weights import check_finite, refuse_code
 from condmix.runtime.messages import reason
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")  # whole, or in shards
@@ -55,6 +58,37 @@ def explained(folder: Path, problem: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CondmixError(f"{folder} {problem} ({reason(error)})") from error
+
+
+def load_text_encoder(folder: Path, precision: str = "fp32") -> tuple[Any, Any]:
+    """Tokenizer and encoder, the weights from safetensors; CondmixError where they are not all there."""
+    try:
+        from transformers import AutoModelForTextEncoding, AutoTokenizer
+    except ImportError as error:
+        raise CondmixError('the text encoder needs transformers: pip install "condmix[t5]"') from error
+
+    own = {"local_files_only": True, "trust_remote_code": False}
+    with explained(folder, "does not hold a text encoder that transformers can load"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **own)
+        model, info = AutoModelForTextEncoding.from_pretrained(
+            folder,
+            **own,
+            use_safetensors=True,
+            dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
+            output_loading_info=True,
+        )
+    # transformers draws missing weights at random; a BERT's pooler is not used here.
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise CondmixError(f"{folder} lacks {len(missing)} weights of its text encoder, such as {missing[0]}")
+    check_finite(model, folder)
+    return tokenizer, model
+
+
+def without_padding(tokens: Tensor, padding: int) -> Tensor:
+    """Tokens (B, L) without the last columns, in which no text of the batch has any."""
+    used = (tokens != padding).any(dim=0).nonzero()
+    return tokens[:, : int(used.max()) + 1 if len(used) else 1]
 
 
 def _locate(model: Any, revision: str | None, section: str) -> tuple[Path, str | None]:
