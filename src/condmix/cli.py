@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ from condmix import CondmixError, __version__, shown
 from condmix.files.atomic import exclusive
 from condmix.runtime.interrupts import interruptible
 from condmix.runtime.oserrors import sentence
+from condmix.settings.plugins import plugins
 
 if TYPE_CHECKING:
     from condmix.settings.schema import Params
@@ -42,6 +44,17 @@ VARIANT_STAGES = {
 }
 
 
+SECTIONS = {  # of `condmix --help`
+    "Draw pictures": ("generate", "play", "export"),
+    "Look at data and results": ("summary", "data", "download", "hash"),
+    "Experiment": ("new", "experiments", "tracking", "bench", "repair"),
+    "Stages of the pipeline, which `dvc repro` runs": (
+        "check", "fetch", "prepare", "captions", "encode", "generate_captions", "judge", "embed", "prior", "pack",
+        "train", "evaluate", "report",
+    ),
+}  # fmt: skip
+
+
 class FiniteNumber(click.FloatRange):
     """A number in a range; NaN, which passes click's comparisons, is refused."""
 
@@ -62,6 +75,16 @@ def _quoting() -> Iterator[None]:
 
 class Cli(click.Group):
     """Ends every mistake in one sentence and a non-zero status; `--debug` lets the traceback through."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands in groups; those of no group last."""
+        placed = {name for names in SECTIONS.values() for name in names}
+        others = [name for name in self.list_commands(context) if name not in placed]
+        for title, names in {**SECTIONS, "Other": others}.items():
+            known = [(name, command) for name in names if (command := self.get_command(context, name))]
+            if known:
+                with formatter.section(title):
+                    formatter.write_dl([(name, command.get_short_help_str(limit=200)) for name, command in known])
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         with _quoting():
@@ -102,6 +125,9 @@ def say(text: str, err: bool = False) -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Train diffusion models that see a picture from several perspectives, and find out whether it helps."""
+    if not (debug or sys.warnoptions):  # what other libraries have to say to their developers
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that are started
 
 
 @main.command()
@@ -132,7 +158,7 @@ def _add_stage(name: str, text: str) -> None:
     def stage() -> None:
         if os.environ.get("RANK", "0") != "0":
             return  # one process does this stage's work, however many a launcher started
-        with _alone(name):
+        with _alone(name), _timed(name):
             importlib.import_module(f"condmix.stages.{name}").main(_view(name))
 
 
@@ -143,8 +169,17 @@ def _add_variant_stage(name: str, text: str) -> None:
         variants = _params().variants
         if variant not in variants:
             raise CondmixError(f'variant "{variant}" is not among the variants of params.yaml: {", ".join(variants)}')
-        with _alone(f"{name}@{variant}"):
+        with _alone(f"{name}@{variant}"), _timed(f"{name}@{variant}"):
             importlib.import_module(f"condmix.stages.{name}").main(_view(name), variant)
+
+
+def _timed(stage: str) -> AbstractContextManager[None]:
+    """Says which stage begins; of a launcher's processes, one does."""
+    from condmix.reporting.progress import timed
+
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    return timed(_params(), stage, lambda text: say(text, err=True))
 
 
 def _alone(stage: str) -> AbstractContextManager[None]:
@@ -200,7 +235,8 @@ def summary() -> None:
 @click.option(
     "--threshold", type=FiniteNumber(0, 1), help="Dynamic thresholding at this quantile, such as 0.995; 0 only clips."
 )
-@click.option("--sampler", help="Such as ddpm, ddim or dpmpp_2m.")
+@click.option("--sampler", help=f"{', '.join(plugins('samplers'))}; best at few steps: dpmpp_2m.")
+@click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, which suits heun.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps, over the whole diffusion time.")
 @click.option("--start", type=click.Path(path_type=Path), help="A picture file to draw over (SDEdit).")
 @click.option("--strength", type=float, help="How much of --start is redrawn, up to 1, all of it.  [default: 0.6]")

@@ -140,7 +140,7 @@ def test_only_what_decides_a_result_makes_a_run_stale(repository):
     repository.append("src/condmix/stages/report.py", "# more\n")
     repository.append("src/condmix/fusions/film.py", "# more\n")
     repository.append("src/condmix/datasets/webdataset.py", "# more\n")
-    repository.write("metrics/experiment.json", "{}")
+    repository.write("metrics/headline/experiment.json", "{}")
     assert repository.names(experiments={**GRID["experiments"], "more": GRID["experiments"]["two"]})[:2] == before[:2]
     assert repository.names() == before
 

@@ -15,8 +15,8 @@ def calls(monkeypatch):
     """What samplers are called with; nothing is drawn."""
     made = []
 
-    def spy(denoise, x_T, schedule, steps, noise):
-        made.append((x_T, schedule.alpha_bar, steps))
+    def spy(denoise, x_T, path, noise):
+        made.append((x_T, path))
         return x_T
 
     monkeypatch.setattr("condmix.sampling.drawing.plugin", lambda kind, name: spy)
@@ -28,9 +28,10 @@ def test_sampling_begins_at_the_noised_start_picture(drawing, calls, strength):
     model = condmix.load("experiment")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     model(start=pixels, strength=strength, n=2, seed=4, steps=20)
-    (x, alpha_bar, steps), schedule = calls[0], Schedule("cosine")
+    (x, path), schedule = calls[0], Schedule("cosine")
     times = round(strength * 1000)
-    assert torch.equal(alpha_bar, schedule.alpha_bar[:times]) and steps == max(1, round(20 * strength))
+    assert path[0].t == times - 1 and len(path) == max(1, round(20 * strength))
+    assert path[0].a_bar == schedule.alpha_bar[times - 1]
     x_0 = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
     noise = SampleNoise([4, 5], (3, 8, 8))()
     a_bar = schedule.alpha_bar[times - 1]

@@ -46,6 +46,7 @@ def test_every_option_of_guidance_reaches_the_sampler(drawing, encoder, sheet):
          {"weights": {"caption_1": 3.0, "caption_any": -0.5}}),
         (["--interval", "0.2", "0.8"], None, {"interval": (0.2, 0.8)}),
         (["--threshold", "0.995"], None, {"threshold": 0.995}),
+        (["--spacing", "karras"], None, {"spacing": "karras"}),
         (["--negative", "blue", "--negative", "right"], away, {}),
         (["--negative", "blue", "--negative", "right", "--composed", "--guidance", "4", "--interval", "0", "0.6"], away,
          {"composed": True, "guidance": 4.0, "interval": (0.0, 0.6)}),
@@ -230,7 +231,10 @@ def undrawn(drawing, monkeypatch):
         (["--variant", "class_v1", "--class", "rond"], 'no class "rond"; found: round, square, long'),
         (["--variant", "class_v1", "--image", "nothing.png"], "there is no file nothing.png"),
         (["--variant", "class_v1", "--image", "params.yaml"], "params.yaml does not decode (not an image)"),
-        (["--sampler", "ddimm"], 'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m; did you mean "ddim"?'),
+        (
+            ["--sampler", "ddimm"],
+            'no sampler "ddimm"; found: ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun; did you mean "ddim"?',
+        ),
     ],
 )
 def test_every_option_is_checked_before_anything_is_drawn(undrawn, given, says, run):

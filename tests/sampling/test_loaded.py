@@ -67,6 +67,7 @@ def test_encoders_are_opened_once(drawing, monkeypatch):
         ({"image": np.zeros((5, 0, 3), np.uint8)}, r"image has shape \(5, 0, 3\) and type uint8: give"),
         ({"steps": 0}, "steps 0: experiment was trained with 1000 times; give 1 to 1000"),
         ({"sampler": ""}, 'no sampler ""; found: '),
+        ({"spacing": "karas"}, 'no spacing "karas"; found: uniform, karras; did you mean "karras"'),
         ({"image": 5}, "image is of type int: give a PIL picture, an array or a file"),
         ({"image": np.zeros((3, 8, 8))}, r"image has shape \(3, 8, 8\) and type float64: give \(H, W, 3\) uint8 RGB"),
         ({"n": 0}, "seed 0 and n 0: pictures use"),

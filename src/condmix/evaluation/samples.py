@@ -85,6 +85,8 @@ def draw(params: Params, variant: str, jobs: list[PictureSet], folder: Path) -> 
         composed=settings.composed,
         interval=settings.interval,
         threshold=settings.threshold,
+        spacing=settings.spacing,
+        last_time=settings.last_time,
     )
     size = model.architecture.image_size
     bar = tqdm(total=sum(job.n for job in jobs), desc=f"draw {variant}", unit="img", disable=rank > 0)

@@ -38,8 +38,7 @@ from condmix.settings.yamlfile import parse_yaml, read_yaml
 
 TARGET = "evaluate@experiment"
 DETAILS = "metrics/details/experiment"
-METRICS = "metrics/experiment.json"
-LOSSES = "metrics/losses/experiment.csv"
+HEADLINE = "metrics/headline/experiment.json"
 PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
 FUSIONS, DATASETS = "src/condmix/fusions", "src/condmix/datasets"
 SHARED = ("data/${profile}/archives", "data/${profile}/generated")  # made once for all runs, from what lies outside

@@ -35,9 +35,8 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.experiments.grid import (
-    LOSSES,
+    HEADLINE,
     MESSAGE,
-    METRICS,
     TARGET,
     Grid,
     PlannedRun,
@@ -54,6 +53,7 @@ from condmix.experiments.grid import (
 )
 from condmix.runtime.cores import cores
 from condmix.settings.load import unknown
+from condmix.tracking.runs import GRID
 
 GRACE = 10  # seconds that an interrupted run has for ending by itself
 
@@ -137,7 +137,7 @@ class Runner:
                 for command in (checkout, ["dvc", "repro", TARGET]):
                     self._child(command, clone, environment, output, lock)
                 message = MESSAGE.format(seconds=time.monotonic() - started, jobs=self.jobs)
-                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", METRICS, "-I", LOSSES, TARGET]
+                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", HEADLINE, TARGET]
                 self._child(save, clone, environment, output, lock)
                 with self._guard:
                     reference = done(clone)[run.name]
@@ -166,6 +166,7 @@ class Runner:
             **os.environ,
             "OMP_NUM_THREADS": str(self.processes),  # a stage that starts several processes shares these out
             "DVC_ROOT": str(self.root),  # checkpoints and MLflow's runs go where they outlive the clone
+            GRID: self.grid.name,  # under which MLflow shows the run
             "DVC_EXP_NAME": run.name,
             "DVC_EXP_BASELINE_REV": self.commit,
         }

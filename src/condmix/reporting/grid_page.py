@@ -17,9 +17,9 @@ from condmix.experiments.findings import QUESTIONS, Evidence, Test, difference, 
 from condmix.experiments.grid import Grid, collect
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
-from condmix.reporting.charts import STYLES, Line, Quantity, line_chart
-from condmix.reporting.page import data_uri, fact, rendered
-from condmix.reporting.tables import NONE
+from condmix.reporting.charts import STYLES, Difference, Line, Quantity, forest_plot, line_chart
+from condmix.reporting.page import fact, rendered, strip
+from condmix.reporting.tables import NONE, apart, notes
 from condmix.results.details import scene_texts
 from condmix.results.rows import agreed, short_perspectives
 
@@ -53,10 +53,13 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "label": label,
         "says": evidence.says,
         "baseline": evidence.says(grid.baseline),
-        "scenes": [page_scene(scene) for scene in scenes],
+        "scenes": scenes,
+        "strips": list(strips(evidence, scenes)),
         "side": scenes[0]["real"].shape[0],
         "missing": [(name, [s for n, s in evidence.missing if n == name]) for name in
                     dict.fromkeys(n for n, _ in evidence.missing)],
+        "forests": forests(evidence),
+        "notes": notes([m for m in [*evidence.compared, *evidence.of_sets]]),
         "planned": len(grid.experiments) * len(grid.seeds),
         "finished": len(evidence.runs),
         "answer": answer(evidence),
@@ -78,7 +81,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "best_guidance": best_guidance(evidence),
         "changed": list(changed_rows(evidence)),
         "distances": distance_table(evidence),
-        "sizes": [size_row(evidence, name) for name in evidence.names],
+        "sizes": [size_row(evidence, name) for name in in_order(evidence)],
         "conditions": conditions(evidence, metrics),
         "seeds": len({run.seed for run in evidence.runs}),
         "n": len(evidence.runs[0].ids),
@@ -88,12 +91,17 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
     }  # fmt: skip
 
 
+def in_order(evidence: Evidence) -> list[str]:
+    """The experiments by rank, then those that have none, in the grid's order."""
+    return list(dict.fromkeys([*(name for _, name in evidence.ranked()), *evidence.names]))
+
+
 def selected(evidence: Evidence) -> list[str]:
-    """As many experiments as a chart tells apart: the baseline and the best ranked, in the grid's order."""
+    """As many experiments as a chart tells apart: the baseline and the best ranked, by rank."""
     baseline = evidence.grid.baseline
     best = [name for _, name in evidence.ranked() if name != baseline]
     chosen = {baseline, *best[: STYLES - 1]}
-    return [name for name in evidence.names if name in chosen]
+    return [name for name in in_order(evidence) if name in chosen]
 
 
 def label(name: str) -> str:
@@ -198,8 +206,8 @@ def question_cell(evidence: Evidence, name: str, question: str) -> dict[str, Any
 
 
 def oracle_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """What was drawn with the held-out picture's own embedding, in the grid's order, without a rank."""
-    for name in evidence.names:
+    """What was drawn with the held-out picture's own embedding, without a rank."""
+    for name in in_order(evidence):
         runs = evidence.of(name)
         found = (run.metrics if run.condition.is_oracle else run.metrics.get(Condition.ORACLE) for run in runs)
         rows = [row for row in found if row]
@@ -266,7 +274,7 @@ def best_guidance(evidence: Evidence) -> dict[str, Any]:
     """The scale that was best by each measure, every one that a seed had."""
     measures = list(dict.fromkeys(key for run in evidence.runs for key in run.metrics.get("best_guidance", {})))
     rows = []
-    for name in evidence.names:
+    for name in in_order(evidence):
         found = [run.metrics["best_guidance"] for run in evidence.of(name) if "best_guidance" in run.metrics]
         if found:
             rows.append((name, [agreed(found, measure, "{:g}") or NONE for measure in measures]))
@@ -278,7 +286,7 @@ def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
 
     Last, when all that conditions it is another picture's.
     """
-    for name in evidence.names:
+    for name in in_order(evidence):
         runs = [run.metrics for run in evidence.of(name)]
         for change in dict.fromkeys(change for facts in runs for change in changes_of(facts)):
             pairs = [(same_pictures(facts, other), other) for facts in runs if (other := change.of(facts))]
@@ -319,11 +327,16 @@ def mean_change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], of
 
 
 def distance_table(evidence: Evidence) -> dict[str, Any]:
-    """Every number of a set with its standard deviation over seeds, and the difference to what is compared with."""
+    """Every number of a set with its standard deviation over seeds, and the difference to what is compared with.
+
+    "same": the numbers that tell no run from another.
+    """
+    names = [name for name in in_order(evidence) if not evidence.oracle(name)]
+    shown, same = apart([run.metrics for name in names for run in evidence.of(name)], evidence.of_sets)
     rows = []
-    for name in [name for name in evidence.names if not evidence.oracle(name)]:
+    for name in names:
         cells = []
-        for measure in evidence.of_sets:
+        for measure in shown:
             text, sd = spread_text(evidence.spread([run.metrics for run in evidence.of(name)], measure))
             between = difference(evidence, name, measure)
             below = ""
@@ -331,7 +344,7 @@ def distance_table(evidence: Evidence) -> dict[str, Any]:
                 below = "Δ {} ({} to {})".format(*(significant(value, 2).replace("-", "−") for value in between))
             cells.append((text, sd, below))
         rows.append((name, cells))
-    return {"headings": [measure.heading for measure in evidence.of_sets], "rows": rows}
+    return {"headings": [measure.heading for measure in shown], "rows": rows, "same": same}
 
 
 def size_row(evidence: Evidence, name: str) -> dict[str, str]:
@@ -361,6 +374,8 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("guidance", agreed(metrics, "guidance", "{:g}")),
         ("sampler", agreed(metrics, "sampler")),
         ("sampler steps", agreed(metrics, "steps")),
+        ("spacing of their times", agreed(metrics, "spacing")),
+        ("last time, share of all", agreed(metrics, "last_time")),
         ("features", " / ".join(features)),
         ("distances against", " / ".join(against)),
         ("conditioned on", agreed(metrics, "condition")),
@@ -410,10 +425,34 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
         }
 
 
-def page_scene(scene: Mapping[str, Any]) -> dict[str, Any]:
-    """A scene with its pictures as data URIs."""
-    uris = {kind: [(name, data_uri(pixels)) for name, pixels in scene[kind]] for kind in ("pictures", "oracles")}
-    return {**scene, "real": data_uri(scene["real"]), **uris}
+def strips(evidence: Evidence, scenes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """(name, what conditioned it, pictures): of the real scenes, and of each experiment, by rank, oracles last."""
+    yield "real", "held out from training", strip([scene["real"] for scene in scenes])
+    for kind, said in (("pictures", ""), ("oracles", ", oracle")):
+        drawn = [dict(scene[kind]) for scene in scenes]
+        for name in [name for name in in_order(evidence) if name in drawn[0]]:
+            what = short_perspectives(evidence.grid.experiments[name].perspectives)
+            yield label(name), f"{what}{said}", strip([pictures[name] for pictures in drawn])
+
+
+def forests(evidence: Evidence) -> list[tuple[str, Markup]]:
+    """(title, chart) for each question: every comparison's difference and interval, by the experiments' rank."""
+    order, found = in_order(evidence), []
+    for question in evidence.questions:
+        tests = sorted((t for t in evidence.tests if t.question == question), key=lambda t: order.index(t.experiment))
+        rows = [
+            Difference(
+                f"{label(test.experiment)} − {label(test.against)}",
+                *(100 * value for value in (test.result.difference, test.result.low, test.result.high)),
+                test.verdict.split(" ")[0],
+            )
+            for test in tests
+        ]
+        if rows:
+            said = f"Differences in {QUESTIONS[question]}, in percentage points, with 95% intervals"
+            axis = Quantity("difference, percentage points", lambda value: points(value / 100, sign=True))
+            found.append((label(question), Markup(forest_plot(said, axis, rows))))
+    return found
 
 
 def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:

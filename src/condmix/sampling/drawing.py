@@ -20,7 +20,7 @@ from torch import Tensor
 from condmix.clip.shifted_diffusion import Trained
 from condmix.diffusion.guidance import Predict, denoiser
 from condmix.diffusion.model import ConditionalModel
-from condmix.samplers import SampleNoise
+from condmix.samplers import SampleNoise, path, times
 from condmix.sampling.request import Request
 from condmix.sampling.sample import Condition, Sampling, _predict
 from condmix.settings.load import plugin
@@ -76,19 +76,20 @@ class Drawing:
         noise = SampleNoise(seeds, (3, size, size), device=next(self.model.parameters()).device)
         predict = _predict(self.model, sampling, condition, negative)
         denoise = denoiser(predict, sampling.schedule, sampling.prediction, sampling.threshold)
-        x = noise()
-        schedule: FirstTimes = FirstTimes(sampling.schedule.alpha_bar)
-        steps = sampling.steps
+        x, alpha_bar, steps, last = noise(), sampling.schedule.alpha_bar, sampling.steps, sampling.last_time
         if self.start is not None:
-            times = max(1, round(self.start.strength * sampling.schedule.steps))
+            total = len(alpha_bar)
+            alpha_bar = alpha_bar[: max(1, round(self.start.strength * total))]
             steps = max(1, round(self.start.strength * steps))
-            schedule = FirstTimes(schedule.alpha_bar[:times])
-            t = torch.full((len(x),), times - 1, device=x.device)
+            last = None if last is None else min(1.0, last * total / len(alpha_bar))
+            t = torch.full((len(x),), len(alpha_bar) - 1, device=x.device)
             x = sampling.schedule.add_noise(self.start.picture.to(x).expand_as(x), x, t)
+        schedule = FirstTimes(alpha_bar)
+        way = path(schedule, times(schedule, steps, sampling.spacing, last))
         if watch is not None:
-            denoise = _watched(denoise, watch, steps)
+            denoise = _watched(denoise, watch, len(way))
         x = x.contiguous(memory_format=torch.channels_last)
-        return _pixels(plugin("samplers", sampling.sampler)(denoise, x, schedule, steps, noise))
+        return _pixels(plugin("samplers", sampling.sampler)(denoise, x, way, noise))
 
 
 def _part(whole: Condition, rows: slice) -> Condition:

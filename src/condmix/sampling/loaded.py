@@ -129,7 +129,7 @@ class LoadedModel:
 
     def resolved(self, request: Request) -> Request:
         """The request, typed, with the model's defaults for what it leaves open."""
-        defaults: Any = {name: value for name, value in self._setup.defaults.items() if name != "batch_size"}
+        defaults: Any = {name: value for name, value in self._setup.defaults.items() if name in Request.__annotations__}
         defaults["interval"] = tuple(defaults["interval"] or ALWAYS)
         given: Any = {name: value for name, value in typed(request).items() if value is not None}
         return {**defaults, "n": 1, "seed": 0, **given}
@@ -148,6 +148,8 @@ class LoadedModel:
             request.get("composed", False),
             None if interval == ALWAYS else interval,
             request["threshold"],
+            request["spacing"],
+            self._setup.defaults["last_time"],
         )
 
     def _start(self, request: Request) -> Start | None:

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError
 from condmix.data.captions import blank
 from condmix.files.pictures import read_picture, to_rgb
+from condmix.samplers import SPACINGS
 from condmix.settings.load import plugins, unknown
 
 MOST_GUIDANCE = 1000
@@ -44,7 +45,8 @@ class Request(TypedDict, total=False):
     weights: Mapping[str, float]  # {perspective: its own scale}; implies `composed`
     interval: tuple[float, float] | None  # guide at these shares t / T of the diffusion time only; None: the project's
     threshold: float | None  # share of dynamic thresholding, 0: clip to the range of pictures; None: the project's
-    sampler: str | None  # a file's name in condmix/samplers, such as dpmpp_2m; None: the project's
+    sampler: str | None  # ddpm, ddim, dpmpp_2m, ...; None: the project's
+    spacing: str | None  # of the times that the sampler visits: uniform or karras; None: the project's
     steps: int | None  # over the whole diffusion time, of which a start picture leaves a part; None: the project's
     start: SkipValidation[PictureLike | None]  # drawn over: its central square, noised to time `strength`
     strength: float | None  # share t / T of the diffusion time at which `start` begins, 1: nothing of it is left
@@ -142,6 +144,8 @@ def _check_settings(request: Any) -> None:
     threshold, strength = request["threshold"], request.get("strength")
     if sampler not in plugins("samplers"):
         raise CondmixError(unknown("sampler", sampler, plugins("samplers")))
+    if request["spacing"] not in SPACINGS:
+        raise CondmixError(unknown("spacing", request["spacing"], list(SPACINGS)))
     if not abs(guidance) <= MOST_GUIDANCE:
         raise CondmixError(f"guidance {guidance}: give a number from {-MOST_GUIDANCE} to {MOST_GUIDANCE}")
     if interval is not None and not 0 <= interval[0] < interval[1] <= 1:

@@ -31,10 +31,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Defaults(TypedDict):
-    """Of a request: `Request` says what each means. `batch_size` is how many pictures are drawn at once."""
+    """Of a request: `Request` says what each means.
+
+    `last_time` is that of `condmix.samplers.times`, `batch_size` how many pictures are drawn at once.
+    """
 
     guidance: float
     sampler: str
+    spacing: str
+    last_time: Share | None
     steps: Annotated[int, Field(ge=1)]
     interval: list[Share] | None
     threshold: Share
@@ -63,7 +68,7 @@ def setup_of(params: Params) -> Setup:
     """That of a project."""
     evaluate = params.evaluate
     defaults: Any = {"guidance": params.guidance} | {
-        name: getattr(evaluate, name) for name in ("sampler", "steps", "interval", "threshold", "batch_size")
+        name: getattr(evaluate, name) for name in Defaults.__annotations__ if name != "guidance"
     }
     return Setup(defaults, params.paths.clip, params.paths.prior)
 

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 NAME = re.compile(
-    r"(?P<kind>image_[a-z][a-z0-9]*|[a-z][a-z0-9]*)"
+    r"(?P<kind>image_(?!(?:again|any|joined|mean)$)[a-z][a-z0-9]*|[a-z][a-z0-9]*)"
     r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
     r"|(?P<merge>joined|mean)_(?P<first>[2-9]|[1-9]\d+)))?"
 )

@@ -13,7 +13,7 @@ Axes: N pictures, P perspectives, A attributes, S image size.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +21,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.data.captions import read_captions, read_claims, read_generated
 from condmix.data.packed import Packed
-from condmix.data.prepared import Split
+from condmix.data.prepared import Split, load_meta
 from condmix.diffusion.model import read_card
 from condmix.evaluation.caption_score import CaptionFit, CaptionScore
 from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.reference import Reference, class_attribute
 from condmix.evaluation.samples import REPEATS, Drawn, PictureSet, draw, picture_seed
 from condmix.files.artifacts import write_checked_json
-from condmix.files.atomic import replacing, scratch
-from condmix.metrics import Pictures, computed, measures
+from condmix.files.atomic import replacing, scratch, write_json
+from condmix.metrics import Pictures, computed, headline, measures
+from condmix.pipeline import digest, tree_sha256
 from condmix.runtime.processes import is_main, threads, together
 from condmix.sampling.sample import grid
 from condmix.settings.load import Params
@@ -184,6 +186,7 @@ def measured(
         seen, pictures = drawn.seen(headline), drawn.pictures(headline)
         closely = computed(reference.headline(seen, task.headline.named, pictures, captions=fit), Pictures.HEADLINE)
         repeated = reference.observations(drawn.seen(plan.repeated), per_condition=REPEATS)
+        bar.update()
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
@@ -196,6 +199,8 @@ def measured(
         **closely,
         "sampler": settings.sampler,
         "steps": settings.steps,
+        "spacing": settings.spacing,
+        "last_time": settings.last_time,
         "composed": settings.composed,
         "interval": settings.interval,
         "threshold": settings.threshold,
@@ -340,7 +345,7 @@ def write_pictures(task: Task, content: dict[str, np.ndarray]) -> None:
 
 
 def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
-    """metrics/<variant>.json, and what the report needs in metrics/details/<variant>/."""
+    """metrics/<variant>.json, its headline, sample pictures, and for the report metrics/details/<variant>/."""
     paths, split = task.params.paths, task.split
     folder = paths.details(task.variant)
     folder.mkdir(parents=True, exist_ok=True)
@@ -359,6 +364,14 @@ def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray
             np.save(file, np.asarray(pictures))
     write_checked_json(folder / "details.json", {"metrics": metrics, "card": task.card, "samples": samples})
     write_checked_json(paths.metrics / f"{task.variant}.json", metrics)
+    write_json(paths.headline(task.variant), {measure.key: measure.of(metrics) for measure in headline(metrics)})
+    with replacing(paths.samples(task.variant)) as part:
+        sample_picture(shown[task.headline.condition]).save(part, "PNG")
+
+
+def sample_picture(pictures: np.ndarray) -> Image.Image:
+    """Pictures (n, S, S, 3) side by side, in rows of six."""
+    return Image.fromarray(grid(pictures, columns=6, scale=6))
 
 
 def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
@@ -380,20 +393,38 @@ def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarra
     trained = {"tags": tags, "params": {"guidance": params.guidance}}
     with track(variant, described, {"kind": "evaluation", **tags}, joins=trained) as run:
         run.tag({f"evaluation.{name}": value for name, value in metrics["environment"].items()})
-        figures = {name: value for name, value in metrics.items() if not name.endswith("environment")}
-        run.metrics({f"eval/{name}": value for name, value in _numbers(figures)})
-        for row in metrics["sweep"]:
-            percent = round(row["guidance"] * 100)  # the step of a metric is a whole number
-            run.metrics({f"sweep/{name}": value for name, value in _numbers(row) if name != "guidance"}, percent)
+        test = load_meta(params.paths.dataset)["splits"]["test"]["images_sha256"]
+        run.inputs(f"{params.profile}/test", test, "evaluation", params.paths.dataset)
+        figures = headline(metrics)
+        run.metrics({f"eval/{measure.key}": measure.of(metrics) for measure in figures})
         for name, pictures in shown.items():
             run.image(f"held_out_{name}", grid(pictures, columns=6, scale=6), 0)
+        first = shown[task.headline.condition]
+        texts = [" / ".join(texts) for texts in task.headline.texts[: len(first)]]
+        seeds = [picture_seed(params.seed, i) for i in range(len(first))]
+        run.table("samples.json", {"condition": texts, "seed": seeds}, first)
         run.artifact(params.paths.metrics / f"{variant}.json", "metrics")
+        if figures and figures[0].rank is not None:
+            run.score(f"condmix-{params.profile}-{variant}", {
+                **tags, "measure": figures[0].key, "value": figures[0].of(metrics),
+                "higher_is_better": figures[0].higher_is_better, "protocol": protocol(task, test),
+            })  # fmt: skip
 
 
-def _numbers(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a nested mapping under dotted names; lists are left out."""
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{key}", value
+def protocol(task: Task, test_sha256: str) -> str:
+    """Hash of what two headline figures must share to be compared: test pictures, judge, encoder, settings, guidance.
+
+    The seed is not among them, nor what changes no figure but for rounding.
+    """
+    params = task.params
+    settings = params.evaluate.model_dump(mode="json", exclude={"batch_size", "processes", "resamples"})
+    return digest(
+        {
+            "pictures": test_sha256,
+            "judge": tree_sha256(params.paths.judge),
+            "encoder": task.card["encoder"],
+            "condition": task.headline.condition.value,
+            "guidance": params.guidance,
+            "settings": settings,
+        }
+    )

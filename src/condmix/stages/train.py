@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -35,9 +37,23 @@ def run(params: Params, variant: str) -> None:
         with track(variant, described, {"kind": "training"}, trainer.run_id) as tracked:
             trainer.run_id = tracked.id
             tracked.tag({f"environment.{name}": value for name, value in trainer.environment.items()})
+            tracked.inputs(f"{params.profile}/train", trainer.data_sha256, "training", params.paths.dataset)
             trainer.fit(tracked, preview)
             trainer.write(tracked)
+            tracked.model(*registration(params, variant))
         trainer.checkpoint.mark_finished()
+
+
+def registration(params: Params, variant: str) -> tuple[str, str, Path, list[Path]]:
+    """The name of the registered model, the variant, and the project that draws with it: of all variants, only this."""
+    paths = params.paths
+    settings = [paths.root / "params.yaml", paths.root / "conf" / f"{params.profile}.yaml"]
+    return (
+        f"condmix-{params.profile}-{variant}",
+        variant,
+        paths.root,
+        [*settings, paths.model(variant), paths.clip, paths.prior],
+    )
 
 
 def preview(trainer: Trainer) -> np.ndarray:
