@@ -93,6 +93,8 @@ def main(variant: str, n: int) -> None:
             settings.steps,
             at.guidance,
             interval=settings.interval,
+            spacing=settings.spacing,
+            last_time=settings.last_time,
         )
         with tempfile.TemporaryDirectory() as folder:
             spawn(at.train.processes, train, at, variant, Path(folder))

@@ -1,17 +1,13 @@
-"""What a sampler's steps cost and bring: time and distances of the same conditions and seeds, sampler by sampler.
+"""Which sampler, spacing of times and last time draw best in few steps: the same conditions and seeds for each.
 
-    PYTHONPATH=src python benchmarks/samplers.py --variant experiment --n 200 --rounds 1
+    PYTHONPATH=src python benchmarks/samplers.py --variant experiment --n 200
 
-Needs a trained variant (dvc repro). The first row, 1,000 steps of DDPM's ancestral sampling, is what the others are
-compared with; it takes nearly all the time. `evaluate.processes` draw together, as in the evaluate stage. Beside a
-distance stands what it is above the first row's, as a 95% bootstrap interval over the conditions, the same of both.
+Needs a trained variant (dvc repro). A call is one pass of the guided network over the pictures; Heun makes two in each
+step but the last.
 """
 
 import os
-import tempfile
 import time
-from pathlib import Path
-from statistics import median
 
 import click
 import torch
@@ -19,85 +15,68 @@ import torch
 from condmix.data.captions import read_captions
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split
-from condmix.evaluation.distances import bootstrap_interval
-from condmix.evaluation.frechet import Statistics, frechet_distance
+from condmix.diffusion.model import load_model
+from condmix.diffusion.schedule import Schedule
 from condmix.evaluation.observers import Seen
-from condmix.evaluation.reference import Reference, reference_features
-from condmix.evaluation.samples import Drawn, Job, draw
+from condmix.evaluation.reference import Reference
+from condmix.evaluation.samples import picture_seed
 from condmix.metrics import Pictures, computed
-from condmix.metrics._spaces import frechet_name
-from condmix.runtime.processes import together
+from condmix.metrics.grain import grain
+from condmix.sampling.sample import Sampling, sample_batches
 from condmix.settings.load import load
 from condmix.stages.evaluate import conditions
 
-CONTENDERS = [("ddpm", 1000), ("ddim", 50), ("ddim", 20), ("dpmpp_2m", 20), ("dpmpp_2m", 10)]
-
-
-def difference(name: str, one: Seen, other: Seen, reference: Statistics) -> str:
-    """The interval of the distance of `one` less that of `other`, pictures of the same conditions and seeds."""
-
-    def statistic(chosen: torch.Tensor) -> float:
-        first, second = (
-            frechet_distance(Statistics.of(seen.features[name][chosen]), reference) for seen in (one, other)
-        )
-        return first - second
-
-    low, high = bootstrap_interval(statistic, len(one.features[name]), seed=0, centred=True)
-    return f"{low:+.2f} to {high:+.2f}"
+FEW = (5, 10, 20)  # steps
+CONTENDERS = [  # sampler, spacing, last time, steps
+    *(("dpmpp_2m", "uniform", last, steps) for steps in FEW for last in (None, 0.05, 0.1, 0.15) if last != 1 / steps),
+    *(("dpmpp_2m", "karras", 0.1, steps) for steps in FEW),
+    *(("ddim", "uniform", 0.1, steps) for steps in FEW),
+    *(("dpmpp_2m_sde", spacing, 0.1, steps) for steps in FEW for spacing in ("uniform", "karras")),
+    *(("heun", "karras", 0.1, steps) for steps in (3, 5, 10)),  # 5, 9 and 19 calls
+    ("ddpm", "uniform", None, 100),
+]
+MEASURES = ("scene_accuracy", "residual", "grain", "fd_clip", "fd_judge")
 
 
 @click.command()
 @click.option("--variant", default="experiment", show_default=True)
 @click.option("--n", default=200, show_default=True, help="Held-out conditions, one picture each.")
-@click.option("--rounds", default=1, show_default=True)
-def main(variant: str, n: int, rounds: int) -> None:
+@click.option("--only", help="Only this sampler.")
+@torch.no_grad()
+def main(variant: str, n: int, only: str | None) -> None:
     params = load()
-    split = Split.load(params.paths.dataset, "test")
+    settings, split = params.evaluate, Split.load(params.paths.dataset, "test")
     packed = Packed.load(params.paths.packed(variant), "test")
     headline = conditions(packed, split, read_captions(params.paths.captions, "test"))[0]
-    job = Job(headline.condition, params.guidance, n)
-    held_out = Reference(params, split)
-    networks = held_out.observer.networks
-    references = {one.name: Statistics.of(reference_features(one, split, params)) for one in networks}
-    seconds, seen, found = {one: [] for one in CONTENDERS}, {}, {}
-    load_before = os.getloadavg()[0]
-    for _ in range(rounds):
-        for sampler, steps in CONTENDERS:
-            settings = params.evaluate.model_copy(update={"sampler": sampler, "steps": steps})
-            with tempfile.TemporaryDirectory() as folder:
-                started = time.perf_counter()
-                world = together(
-                    settings.processes,
-                    draw,
-                    params.model_copy(update={"evaluate": settings}),
-                    variant,
-                    [job],
-                    Path(folder),
-                )
-                seconds[sampler, steps].append(time.perf_counter() - started)
-                seen[sampler, steps] = Drawn(Path(folder), world).seen(job)
-                observed = held_out.observations(seen[sampler, steps], headline.named)
-                found[sampler, steps] = computed(observed, Pictures.EVERY)
+    condition, reference = packed.batch(torch.arange(n)), Reference(params, split)
+    model, card = load_model(params.paths.model(variant))
+    model.eval().to(memory_format=torch.channels_last)
+    schedule = Schedule(card["diffusion.schedule"], card["diffusion.steps"])
+    seeds = [picture_seed(params.seed, i) for i in range(n)]
     print(
-        f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance}, seed {params.seed}; distances to "
-        f"{len(split.images):,} test pictures; {params.evaluate.processes} processes, {rounds} rounds; seconds include "
-        f"the start of the networks, and looking at the pictures; "
-        f"torch {torch.__version__}, load before {load_before:.2f}\n"
+        f"{variant} of profile {params.profile}, n = {n}, guidance {params.guidance} at {settings.interval}, seed "
+        f"{params.seed}; grain of the real pictures {grain(split.images[:n]):.2f}; {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, load before {os.getloadavg()[0]:.2f}\n"
     )
-    headings = " | ".join(f"{frechet_name(name)} | less ddpm's" for name in references)
-    print(f"| sampler | steps | seconds | speed-up | {headings} | attributes right |")
-    print("|---" * (5 + 2 * len(references)) + "|")
-    first = CONTENDERS[0]
-    for one in CONTENDERS:
-        ratio = median(a / b for a, b in zip(seconds[first], seconds[one], strict=True))
-        values = " | ".join(
-            f"{found[one][frechet_name(name)]:.2f} | "
-            + ("" if one == first else difference(name, seen[one], seen[first], reference))
-            for name, reference in references.items()
-        )
-        right = found[one].get("attribute_accuracy_mean")
-        shown = "" if right is None else f"{100 * right:.1f}%"
-        print(f"| {one[0]} | {one[1]:,} | {median(seconds[one]):.1f} | {ratio:.1f} | {values} | {shown} |")
+    headings = ("sampler", "spacing", "last time", "steps", "calls", "seconds", *MEASURES)
+    print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|", flush=True)
+    for sampler, spacing, last, steps in CONTENDERS:
+        if only not in (None, sampler):
+            continue
+        sampling = Sampling(
+            schedule, card["diffusion.prediction"], sampler, steps, params.guidance,
+            interval=settings.interval, threshold=settings.threshold, spacing=spacing, last_time=last,
+        )  # fmt: skip
+        started = time.process_time()
+        pictures = list(sample_batches(model, sampling, condition, seeds, settings.batch_size))
+        seconds = time.process_time() - started
+        seen = Seen.join([reference.observer(batch) for batch in pictures])
+        found = computed(reference.observations(seen, headline.named), Pictures.EVERY)
+        found["grain"] = grain(torch.cat(pictures).numpy())
+        calls = 2 * steps - 1 if sampler == "heun" else steps
+        row = [sampler, spacing, last or "1 / steps", steps, calls, f"{seconds:.1f}"]
+        row += [f"{found[key]:.1%}" if "accuracy" in key else f"{found[key]:.2f}" for key in MEASURES if key in found]
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
 if __name__ == "__main__":

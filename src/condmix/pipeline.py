@@ -50,7 +50,7 @@ NEUTRAL = SETTINGS | {
     "__init__.py": "the version, and the base class of errors",
     "files/artifacts.py": "decides which files are refused, not what is read from the others",
     "files/atomic.py": "decides how bytes reach the disk, not which bytes",
-    "runtime/native.py": "compiles or loads C++ that counts itself; whether it is used is part of a checkpoint's key",
+    "runtime/native.py": "compiles or loads C++ that counts itself; flags and compiler enter the keys of checkpoints",
     "runtime/cores.py": "counts threads; how many there were is part of a checkpoint's key and of every card",
     "runtime/interrupts.py": "ends a process early, and changes nothing that it has written",
     "runtime/messages.py": "takes credentials out of texts that people read",

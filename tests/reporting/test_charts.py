@@ -13,9 +13,11 @@ from condmix.reporting.charts import (
     TOP,
     WIDTH,
     Axis,
+    Difference,
     Line,
     Quantity,
     axis,
+    forest_plot,
     line_chart,
     path_of,
 )
@@ -75,3 +77,18 @@ def test_chart_is_well_formed_labelled_and_draws_each_line_and_marker_inside_the
     assert said == ["a<b: 0.5 at 1", "a<b: 0.7 at 3", "a<b: 1 at 5", "other: 0.6 at 1", "other: 0.8 at 5"]
     mark = next(path for path in svg.iter("path") if path.get("class") == "mark")
     assert mark.get("d").startswith(f"M{(LEFT + WIDTH - RIGHT) / 2:.1f} ")
+
+
+def test_a_forest_plot_draws_intervals_in_proportion_around_no_difference():
+    rows = [Difference("a<b", 20.0, 10.0, 30.0, "better"), Difference("other", 0.0, -10.0, 10.0, "no")]
+    svg = ElementTree.fromstring(forest_plot("some & more", Quantity("points"), rows))
+    intervals = [path.get("d") for path in svg.iter("path") if path.get("class") == "interval"]
+    (low, high), (other_low, other_high) = [
+        map(float, re.fullmatch(r"M(\S+) \d+H(\S+)", d).groups()) for d in intervals
+    ]
+    (zero,) = [float(path.get("d")[1:].split()[0]) for path in svg.iter("path") if path.get("class") == "axis"]
+    assert (other_low + other_high) / 2 == pytest.approx(zero, abs=0.1) and low == pytest.approx(other_high)
+    assert high - low == pytest.approx(other_high - other_low, abs=0.2)
+    circles = [float(circle.get("cx")) for circle in svg.iter("circle")]
+    assert circles == pytest.approx([(low + high) / 2, zero], abs=0.1)
+    assert {"a<b", "20 (10 to 30)", "0 (-10 to 10)"} <= {text.text for text in svg.iter("text")}

@@ -67,6 +67,7 @@ def test_encoders_are_opened_once(drawing, monkeypatch):
         ({"image": np.zeros((5, 0, 3), np.uint8)}, r"image has shape \(5, 0, 3\) and type uint8: give"),
         ({"steps": 0}, "steps 0: experiment was trained with 1000 times; give 1 to 1000"),
         ({"sampler": ""}, 'no sampler ""; found: '),
+        ({"spacing": "karas"}, 'no spacing "karas"; found: uniform, karras; did you mean "karras"'),
         ({"image": 5}, "image is of type int: give a PIL picture, an array or a file"),
         ({"image": np.zeros((3, 8, 8))}, r"image has shape \(3, 8, 8\) and type float64: give \(H, W, 3\) uint8 RGB"),
         ({"n": 0}, "seed 0 and n 0: pictures use"),
@@ -85,7 +86,12 @@ def test_a_folder_without_a_variant_is_refused(drawing):
         condmix.load("models/judge")
 
 
-@pytest.mark.parametrize("given", [5, None, ["experiment"], b"models/experiment"])
+def test_what_was_not_trained_yet_says_so_and_names_the_demo(drawing):
+    with pytest.raises(CondmixError, match="^caption is not trained yet: run dvc repro train@caption, or draw with"):
+        condmix.load("caption")
+
+
+@pytest.mark.parametrize("given", [5, ["experiment"], b"models/experiment"])
 def test_what_names_no_model_is_refused(given):
     with pytest.raises(CondmixError, match="load was given .*: give a folder models/<variant> or a variant's name"):
         condmix.load(given)

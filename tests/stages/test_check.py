@@ -252,7 +252,7 @@ def architecture(tower, **changes):
         ({"clip": {"towers": TOWERS | {"std": [1.0, 0.0, 1.0]}}}, "clip.towers.std is [1.0, 0.0, 1.0]; a standard dev"),
         ({"clip": {"towers": TOWERS}}, "clip.towers.image: package:no_such/x: no Python package no_such is installed"),
         ({"evaluate": {"features": ["vgg"]}}, 'no evaluate.features "vgg"; found: inception, judge, clip'),
-        ({"embed": {"timm": {"clip": BACKBONE}}}, "a network's name is a lowercase word, and not inception, ju"),
+        ({"embed": {"timm": {"clip": BACKBONE}}}, "a network's name is a lowercase word, such as dino, and not inc"),
         (
             {"embed": {"encoders": ["clip_image", "timm_image"]}},
             "embed.encoders has timm_image, but embed.timm names no",

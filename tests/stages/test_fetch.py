@@ -400,3 +400,21 @@ def test_the_stage_draws_the_demo_world(tmp_path):
 def test_a_profile_without_files(tmp_path):
     with pytest.raises(CondmixError, match="conf/mine.yaml lists no data.files: nothing to fetch for coco"):
         fetch.main(params(tmp_path, "mine", dataset="coco"))
+
+
+def test_a_download_says_its_size_before_it_begins_and_nothing_where_all_is_there(tmp_path, capsys):
+    archives, partial = tmp_path / "archives", tmp_path / "partial"
+    files = [
+        File(name=name, url="file:///x", size=size, checksum=SHA256)
+        for name, size in (("a.zip", 19_336_861_798), ("b.zip", 1_000_000))
+    ]
+    partial.mkdir()
+    (partial / "b.zip.part").write_bytes(bytes(500_000))
+    fetch.say_what_comes(files, archives, partial)
+    said = capsys.readouterr().out
+    assert said.startswith(f"downloads a.zip, b.zip: 19.3 GB in all, to {archives}, where ")
+    archives.mkdir()
+    for file in files:
+        (archives / file.name).touch()
+    fetch.say_what_comes(files, archives, partial)
+    assert capsys.readouterr().out == ""

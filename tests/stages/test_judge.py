@@ -75,6 +75,8 @@ def test_attributes_are_judged_with_places_and_the_card_says_how_well(tmp_path):
 
     card = read_card(tmp_path / "judge")
     assert card["accuracy"] == metrics["accuracy"] and card["heads"] == ATTRIBUTES
+    made = {"torch": torch.__version__, "precision": "fp32", "threads": torch.get_num_threads(), "processes": 1}
+    assert card["environment"] == metrics["environment"] == metrics["environment"] | made
     images, values = (torch.from_numpy(array) for array in draw(200, seed=1))
     loaded = Judge.load(tmp_path / "judge")
     assert loaded.sha256 == card["sha256"]

@@ -1,6 +1,18 @@
 """A page taken apart, for assertions about what it shows."""
 
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
+
+
+def runs_our_script_alone(html):
+    """Asserts that the page has one script, whose hash its policy names, and loads nothing."""
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert html.count("<script") == 1
+    sha256 = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{sha256}'" in html
+    assert not re.search(r"https?://|//[a-z]|@import|url\(", re.sub(r'"data:[^"]*"', "", html).replace(script, ""))
 
 
 class Page(HTMLParser):

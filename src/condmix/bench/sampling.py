@@ -18,7 +18,7 @@ from condmix.bench.report_network import ReportNetwork
 from condmix.bench.setting import Setting, chosen
 from condmix.diffusion.guidance import Model, Predict, denoiser, guided
 from condmix.diffusion.schedule import Schedule
-from condmix.samplers import SampleNoise
+from condmix.samplers import SampleNoise, path, times
 from condmix.samplers.ddpm import ddpm
 from condmix.samplers.dpmpp_2m import dpmpp_2m
 
@@ -70,7 +70,8 @@ class Sampler:
         combine = two_passes if self.name == "two_passes" else guided
         predict = combine(self.model, self.model.embed(vectors), mask, 1.0 if self.name == "unguided" else SCALE)
         x_T = noise().contiguous(memory_format=torch.channels_last)
-        x_0 = dpmpp_2m(denoiser(predict, self.schedule, "v"), x_T, self.schedule, STEPS, noise)
+        steps = path(self.schedule, times(self.schedule, STEPS, "uniform"))
+        x_0 = dpmpp_2m(denoiser(predict, self.schedule, "v"), x_T, steps, noise)
         return ((x_0 + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -99,7 +100,8 @@ class ReportSampler:
             return torch.lerp(self.model(x_t, t), self.model(x_t, t), SCALE)
 
         noise = SampleNoise(seeds, (3, self.size, self.size), device=self.device)
-        return ddpm(denoiser(predict, self.schedule, "v"), noise(), self.schedule, REPORT_STEPS, noise)
+        steps = path(self.schedule, times(self.schedule, REPORT_STEPS, "uniform"))
+        return ddpm(denoiser(predict, self.schedule, "v"), noise(), steps, noise)
 
 
 class SamplingBenchmark:

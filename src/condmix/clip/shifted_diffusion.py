@@ -32,7 +32,7 @@ from condmix.diffusion.schedule import Schedule
 from condmix.diffusion.unet import TimeEmbedding
 from condmix.files.artifacts import digest_of_file, read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.files.atomic import replacing
-from condmix.samplers import SampleNoise
+from condmix.samplers import SampleNoise, path, times
 from condmix.samplers.ddim import ddim
 
 WEIGHTS, CARD = "model.safetensors", "prior.json"
@@ -159,7 +159,8 @@ class ShiftedPrior(nn.Module):
                 z_0 = torch.lerp(self(z_t, t, nothing, cluster), z_0, guidance)
             return (z_0 - mean) / sd
 
-        return unit(mean + sd * ddim(denoise, start, self.schedule, steps, noise=None))
+        steps_taken = path(self.schedule, times(self.schedule, steps, "uniform"))
+        return unit(mean + sd * ddim(denoise, start, steps_taken, noise=None))
 
 
 @dataclass(frozen=True)

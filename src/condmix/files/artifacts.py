@@ -203,6 +203,8 @@ def rebuilt(
     try:
         with torch.device("meta"):  # without memory or time, so that sizes which do not fit the weights cost nothing
             outline = make()
+    except CondmixError as error:
+        raise damaged(card, one_line(error), remedy) from error
     except Exception as error:  # whatever torch makes of sizes that do not fit together
         raise damaged(card, f"no network has its sizes: {one_line(error)}", remedy) from error
     check_weights(outline, tensors, weights, remedy)
@@ -212,10 +214,16 @@ def rebuilt(
 
 
 def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
-    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite."""
+    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite.
+
+    Half precision passes too, as small exports have it: loading it into the module widens it.
+    """
+    import torch
+
     own = module.state_dict()
     for name, tensor in own.items():
-        stored = require(tensors, name, tensor.dtype, tensor.shape, path, remedy)
+        half = name in tensors and tensors[name].dtype == torch.float16
+        stored = require(tensors, name, torch.float16 if half else tensor.dtype, tensor.shape, path, remedy)
         if stored.is_floating_point() and not stored.isfinite().all():
             raise damaged(path, f'"{name}" holds NaN or infinity', remedy)
     for name in tensors:
@@ -293,9 +301,13 @@ def _adapter(schema: Any) -> TypeAdapter:
 def _complaint(error: ValidationError) -> str:
     """pydantic's first complaint, in words."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "missing":
         return f"it lacks {key}"
+    if first["type"] == "extra_forbidden":
+        return f"it holds {key}, which this version of condmix does not know"
+    if first["type"] == "value_error":  # a check of our own, whose words name the value
+        return f"{key}: {first['ctx']['error']}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{f'{key}: ' if key else ''}{message}, not {reprlib.repr(first['input'])}"
 

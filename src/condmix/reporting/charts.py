@@ -18,6 +18,7 @@ MARKERS = ("M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "M-3.2-3.2h6.4v6.
            "M-4.4 0l2.2-3.8h4.4l2.2 3.8l-2.2 3.8h-4.4z")  # fmt: skip
 STYLES = 8  # lines that look different; report.css has .line-0 ... .line-3, evidence.css the others
 LEGEND_ROW = 18
+FOREST_ROW = 42
 LETTER = 6.2  # width of a letter of the legend, about
 
 
@@ -117,6 +118,44 @@ def line_chart(
     for line in lines:
         parts += _line(line, x, y, of_x, of_y, markers)
     parts += _legend(lines, markers, 12 - above)
+    return "\n".join([*parts, "</svg>"])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row of a forest plot: what is compared, a difference with the ends of its interval, and the verdict's word."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    verdict: str  # a class of the page's CSS
+
+
+def forest_plot(label: str, of_x: Quantity, rows: Sequence[Difference]) -> str:
+    """An <svg> with a line of text and an interval below it for each row, and a vertical line at no difference.
+
+    A verdict of "no" has a hollow marker, so that it is told from the others without colour.
+    """
+    bottom = 8 + FOREST_ROW * len(rows)
+    x = axis([0.0, *(end for row in rows for end in (row.low, row.high))], 16, WIDTH - 16)
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {bottom + 44}" role="img" aria-label="{escape(label)}">']
+    for value in x.ticks():
+        at = f"{x(value):.1f}"
+        parts.append(f'<path class="grid" d="M{at} 4V{bottom}"/>')
+        said = f"{value:g}".replace("-", "−")
+        parts.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{said}</text>')
+    parts.append(f'<path class="axis" d="M{x(0):.1f} 4V{bottom}"/>')
+    parts.append(f'<text x="{WIDTH / 2}" y="{bottom + 36}" text-anchor="middle">{escape(of_x.label)}</text>')
+    for place, row in enumerate(rows):
+        top = 8 + FOREST_ROW * place
+        y, numbers = top + 27, f"{of_x.text(row.value)} ({of_x.text(row.low)} to {of_x.text(row.high)})"
+        parts.append(
+            f'<g class="{escape(row.verdict)}"><text class="said" x="0" y="{top + 13}">{escape(row.name)}</text>'
+        )
+        parts.append(f'<text x="{WIDTH}" y="{top + 13}" text-anchor="end">{escape(numbers)}</text>')
+        parts.append(f'<path class="interval" d="M{x(row.low):.1f} {y}H{x(row.high):.1f}"/>')
+        parts.append(f'<circle class="estimate" cx="{x(row.value):.1f}" cy="{y}" r="4"/></g>')
     return "\n".join([*parts, "</svg>"])
 
 

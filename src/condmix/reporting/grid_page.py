@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,23 @@ from PIL import Image
 from condmix import CondmixError
 from condmix.evaluation.conditions import Condition, changes_of
 from condmix.experiments import statistics
-from condmix.experiments.findings import QUESTIONS, Evidence, Test, difference, guidance_rows
-from condmix.experiments.grid import Grid, collect
+from condmix.experiments.evidence import collect
+from condmix.experiments.findings import (
+    QUESTIONS,
+    Evidence,
+    MeasuredRun,
+    Test,
+    difference,
+    guidance_rows,
+    misled_rows,
+    write_tables,
+)
+from condmix.experiments.grid import Grid
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
-from condmix.reporting.charts import STYLES, Line, Quantity, line_chart
-from condmix.reporting.page import data_uri, fact, rendered
-from condmix.reporting.tables import NONE
+from condmix.reporting.charts import STYLES, Difference, Line, Quantity, forest_plot, line_chart
+from condmix.reporting.page import fact, rendered, strip
+from condmix.reporting.tables import NONE, apart, notes
 from condmix.results.details import scene_texts
 from condmix.results.rows import agreed, short_perspectives
 
@@ -53,12 +64,18 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "label": label,
         "says": evidence.says,
         "baseline": evidence.says(grid.baseline),
-        "scenes": [page_scene(scene) for scene in scenes],
+        "scenes": scenes,
+        "strips": list(strips(evidence, scenes)),
         "side": scenes[0]["real"].shape[0],
         "missing": [(name, [s for n, s in evidence.missing if n == name]) for name in
                     dict.fromkeys(n for n, _ in evidence.missing)],
+        "forests": forests(evidence),
+        "notes": notes([m for m in [*evidence.compared, *evidence.of_sets]]),
         "planned": len(grid.experiments) * len(grid.seeds),
         "finished": len(evidence.runs),
+        "older": sum(not run.origin.current for run in evidence.runs),
+        "versions": list(versions(evidence)),
+        "uncompared": [(label(name), label(other)) for name, other in evidence.uncompared],
         "answer": answer(evidence),
         "ranking": list(ranking(evidence)),
         "further": [
@@ -77,8 +94,9 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "chosen": len(selected(evidence)) < len(evidence.names),
         "best_guidance": best_guidance(evidence),
         "changed": list(changed_rows(evidence)),
+        "misled": list(misled_tables(evidence)),
         "distances": distance_table(evidence),
-        "sizes": [size_row(evidence, name) for name in evidence.names],
+        "sizes": [size_row(evidence, name) for name in in_order(evidence)],
         "conditions": conditions(evidence, metrics),
         "seeds": len({run.seed for run in evidence.runs}),
         "n": len(evidence.runs[0].ids),
@@ -88,12 +106,17 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
     }  # fmt: skip
 
 
+def in_order(evidence: Evidence) -> list[str]:
+    """The experiments by rank, then those that have none, in the grid's order."""
+    return list(dict.fromkeys([*(name for _, name in evidence.ranked()), *evidence.names]))
+
+
 def selected(evidence: Evidence) -> list[str]:
-    """As many experiments as a chart tells apart: the baseline and the best ranked, in the grid's order."""
+    """As many experiments as a chart tells apart: the baseline and the best ranked, by rank."""
     baseline = evidence.grid.baseline
     best = [name for _, name in evidence.ranked() if name != baseline]
     chosen = {baseline, *best[: STYLES - 1]}
-    return [name for name in evidence.names if name in chosen]
+    return [name for name in in_order(evidence) if name in chosen]
 
 
 def label(name: str) -> str:
@@ -121,6 +144,8 @@ def sentence(evidence: Evidence, test: Test) -> str:
         f"95% interval {points(found.low)} to {points(found.high)}; {found.seeds} seed{'s' * (found.seeds > 1)} × "
         f"{found.n} conditions; adjusted {p_text(test)}"
     )
+    if test.unpaired:
+        basis += f"; seed{'s' * (len(test.unpaired) > 1)} {', '.join(map(str, test.unpaired))} left out: different code"
     if test.verdict == "no difference found":
         return (
             f"Between {first} and {second} no difference was found in how much of {what} the pictures show: "
@@ -164,6 +189,7 @@ def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "rank": rank, "name": name, "seeds": len(runs), "baseline": name == evidence.grid.baseline,
             "against": other if other != evidence.grid.baseline else None,
             "perspectives": short_perspectives(evidence.grid.experiments[name].perspectives),
+            "older": sum(not run.origin.current for run in runs),
             "questions": [question_cell(evidence, name, question) for question in evidence.questions],
             "distance": spread_text(evidence.spread([run.metrics for run in runs], evidence.distance)),
         }  # fmt: skip
@@ -198,8 +224,8 @@ def question_cell(evidence: Evidence, name: str, question: str) -> dict[str, Any
 
 
 def oracle_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """What was drawn with the held-out picture's own embedding, in the grid's order, without a rank."""
-    for name in evidence.names:
+    """What was drawn with the held-out picture's own embedding, without a rank."""
+    for name in in_order(evidence):
         runs = evidence.of(name)
         found = (run.metrics if run.condition.is_oracle else run.metrics.get(Condition.ORACLE) for run in runs)
         rows = [row for row in found if row]
@@ -263,14 +289,20 @@ def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def best_guidance(evidence: Evidence) -> dict[str, Any]:
-    """The scale that was best by each measure, every one that a seed had."""
-    measures = list(dict.fromkeys(key for run in evidence.runs for key in run.metrics.get("best_guidance", {})))
+    """The scale that is best by each measure's mean over seeds; `apart` where its pictures are in no other figure."""
+    points, files = list(guidance_rows(evidence)), [run.metrics for run in evidence.runs]
+    found = [m for m in measures(files, points) if m.higher_is_better is not None and m.attribute is None]
     rows = []
-    for name in evidence.names:
-        found = [run.metrics["best_guidance"] for run in evidence.of(name) if "best_guidance" in run.metrics]
-        if found:
-            rows.append((name, [agreed(found, measure, "{:g}") or NONE for measure in measures]))
-    return {"measures": measures, "rows": rows}
+    for name in in_order(evidence):
+        of_name, cells = [point for point in points if point["experiment"] == name], []
+        for measure in found if of_name else ():
+            own = [point for point in of_name if measure.of(point) is not None]
+            best = (max if measure.higher_is_better else min)(own, key=measure.of, default=None)
+            cells.append(f"{best['guidance']:g}" if best else NONE)
+        if of_name:
+            rows.append((name, cells))
+    return {"measures": [m.heading for m in found], "rows": rows, "n": agreed(points, "n"),
+            "apart": all("sweep_of" in facts for facts in files if facts.get("sweep"))}  # fmt: skip
 
 
 def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -278,7 +310,7 @@ def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
 
     Last, when all that conditions it is another picture's.
     """
-    for name in evidence.names:
+    for name in in_order(evidence):
         runs = [run.metrics for run in evidence.of(name)]
         for change in dict.fromkeys(change for facts in runs for change in changes_of(facts)):
             pairs = [(same_pictures(facts, other), other) for facts in runs if (other := change.of(facts))]
@@ -294,6 +326,30 @@ def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
+def misled_tables(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """A table per source that is wrong at times: shares that are wrong in evaluation as columns."""
+    found = list(misled_rows(evidence))
+    for source, shares in evidence.grid.wrong.items():
+        rows = []
+        for name in evidence.names:
+            own = [row for row in found if (row["experiment"], row["source"]) == (name, source)]
+            cells = [misled_cell(row, evidence.questions[0]) for row in own]
+            if own:
+                rows.append({"name": name, "fusion": own[0]["fusion"], "against": own[0]["against"],
+                             "trained": f"{own[0]['wrong_in_training']:.0%}", "cells": cells})  # fmt: skip
+        if rows:
+            yield {"source": source, "shares": [f"{share:.0%}" for share in shares], "rows": rows}
+
+
+def misled_cell(row: Mapping[str, Any], question: str) -> tuple[str, ...]:
+    """A share, the difference in points to what the experiment is compared with, and its interval."""
+    share = f"{row[question]:.1%}"
+    if "difference" not in row:
+        return (share,)
+    interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
+    return share, points(row["difference"], sign=True), interval
+
+
 def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
     """A difference of shares in points, and its interval."""
     if found is None:
@@ -304,9 +360,10 @@ def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
 def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
     """The figures of the unchanged conditions for as many pictures as `changed` has; {} where there are none.
 
-    Fewer than all were measured in the guidance sweep. A distance of another number of pictures would not compare.
+    A distance of another number of pictures would not compare.
     """
-    rows = [facts, *facts.get("sweep", [])]
+    # Before there was "unchanged", the sweep was of the same pictures.
+    rows = [facts, *([facts["unchanged"]] if "unchanged" in facts else facts.get("sweep", []))]
     alike = [row for row in rows if (row.get("n"), row["guidance"]) == (changed.get("n"), changed["guidance"])]
     return alike[0] if alike else {}
 
@@ -319,11 +376,16 @@ def mean_change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], of
 
 
 def distance_table(evidence: Evidence) -> dict[str, Any]:
-    """Every number of a set with its standard deviation over seeds, and the difference to what is compared with."""
+    """Every number of a set with its standard deviation over seeds, and the difference to what is compared with.
+
+    "same": the numbers that tell no run from another.
+    """
+    names = [name for name in in_order(evidence) if not evidence.oracle(name)]
+    shown, same = apart([run.metrics for name in names for run in evidence.of(name)], evidence.of_sets)
     rows = []
-    for name in [name for name in evidence.names if not evidence.oracle(name)]:
+    for name in names:
         cells = []
-        for measure in evidence.of_sets:
+        for measure in shown:
             text, sd = spread_text(evidence.spread([run.metrics for run in evidence.of(name)], measure))
             between = difference(evidence, name, measure)
             below = ""
@@ -331,7 +393,7 @@ def distance_table(evidence: Evidence) -> dict[str, Any]:
                 below = "Δ {} ({} to {})".format(*(significant(value, 2).replace("-", "−") for value in between))
             cells.append((text, sd, below))
         rows.append((name, cells))
-    return {"headings": [measure.heading for measure in evidence.of_sets], "rows": rows}
+    return {"headings": [measure.heading for measure in shown], "rows": rows, "same": same}
 
 
 def size_row(evidence: Evidence, name: str) -> dict[str, str]:
@@ -361,13 +423,31 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("guidance", agreed(metrics, "guidance", "{:g}")),
         ("sampler", agreed(metrics, "sampler")),
         ("sampler steps", agreed(metrics, "steps")),
+        ("spacing of their times", agreed(metrics, "spacing")),
+        ("last time, share of all", agreed(metrics, "last_time")),
         ("features", " / ".join(features)),
         ("distances against", " / ".join(against)),
         ("conditioned on", agreed(metrics, "condition")),
         ("moving average of the weights", agreed(metrics, "ema")),
-        ("code, commit", agreed(metrics, "commit")),
     ]
     return [*((what, value or NONE) for what, value in found), *machines(evidence)]
+
+
+def versions(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """The code that made the runs, a row per commit: which runs, and how it differs from the present code."""
+    groups: dict[tuple[bool, str], list[MeasuredRun]] = {}
+    for run in itertools.chain.from_iterable(evidence.by_place.values()):
+        groups.setdefault((run.origin.current, run.origin.commit), []).append(run)
+    for (current, commit), runs in sorted(groups.items(), key=lambda group: -len(group[1])):
+        seeds: dict[str, list[str]] = {}
+        for run in runs:
+            seeds.setdefault(label(run.experiment), []).append(str(run.seed))
+        yield {
+            "commit": commit[:12] or NONE, "current": current,
+            "runs": "; ".join(f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in seeds.items()),
+            "changed": sorted({name for run in runs for name in run.origin.changed}),
+            "unknown": sorted({name for run in runs for name in run.origin.unknown}),
+        }  # fmt: skip
 
 
 def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -410,10 +490,34 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
         }
 
 
-def page_scene(scene: Mapping[str, Any]) -> dict[str, Any]:
-    """A scene with its pictures as data URIs."""
-    uris = {kind: [(name, data_uri(pixels)) for name, pixels in scene[kind]] for kind in ("pictures", "oracles")}
-    return {**scene, "real": data_uri(scene["real"]), **uris}
+def strips(evidence: Evidence, scenes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """(name, what conditioned it, pictures): of the real scenes, and of each experiment, by rank, oracles last."""
+    yield "real", "held out from training", strip([scene["real"] for scene in scenes])
+    for kind, said in (("pictures", ""), ("oracles", ", oracle")):
+        drawn = [dict(scene[kind]) for scene in scenes]
+        for name in [name for name in in_order(evidence) if name in drawn[0]]:
+            what = short_perspectives(evidence.grid.experiments[name].perspectives)
+            yield label(name), f"{what}{said}", strip([pictures[name] for pictures in drawn])
+
+
+def forests(evidence: Evidence) -> list[tuple[str, Markup]]:
+    """(title, chart) for each question: every comparison's difference and interval, by the experiments' rank."""
+    order, found = in_order(evidence), []
+    for question in evidence.questions:
+        tests = sorted((t for t in evidence.tests if t.question == question), key=lambda t: order.index(t.experiment))
+        rows = [
+            Difference(
+                f"{label(test.experiment)} − {label(test.against)}",
+                *(100 * value for value in (test.result.difference, test.result.low, test.result.high)),
+                test.verdict.split(" ")[0],
+            )
+            for test in tests
+        ]
+        if rows:
+            said = f"Differences in {QUESTIONS[question]}, in percentage points, with 95% intervals"
+            axis = Quantity("difference, percentage points", lambda value: points(value / 100, sign=True))
+            found.append((label(question), Markup(forest_plot(said, axis, rows))))
+    return found
 
 
 def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -425,12 +529,9 @@ def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
     return Image.fromarray(sheet.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
 
 
-def report(root: Path, grid: Grid) -> Path:
-    """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
-    from condmix.experiments.findings import Evidence, write_tables
-    from condmix.reporting.grid_page import write_page
-
-    finished = collect(root, grid)
+def report(root: Path, grid: Grid, strict: bool = False) -> Path:
+    """Write metrics/experiments/<grid>/ from what is finished, by the present code if `strict`; returns the folder."""
+    finished = collect(root, grid, strict)
     if not finished:
         raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
     folder = root / "metrics" / "experiments" / grid.name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from condmix.evaluation.conditions import Condition
 from condmix.metrics import Measure, Place, at, measures
@@ -29,6 +30,7 @@ class Table:
     headings: list[str]
     lines: list[tuple[Row, str, list[Cell]]]  # row, what conditioned it, cells
     ceiling: list[Cell]
+    same: list[str]  # measures that tell none of the rows from another, with their value
 
 
 def comparison(rows: Sequence[Row]) -> Table:
@@ -44,10 +46,11 @@ def unnamed(rows: Sequence[Row]) -> Table | None:
 
 def table(rows: Sequence[Row], columns: Sequence[Measure], judged: bool) -> Table:
     """The rows' cells; with `judged` the best ones are marked and the judge's own accuracy stands below."""
+    columns, same = apart([row.facts for row in rows], columns) if judged else (columns, [])
     comparable = [row.facts for row in rows if row.condition is not Condition.PRIOR]  # which is of fewer pictures
     best = [column.best(comparable) if judged else None for column in columns]
     lines = [(row, conditioned_on(row), list(map(cell, [row] * len(columns), columns, best))) for row in rows]
-    return Table([column.heading for column in columns], lines, judge_cells(rows, columns) if judged else [])
+    return Table([column.heading for column in columns], lines, judge_cells(rows, columns) if judged else [], same)
 
 
 def cell(row: Row, measure: Measure, best: float | None = None) -> Cell:
@@ -73,3 +76,19 @@ def conditioned_on(row: Row) -> str:
     stand_in, names = row.condition.label, row.facts["perspectives"]
     parts = [short_perspectives([name for name in names if name != "image" or not stand_in])]
     return " + ".join(filter(None, [stand_in if "image" in names else None, *parts]))
+
+
+def notes(shown: Sequence[Measure]) -> list[tuple[str, str, str]]:
+    """(headings, explanation, what it is blind to) of the measures, those with the same explanation together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for measure in shown:
+        groups.setdefault((measure.explanation, measure.blind_to), []).append(measure.heading)
+    return [(", ".join(headings), *texts) for texts, headings in groups.items()]
+
+
+def apart(rows: Sequence[Mapping[str, Any]], columns: Sequence[Measure]) -> tuple[list[Measure], list[str]]:
+    """The measures in which several rows differ, and of the others what all rows say, as in "recall 0"."""
+    values = {measure.key: {measure.of(row) for row in rows} - {None} for measure in columns}
+    same = [measure for measure in columns if len(rows) > 1 and len(values[measure.key]) == 1]
+    said = [f"{measure.heading} {measure.text(*values[measure.key])}" for measure in same]
+    return [measure for measure in columns if measure not in same], said

@@ -22,7 +22,8 @@ from condmix.settings.schema import Params
 
 # Fields that a row of another condition inherits from its headline row.
 INHERITED = (
-    "variant", "profile", "fusion", "perspectives", "guidance", "sampler", "steps", "n", "seed", "split", "reference",
+    "variant", "profile", "fusion", "perspectives", "guidance", "sampler", "steps", "spacing", "last_time", "n",
+    "seed", "split", "reference",
     "features", "ema", "commit", "judge_accuracy", "judge_accuracy_n",
     "judge_accuracy_network", "judge_accuracy_n_network", "residual_real",
 )  # fmt: skip

@@ -8,13 +8,13 @@ from math import sqrt
 
 from torch import Tensor
 
-from condmix.samplers import Denoise, Noise, Schedule, at, path
+from condmix.samplers import Denoise, Noise, Path, at
 
 
-def ddpm(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Tensor:
+def ddpm(denoise: Denoise, x_T: Tensor, path: Path, noise: Noise) -> Tensor:
     """Pictures x_0 (B, ...) from x_T (B, ...); the last step adds no noise."""
     x = x_T
-    for t, a_bar, a_bar_next in path(schedule, steps):
+    for t, a_bar, a_bar_next in path:
         alpha = a_bar / a_bar_next
         beta = 1 - alpha
         to_x_0 = sqrt(a_bar_next) * beta / (1 - a_bar)

@@ -5,26 +5,21 @@ takes x_0 for constant, which is DDIM; later ones extrapolate it to the middle o
 last, which leads to lambda = infinity, returns x_0.
 """
 
-from math import expm1, log, sqrt
+from math import expm1, sqrt
 
 from torch import Tensor
 
-from condmix.samplers import Denoise, Noise, Schedule, at, path
+from condmix.samplers import Denoise, Noise, Path, at
 
 
-def dpmpp_2m(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Tensor:
+def dpmpp_2m(denoise: Denoise, x_T: Tensor, path: Path, noise: Noise) -> Tensor:
     """Pictures x_0 (B, ...) from x_T (B, ...), deterministic."""
-    *moves, (last, _, _) = path(schedule, steps)
+    *moves, last = path
     x = x_T
     earlier: tuple[Tensor, float] | None = None  # the last step's x_0 and h
-    for t, a_bar, a_bar_next in moves:
-        x_0 = denoise(x, at(t, x))
-        h = _lambda(a_bar_next) - _lambda(a_bar)
+    for step in moves:
+        x_0, h = denoise(x, at(step.t, x)), step.h
         middle = x_0 if earlier is None else x_0 + h / (2 * earlier[1]) * (x_0 - earlier[0])
-        x = sqrt((1 - a_bar_next) / (1 - a_bar)) * x - sqrt(a_bar_next) * expm1(-h) * middle
+        x = sqrt((1 - step.a_bar_next) / (1 - step.a_bar)) * x - sqrt(step.a_bar_next) * expm1(-h) * middle
         earlier = x_0, h
-    return denoise(x, at(last, x))
-
-
-def _lambda(a_bar: float) -> float:
-    return 0.5 * log(a_bar / (1 - a_bar))
+    return denoise(x, at(last.t, x))

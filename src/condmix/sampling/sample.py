@@ -14,7 +14,7 @@ from condmix import CondmixError
 from condmix.diffusion.guidance import Predict, composed, denoiser, equal_weights, guided, within
 from condmix.diffusion.model import ConditionalModel
 from condmix.diffusion.schedule import Schedule
-from condmix.samplers import SampleNoise
+from condmix.samplers import SampleNoise, path, times
 from condmix.settings.load import plugin
 
 Condition = tuple[Mapping[str, Tensor], Tensor]  # vectors {perspective: (B, d_p)} and mask (B, P)
@@ -28,7 +28,8 @@ class Sampling:
     source is asked by itself and weighs s / K in a picture that has K of them; `weights` {perspective: w} gives
     the named ones other weights, and implies `composed`. `interval` (low, high) guides only while the share t / T
     of the diffusion time is within it, 1 being pure noise; elsewhere s = 1, with all sources as one condition.
-    `threshold` is the share of dynamic thresholding, 0 where pictures are merely clipped.
+    `threshold` is the share of dynamic thresholding, 0 where pictures are merely clipped. `spacing` and `last_time`
+    choose the times that the sampler visits (condmix.samplers.times).
     Formulas and sources are in condmix.diffusion.guidance.
     """
 
@@ -41,6 +42,8 @@ class Sampling:
     composed: bool = False
     interval: tuple[float, float] | None = None
     threshold: float = 0.0
+    spacing: str = "uniform"
+    last_time: float | None = None
 
 
 @torch.no_grad()
@@ -63,7 +66,8 @@ def sample(
     predict = _predict(model, sampling, condition, negative)
     denoise = denoiser(predict, sampling.schedule, sampling.prediction, sampling.threshold)
     x_T = noise().contiguous(memory_format=torch.channels_last)
-    x_0 = plugin("samplers", sampling.sampler)(denoise, x_T, sampling.schedule, sampling.steps, noise)
+    steps = path(sampling.schedule, times(sampling.schedule, sampling.steps, sampling.spacing, sampling.last_time))
+    x_0 = plugin("samplers", sampling.sampler)(denoise, x_T, steps, noise)
     return ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

@@ -58,9 +58,7 @@ def _missing(root: Path, experiment: dict[str, Any], settings: dict[str, Any]) -
 def _entry(reference: str, key: str) -> list[str]:
     """The lines of a key in the reference, from column 0; of a section that may be null, that it is."""
     *sections, last = key.split(".")
-    if last in ("generated", "prior", "t5", "towers", "training") and nullable(
-        fields_at(Params, tuple(sections))[last]
-    ):
+    if last in WHOLE and nullable(fields_at(Params, tuple(sections))[last]):
         return [f"{last}: null"]
     node = _node(yaml.compose(reference), sections)
     for name, value in node.value if isinstance(node, yaml.MappingNode) else ():

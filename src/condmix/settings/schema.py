@@ -28,6 +28,7 @@ from pydantic_core import ErrorDetails
 from condmix import CondmixError
 from condmix.settings.content import content_sha256, located
 from condmix.settings.paths import Paths
+from condmix.settings.perspectives import parse
 from condmix.settings.plugins import unknown
 
 VariantName = Literal["class_v1", "class_v2", "caption", "experiment"]
@@ -271,8 +272,8 @@ class T5(Settings):
 
 
 def _network_name(name: str) -> str:
-    if not re.fullmatch("[a-z][a-z0-9]*", name) or name in FEATURES:
-        raise ValueError(f"a network's name is a lowercase word, and not {', '.join(FEATURES)}")
+    if parse(f"image_{name}") is None or name in FEATURES:
+        raise ValueError(f"a network's name is a lowercase word, such as dino, and not {' or '.join(FEATURES)}")
     return name
 
 
@@ -417,8 +418,11 @@ class Evaluate(Settings):
     other_n: Several | None  # pictures of each further way of asking (the oracle, the prior); null: n
     sampler: Name
     steps: Positive
+    spacing: Literal["uniform", "karras"]  # of the times that the sampler visits
+    last_time: Annotated[float, Strict(), Field(ge=0, lt=1)] | None  # as a share of the diffusion time; null: 1 / steps
     sweep: tuple[Guidance, ...]
     sweep_n: Several
+    published_n: Several | None  # pictures for the distance to the training split; null: it is not measured
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts

@@ -87,7 +87,8 @@ def main(params: Params) -> None:
     )  # CLIP is trained in fp32
     metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
     write_checked_json(paths.metrics / "encode.json", metrics)
-    print(json.dumps(metrics, indent=2))
+    if shares := [f"{name} {share:.1%}" for name, share in metrics.get("zero_shot_accuracy", {}).items()]:
+        print(f"zero-shot accuracy on {metrics['n']:,} test pictures: {', '.join(shares)}")
 
 
 # Where a CLIP comes from

@@ -5,7 +5,9 @@ right. An archive that is there and right is kept. `file://` URLs and mirrors wo
 """
 
 import os
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from condmix import CondmixError, pipeline, shown
 from condmix.download.transfer import fetch
 from condmix.files.atomic import remove_folder
 from condmix.settings import load
-from condmix.settings.schema import Params
+from condmix.settings.schema import File, Params
 
 EXAMPLES = 5  # names of files that are left out of a folder
 
@@ -37,8 +39,29 @@ def main(params: Params) -> None:
         raise CondmixError(
             f"conf/{params.profile}.yaml lists no data.files: nothing to fetch for {params.data.dataset}"
         )
+    say_what_comes(params.data.files, paths.archives, paths.partial)
     for file in params.data.files:
         fetch(file, paths.archives, paths.partial)
+
+
+def say_what_comes(files: Sequence[File], archives: Path, partial: Path) -> None:
+    """Says how much is downloaded, and how much room there is, before it begins; nothing where all is there."""
+    missing = [file for file in files if not (archives / file.name).exists()]
+    parts = [partial / f"{file.name}.part" for file in missing]
+    left = sum(file.size for file in missing) - sum(part.stat().st_size for part in parts if part.exists())
+    if missing:
+        folder = next(path for path in (archives, *archives.parents) if path.exists())
+        print(
+            f"downloads {', '.join(shown(file.name) for file in missing)}: {gigabytes(left)} in all, to "
+            f"{shown(str(archives))}, where {gigabytes(shutil.disk_usage(folder).free)} are free; Ctrl-C stops it, and "
+            "the next run goes on from there",
+            flush=True,
+        )
+
+
+def gigabytes(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def draw(plugin: Any, settings: dict, archives: Path, partial: Path) -> None:

@@ -22,6 +22,7 @@ from condmix.data.prepared import Split
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 from condmix.files.artifacts import write_checked_json
 from condmix.settings.schema import Params
+from condmix.tracking.runs import environment
 from condmix.training.loop import Plan, fit
 
 FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
@@ -68,6 +69,7 @@ def main(params: Params) -> None:
         "network": judge.network_name,
         "steps": 0 if settings.weights else settings.steps,
         "seconds": round(time.monotonic() - started, 1),
+        "environment": environment("fp32"),
     }
     if test.held_out is not None and test.held_out.any():  # combinations that the judge has not seen either
         rows = np.flatnonzero(test.held_out)

@@ -15,12 +15,13 @@ from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
+from condmix.evaluation.conditions import Condition
 from condmix.files.artifacts import read_checked_json
 from condmix.files.atomic import write_text
 from condmix.metrics import Measure, compared
 from condmix.reporting.charts import Line, Quantity, line_chart
-from condmix.reporting.page import data_uri, fact, rendered
-from condmix.reporting.tables import NONE, comparison, conditioned_on, unnamed
+from condmix.reporting.page import data_uri, fact, rendered, strip
+from condmix.reporting.tables import NONE, comparison, conditioned_on, notes, unnamed
 from condmix.results.details import Details, scene_texts
 from condmix.results.rows import (
     Row,
@@ -37,6 +38,8 @@ from condmix.results.rows import (
 from condmix.settings.schema import Params
 
 LOSS_POINTS = 120  # of each loss curve, whatever it was logged in
+STRIP = 8  # pictures of each variant at the top of the page
+SCENES = 6  # held-out pictures that are shown at once; the others open on a click
 
 
 class Judged(TypedDict):
@@ -64,7 +67,11 @@ def contents(params: Params, metrics: Sequence[Mapping[str, Any]], variants: Seq
         "dataset": params.data.dataset,
         "side": variants[0].side,
         "variants": [variant.name for variant in variants],
-        "best": rows[0] if rows else None,
+        "answer": answer(rows),
+        "strips": list(strips(variants, rows)),
+        "seen": [(variant.name, *seen(variant.metrics)) for variant in variants],
+        "prompted": any(row.condition is Condition.PROMPT for row in rows),
+        "links": links(params, variants),
         "measure": ranking_measure(rows),
         "dates": sorted({e["date"] for e in environments if "date" in e}),
         "commit": agreed(environments, "commit"),
@@ -74,8 +81,10 @@ def contents(params: Params, metrics: Sequence[Mapping[str, Any]], variants: Seq
         "unnamed": unnamed(rows),
         "attributes": [measure for measure in columns(rows) if measure.attribute],
         "scenes": list(scenes(variants)),
+        "shown": SCENES,
         "sweeps": sweep_charts(metrics),
         "sweep_n": agreed(sweep, "n", "{:,}"),
+        "sweep_apart": all("sweep_of" in facts for facts in metrics if facts.get("sweep")),
         "loss": loss_chart(variants),
         "runs": run_facts(variants),
         "encode": fact_tables(encode),
@@ -86,12 +95,38 @@ def contents(params: Params, metrics: Sequence[Mapping[str, Any]], variants: Seq
     }
 
 
-def notes(shown: Sequence[Measure]) -> list[tuple[str, str, str]]:
-    """(headings, explanation, what it is blind to) of the measures, those with the same explanation together."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for measure in shown:
-        groups.setdefault((measure.explanation, measure.blind_to), []).append(measure.heading)
-    return [(", ".join(headings), *texts) for texts, headings in groups.items()]
+def answer(rows: Sequence[Row]) -> str:
+    """The first sentence of the page: which variant is best in what ranks them, and how far the others are."""
+    measure = ranking_measure(rows)
+    if measure is None:
+        return "These variants have no measure in common that would rank them."
+    first, *others = [f"{row.variant} ({conditioned_on(row)}) {measure.text(measure.of(row.facts))}" for row in rows]
+    best = f"{'Highest' if measure.higher_is_better else 'Lowest'} {measure.words}: {first}"
+    return f"{best}; {', '.join(others)}." if others else f"{best}."
+
+
+def seen(facts: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A variant's perspectives, its fusion, and what stood in its views for the headline figures."""
+    return short_perspectives(facts["perspectives"]), facts["fusion"], conditioned_on(Row(facts))
+
+
+def strips(variants: Sequence[Details], rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
+    """(name, what conditioned it, pictures): of the real scenes, and of each ranked variant for the same scenes."""
+    by_name = {variant.name: variant for variant in variants}
+    ids = [[sample["id"] for sample in variant.samples[:STRIP]] for variant in variants]
+    if not rows or any(one != ids[0] for one in ids):
+        return
+    yield "real", "held out from training", strip(variants[0].pictures["real"][:STRIP])
+    for row in rows:
+        pictures = by_name[row.variant].pictures[row.condition][:STRIP]
+        yield row.variant, f"from {conditioned_on(row)}", strip(pictures)
+
+
+def links(params: Params, variants: Sequence[Details]) -> list[tuple[str, str]]:
+    """(text, address relative to the page) of the figures as files, and of the pages of grids."""
+    found = [(f"{variant.name}.json", f"../{variant.name}.json") for variant in variants]
+    pages = sorted((params.paths.metrics / "experiments").glob("*/index.html"))
+    return found + [(f"grid {path.parent.name}", f"../experiments/{path.parent.name}/index.html") for path in pages]
 
 
 def judge_metrics(params: Params, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def cases() -> Iterator[Case]:
         many.append(("--variant", "class_v1", "--class", name))
     for sampler in ("", "ddimm", "__init__", "../x", "_x", "DDIM"):
         many.append((*caption, "--sampler", sampler))
+        many.append((*caption, "--spacing", sampler))
     many += [
         (*caption, *caption, *caption, *caption),
         ("--prior",),
