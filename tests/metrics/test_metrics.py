@@ -14,7 +14,7 @@ from condmix.evaluation.caption_score import CaptionFit
 from condmix.evaluation.distances import frechet_interval
 from condmix.evaluation.frechet import Statistics
 from condmix.evaluation.observations import Observations, Space
-from condmix.metrics import Pictures, Place, at, compared, computed, measures, metrics
+from condmix.metrics import Pictures, Place, at, compared, computed, headline, measures, metrics
 from condmix.reporting.summary import summary
 from condmix.results.rows import read_metrics
 from condmix.settings import plugins
@@ -287,3 +287,16 @@ def test_a_new_file_is_a_new_metric_everywhere(contrast, observed, tmp_path):
     assert "How much the features of the pictures vary. Blind to: everything else." in page
     (found,) = [measure for measure in measures([better]) if measure.key == "contrast"]
     assert Place.SETS in found.places and found.rank is None  # in a grid's table too, and it ranks nothing
+
+
+@pytest.mark.parametrize(
+    ("spaces", "count"), [(("clip",), 5), (("inception", "judge", "clip"), 5), (tuple("abcdefghijkl"), 8)]
+)
+def test_a_headline_has_five_to_eight_figures_and_begins_with_what_ranks(spaces, count):
+    facts = {"features": list(spaces), "class_accuracy": 0.5}
+    for space in spaces:
+        distance = "fid" if space == "inception" else f"fd_{space}"
+        facts |= {distance: 3.0, f"kid_{space}": 0.1, f"precision_{space}": 0.5, f"recall_{space}": 0.5}
+    found = headline(facts)
+    assert len(found) == count and found[0].key == "class_accuracy"
+    assert all(measure.of(facts) is not None for measure in found)
