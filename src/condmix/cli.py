@@ -232,8 +232,8 @@ def summary() -> None:
 @click.option(
     "--threshold", type=FiniteNumber(0, 1), help="Dynamic thresholding at this quantile, such as 0.995; 0 only clips."
 )
-@click.option("--sampler", help=f"{', '.join(plugins('samplers'))}; best at few steps: dpmpp_2m.")
-@click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, which suits heun.")
+@click.option("--sampler", help=f"{', '.join(plugins('samplers'))}.")
+@click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, for ten steps or more.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
 @click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")
