@@ -19,7 +19,9 @@ FROM python AS mlflow
 WORKDIR /server
 COPY constraints.txt .
 RUN --mount=type=cache,target=/var/cache/pip \
-    pip install --constraint constraints.txt mlflow 'psycopg2-binary==2.9.*' 'boto3==1.*'
+    pip install --constraint constraints.txt mlflow psycopg2-binary boto3
+# said again, for a stage inherits no ARG: Docker lets it through, buildah does not
+ARG UID=1000
 USER $UID
 EXPOSE 5000
 CMD ["mlflow", "server", "--host", "0.0.0.0"]
@@ -36,14 +38,16 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     PIP_CACHE_DIR=/var/cache/pip \
     MLFLOW_DISABLE_TELEMETRY=true \
     DVC_NO_ANALYTICS=true \
+    VENV=/opt/venv \
     PATH=/opt/venv/bin:$PATH
 # git for DVC's experiments, whose commits need an author, and for the commit in every model card (a mounted checkout
-# belongs to a user of the host, which git would refuse), make for `make test`. Unpinned: the archive keeps only a package's newest version, a pin soon fails.
+# belongs to a user of the host, which git would refuse), make for `make test`, g++ for our operation on CPUs.
+# Unpinned: the archive keeps only a package's newest version, a pin soon fails.
 # Ubuntu's image has a user of its own with UID 1000.
 ARG UID=1000
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git make python3 python3-venv \
+    && apt-get install --yes --no-install-recommends g++ git make python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && git config --system --add safe.directory /workspace \
     && git config --system user.name condmix \
@@ -54,13 +58,15 @@ RUN apt-get update \
 
 WORKDIR /workspace
 RUN chown condmix /workspace
-# The dependencies alone first, so that only a change of these files installs them again. The install is editable:
+# The dependencies alone first, so that only a change of these files installs them again; the tests' among them, and
+# the mark by which `make` knows that they are there. The install is editable:
 # it points to src/, whose other files arrive below or are mounted. pyproject.toml names README.md; an empty one will do.
 COPY --chown=condmix pyproject.toml constraints.txt ./
 COPY --chown=condmix src/condmix/__init__.py src/condmix/
 RUN --mount=type=cache,target=/var/cache/pip \
     touch README.md \
-    && pip install --constraint constraints.txt --editable .
+    && pip install --constraint constraints.txt --editable '.[dev]' \
+    && touch /opt/venv/.installed
 
 COPY docker/entrypoint.sh /usr/local/bin/
 COPY --chown=condmix . .

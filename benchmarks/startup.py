@@ -27,6 +27,53 @@ TORCH = "import torch, torch._dynamo, accelerate"
 MLFLOW = "import mlflow; mlflow.MlflowClient('sqlite:///mlflow.db').search_experiments(max_results=1)"
 
 
+# condmix.load and three times four pictures; prints the seconds of each step. The first drawing imports open_clip.
+API = """
+import time
+times = [time.perf_counter()]
+def lap(): times.append(time.perf_counter())
+import condmix; lap()
+model = condmix.load("models/experiment"); lap()
+for seed in (0, 1, 2):
+    model(captions=["a large red ring", "a navy backdrop"], n=4, guidance=2.0, seed=seed); lap()
+print(*(after - before for before, after in zip(times, times[1:])))
+"""
+STEPS = ["`import condmix`", "`condmix.load`", "the first four pictures", "the second four", "the third four"]
+DRAW = [*CONDMIX, "generate", "--caption", "a large red ring", "--caption", "a navy backdrop", "--n", "4"]
+IMPORTS = {  # each in a process of its own
+    "python: import torch": "import torch",
+    "python: import torch, torchvision (which imports torch._dynamo)": "import torch, torchvision",
+    "python: import torch, open_clip (which imports torchvision, transformers and timm)": "import torch, open_clip",
+}
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of a command that must succeed, its processes included."""
+    before = os.times()
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "src"}, check=True, capture_output=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def api(rounds: int) -> None:
+    """Prints what drawing from Python and on the command line takes, and the imports among it."""
+    laps = []
+    for _ in range(rounds):
+        command = [*PYTHON, "-c", API]
+        environment = os.environ | {"PYTHONPATH": "src"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+        laps.append([float(second) for second in done.stdout.split()])
+    print("\n| from Python | seconds |\n|---|---|")
+    for step, values in zip(STEPS, zip(*laps, strict=True), strict=True):
+        print(f"| {step} | {median(values):.3f} |")
+    print("\n| process | CPU seconds |\n|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        commands = {"condmix generate --n 4": [*DRAW, "--out", f"{folder}/grid.png"]}
+        commands |= {what: [*PYTHON, "-c", code] for what, code in IMPORTS.items()}
+        for what, command in commands.items():
+            print(f"| {what} | {median(cpu_seconds(command) for _ in range(rounds)):.2f} |")
+
+
 def seconds(command: list[str], folder: Path, **variables: str) -> float:
     """What a command takes that must succeed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")} | variables
@@ -60,8 +107,13 @@ def overhead(folder: Path, **variables: str) -> float:
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
-def main(rounds: int) -> None:
+@click.option("--api-only", is_flag=True, help="Leave out training, MLflow and DVC.")
+def main(rounds: int, api_only: bool) -> None:
     load_before = os.getloadavg()[0]
+    print(f"medians of {rounds} rounds, load before {load_before:.2f}")
+    api(rounds)
+    if api_only:
+        return
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as small:
         one_stage(Path(one))
         small_project(Path(small))
@@ -82,7 +134,7 @@ def main(rounds: int) -> None:
                 value = measure()
                 if round_:  # the first warms the disk's cache, and makes the store
                     found[what].append(value)
-    print(f"medians of {rounds} rounds after one of warm-up, load before {load_before:.2f}\n")
+    print(f"\nafter one round of warm-up, load before {load_before:.2f}\n")
     print("| what | seconds |\n|---|---|")
     for what, values in found.items():
         print(f"| {what} | {median(values):.2f} |")

@@ -1,11 +1,15 @@
 """Fixtures of all tests."""
 
+import os
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from filelock import FileLock
 
 from condmix.settings.load import load
-from tiny_project import write_dataset, write_packed, write_project
+from dvc_project import TINY, Project
+from tiny_project import PARAMS, write_dataset, write_packed, write_project
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +39,22 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return params
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory):
+    """A project in which `dvc repro` has run, committed. All workers share it: `copy` it to change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    project, done = Project(shared / "reproduced"), shared / "reproduced.done"
+    with FileLock(shared / "reproduced.lock"):
+        if not done.exists():
+            Project.create(project.folder, "tiny", TINY)
+            first = project.run("dvc", "repro")
+            assert {f"train@{variant}" for variant in PARAMS["variants"]} <= project.ran(first.stdout)
+            project.commit("reproduced")
+            done.touch()
+    return project
 
 
 @pytest.fixture

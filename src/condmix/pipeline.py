@@ -50,7 +50,8 @@ NEUTRAL = SETTINGS | {
     "__init__.py": "the version, and the base class of errors",
     "files/artifacts.py": "decides which files are refused, not what is read from the others",
     "files/atomic.py": "decides how bytes reach the disk, not which bytes",
-    "runtime/native.py": "compiles or loads C++ that counts itself; whether it is used is part of a checkpoint's key",
+    "runtime/native.py": "compiles or loads C++ that counts itself; flags and compiler enter the keys of checkpoints",
+    "runtime/cores.py": "counts threads; how many there were is part of a checkpoint's key and of every card",
     "runtime/interrupts.py": "ends a process early, and changes nothing that it has written",
     "runtime/messages.py": "takes credentials out of texts that people read",
     "runtime/oserrors.py": "puts errors into words, and decides nothing else",
@@ -93,11 +94,11 @@ def closure(module: str, neutral: Collection[str] = (), package: Path = PACKAGE)
     Files that match a pattern in `neutral` are left out, and so is what only they import. A folder of plug-ins that
     is needed whole is listed as the folder, with "/" at its end.
     """
-    found: set[str] = set()
+    reached: set[str] = set()
     pending = [module]
     while pending:
         name = pending.pop()
-        if name in found or (name != module and _matches(name, neutral)):
+        if name in reached or (name != module and _matches(name, neutral)):
             continue
         path = package / name
         if path.is_dir():
@@ -107,9 +108,9 @@ def closure(module: str, neutral: Collection[str] = (), package: Path = PACKAGE)
                 continue
         else:
             pending += _imports(path, path.stat().st_mtime_ns, package)
-        found.add(name)
-    folders = tuple(name for name in found if name.endswith("/"))
-    return sorted(name for name in found if name in folders or not name.startswith(folders))
+        reached.add(name)
+    folders = tuple(name for name in reached if name.endswith("/"))
+    return sorted(name for name in reached if name in folders or not name.startswith(folders))
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:
@@ -142,7 +143,7 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
     here = ["condmix", *path.relative_to(package).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     native = path.with_suffix(".cpp")
-    names, found = [], {native.relative_to(package).as_posix()} if native.exists() else set()
+    names, texts, files = [], [], {native.relative_to(package).as_posix()} if native.exists() else set()
     for node in _run_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
@@ -152,12 +153,11 @@ def _imports(path: Path, modified: int, package: Path) -> list[str]:
                 base = ".".join([*here[: len(here) - node.level + 1], *([base] if base else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "plugin":
-            found |= _plugins(node)
+            files |= _plugins(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100:
-            found |= _templates(node.value, package)
-    for name in names:
-        found |= _modules(name, package)
-    return sorted(found - {path.relative_to(package).as_posix()})
+            texts.append(node.value)
+    files |= _templates("\n".join(texts), package).union(*(_modules(name, package) for name in dict.fromkeys(names)))
+    return sorted(files - {path.relative_to(package).as_posix()})
 
 
 def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
@@ -188,16 +188,18 @@ def _modules(name: str, package: Path) -> set[str]:
     A package whose __init__.py holds a docstring alone runs nothing.
     """
     top, *parts = name.split(".")
-    found = set()
+    files = set()
     for end in range(len(parts) + 1) if top == "condmix" else ():
         path = package.joinpath(*parts[:end])
         for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if file.is_file() and not (file.name == "__init__.py" and _only_docstring(file)):
-                found.add(file.relative_to(package).as_posix())
-    return found
+            if file.is_file() and not (file.name == "__init__.py" and _only_docstring(file, file.stat().st_mtime_ns)):
+                files.add(file.relative_to(package).as_posix())
+    return files
 
 
-def _only_docstring(path: Path) -> bool:
+@functools.cache
+def _only_docstring(path: Path, modified: int) -> bool:
+    """Whether a file runs nothing; `modified` is part of the cache's key."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return ast.get_docstring(ast.Module(body, [])) is not None and len(body) == 1
 
@@ -279,10 +281,12 @@ def key(
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names."""
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-    return found
+        dotted |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+        )
+    return dotted
 
 
 def tree_sha256(path: Path, without: str | None = None) -> str:
@@ -328,7 +332,7 @@ def written(text: str) -> str:
             continue
         out.append(line)
         following = next(
-            (one for one in lines[number + 1 :] if not one.startswith("      - src/") and one != BEGIN), ""
+            (line for line in lines[number + 1 :] if not line.startswith("      - src/") and line != BEGIN), ""
         )
         in_deps = line == "    deps:" or (line.startswith("      - ") and _section(lines, number) == "deps")
         if in_deps and not following.startswith("      - "):

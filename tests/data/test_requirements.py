@@ -138,7 +138,7 @@ def test_a_dvc_yaml_that_does_not_say_what_is_watched(dvc, tmp_path):
 def test_a_class_that_no_picture_has_gives_no_accuracy():
     reference = object.__new__(Reference)
     reference.features, reference._real, reference._statistics = ["x"], {"x": None}, {"x": None}
-    reference.split = SimpleNamespace(attributes=None, labels=np.array([-1, -1]))
+    reference.split = SimpleNamespace(attributes=None, labels=np.array([-1, -1]), held_out=None)
     reference.observer = SimpleNamespace(heads={"network": ["class"]})
     seen = Seen({"x": torch.zeros(2, 1)}, {"network": torch.zeros(2, 1, dtype=torch.long)})
     assert reference.observations(seen).class_right is None
@@ -157,7 +157,7 @@ def test_captions_that_no_picture_has_give_no_retrieval():
     encoder = SimpleNamespace(encode=encode)
     assert measure_clip(data, encoder, encoder, []) == {"n": 2}
     data.captions = lambda split: [[], [" ", "x"]]
-    assert measure_clip(data, encoder, encoder, [])["recall_at_1"]["candidates"] == 1
+    assert measure_clip(data, encoder, encoder, [])["recall_at"]["captions"] == 1
 
 
 def test_one_picture_makes_no_judge(tmp_path):

@@ -22,11 +22,13 @@ from condmix.datasets._coco_format import ANNOTATIONS, write_annotations, write_
 from condmix.datasets.cifar10 import Cifar10
 from condmix.datasets.coco import Coco
 from condmix.datasets.demo import Demo
+from condmix.datasets.fashion import Fashion
 from condmix.datasets.folder import Folder
 from condmix.settings import load
 from real_data import build
 
 CLASSES = ["cat", "dog", "ship"]
+WORLDS = {"fashion": {"fewest": 1, "held_out_percent": 25, "held_out_pairs": 0}}  # settings that a data set needs
 
 
 def cifar_content(seed=0):
@@ -75,13 +77,22 @@ def archives(tmp_path_factory):
         samples = zip(demo.images(split), demo.labels(split), demo.captions(split), strict=True)
         own_data.write_shard(folder / f"{split}-00000.tar", samples)
     Folder.pack(own, folder)
+    Fashion.pack(products(tmp_path_factory.mktemp("products")), folder)
     return folder
+
+
+def products(folder: Path) -> Path:
+    """17 products, five of which WORLDS holds out."""
+    lines = ["id,gender,articleType,baseColour,usage,productDisplayName"]
+    lines += [f"{number},Men,Ties,Black,Casual,Tie {number}" for number in range(17)]
+    pictures: dict[str, bytes | str] = {f"images/{number}.jpg": own_data.random_picture(number) for number in range(17)}
+    return own_data.write(folder, {"styles.csv": "\n".join(lines), **pictures})
 
 
 @pytest.mark.parametrize("name", load.plugins("datasets"))
 @pytest.mark.parametrize("split", SPLITS)
 def test_contract(name, split, archives):
-    data = load.plugin("datasets", name)(archives, {})
+    data = load.plugin("datasets", name)(archives, WORLDS.get(name, {}))
     assert isinstance(data, Dataset)
     ids = data.ids(split)
     assert len(ids) == len(set(ids)) == {"train": 12, "test": 5}[split]
@@ -105,8 +116,10 @@ def test_contract(name, split, archives):
     assert (values is None) == (data.attributes == {})
     if values is not None:
         assert values.shape == (len(ids), len(data.attributes)) and values.dtype == np.int64
-        assert (values < [len(options) for options in data.attributes.values()]).all() and (values >= 0).all()
+        assert (values < [len(options) for options in data.attributes.values()]).all() and (values >= -1).all()
         assert data.mentions(split).shape == (len(ids), len(captions[0]), len(data.attributes))
+    held_out = data.held_out(split)
+    assert held_out is None or (held_out.shape == (len(ids),) and held_out.dtype == bool)
 
 
 @pytest.mark.parametrize("name", load.plugins("datasets"))

@@ -58,16 +58,44 @@ def test_a_widened_model_starts_as_the_same_model(inputs):
     assert torch.equal(wide(*inputs), plain(*inputs)) and plain(*inputs).any()
 
 
+def save(folder, net, architecture):
+    """A finished model's folder, whose card has this architecture."""
+    card = {"variant": "experiment", "fusion": "concat", "perspectives": "", "encoder": "", "class_names": []}
+    diffusion = {"diffusion.schedule": "cosine", "diffusion.steps": 10, "diffusion.prediction": "v", "train.ema": 0.9}
+    save_model(folder, net.state_dict(), card | diffusion | {"architecture": architecture})
+
+
 def test_models_of_before_centres_were_saved_load_and_have_none(tmp_path):
     plain = model("concat")
     centred = model("concat", centres={"caption_1": 12})
     assert set(centred.state_dict()) - set(plain.state_dict()) == {"centres.caption_1"}
     architecture = {name: value for name, value in vars(plain.architecture).items() if name != "centres"}
-    card = {"variant": "experiment", "fusion": "concat", "perspectives": "", "encoder": "", "class_names": []}
-    diffusion = {"diffusion.schedule": "cosine", "diffusion.steps": 10, "diffusion.prediction": "v", "train.ema": 0.9}
-    save_model(tmp_path, plain.state_dict(), card | diffusion | {"architecture": architecture})
+    save(tmp_path, plain, architecture)
     loaded, _ = load_model(tmp_path)
     assert not loaded.centres.state_dict() and set(loaded.state_dict()) == set(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"depth": 3}, "it holds architecture.depth, which this version of condmix does not know"),
+        (
+            {"perspectives": {"Caption 1": 12}},
+            'architecture.perspectives.Caption 1: no perspective is called "Caption 1"',
+        ),
+        ({"fusion": "addtive"}, 'no fusion "addtive"; found: '),
+        ({"match_parameters": 10}, "model.match_parameters is 10, but "),
+        ({"attention": [3]}, "attention at size 3, but the levels have sizes [8, 4]"),
+    ],
+)
+def test_a_card_that_describes_no_network_is_refused(tmp_path, changed, reason):
+    net = model("concat")
+    save(tmp_path / "concat", net, vars(net.architecture) | changed)
+    with pytest.raises(CondmixError) as error:
+        load_model(tmp_path / "concat")
+    card = tmp_path / "concat" / "model.json"
+    assert str(error.value).startswith(f"{card} is damaged ({reason}")
+    assert str(error.value).endswith("delete it and run dvc repro train@concat")
 
 
 def test_a_size_that_is_passed_already_is_refused():

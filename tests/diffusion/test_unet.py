@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from condmix import CondmixError
-from condmix.diffusion.unet import Block, CrossAttention, Downsample, TimeEmbedding, UNet, Upsample, _attention
+from condmix.diffusion.unet import Block, CrossAttentionLayer, Downsample, TimeEmbedding, UNet, Upsample, _attention
 
 CIFAR10 = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (16,), "image_size": 32}
 SMALL = {"channels": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": (8,), "image_size": 16}
@@ -209,7 +209,7 @@ def test_attention_in_bf16_is_that_of_fp32_but_for_rounding(places):
 
 
 def test_cross_attention_is_torchs_multihead_attention_from_places_to_tokens():
-    layer = CrossAttention(16, token_width=6)
+    layer = CrossAttentionLayer(16, token_width=6)
     randomise(layer)
     theirs = nn.MultiheadAttention(16, layer.heads, kdim=6, vdim=6, batch_first=True)
     key, value = layer.key_value.weight.chunk(2)
@@ -226,7 +226,7 @@ def test_cross_attention_is_torchs_multihead_attention_from_places_to_tokens():
 
 def test_tokens_reach_every_attention_and_have_no_order():
     _, unet = ours(SMALL, 64, token_width=6)
-    assert sum(isinstance(module, CrossAttention) for module in unet.modules()) == 1 + 2 + 1  # down, up, middle
+    assert sum(isinstance(module, CrossAttentionLayer) for module in unet.modules()) == 1 + 2 + 1  # down, up, middle
     x, conditioning, tokens = torch.randn(2, 3, 16, 16), torch.randn(2, 64), torch.randn(2, 3, 6)
     assert unet(x, conditioning, tokens).eq(0).all()  # like any fresh network
     randomise(unet)

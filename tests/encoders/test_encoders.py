@@ -12,6 +12,7 @@ from condmix.clip.folder import CARD, CONFIG, WEIGHTS, load_clip, save_clip
 from condmix.encoders.clip_text import encode_short
 from condmix.settings.load import plugin, plugins
 from t5_helpers import save_tiny_t5, t5_settings
+from tower_helpers import backbone_settings, save_tiny_backbone
 
 CLASSES = ["cat", "dog", "frog"]
 RNG = np.random.default_rng(0)
@@ -33,7 +34,13 @@ def folder(tmp_path_factory):
 def opened(folder, tmp_path_factory):
     """Opens an encoder by name, one that has settings of its own with those of a tiny model."""
 
+    path = tmp_path_factory.mktemp("timm") / "weights.safetensors"
+    save_tiny_backbone(path)
+    tiny_backbone = backbone_settings(path)
+
     def opened(name):
+        if name == "timm_image":
+            return plugin("encoders", name).open(folder, CLASSES, name="tiny", settings=tiny_backbone)
         if name != "t5_text":
             return plugin("encoders", name).open(folder, CLASSES)
         pytest.importorskip("transformers")

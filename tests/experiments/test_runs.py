@@ -12,32 +12,14 @@ import pytest
 import yaml
 
 from condmix import CondmixError
-from condmix.experiments.grid import collect, cost, done, evidence, plan, read_grid, table
+from condmix.experiments.evidence import collect, evidence, table
+from condmix.experiments.grid import cost, done, plan, read_grid
 from condmix.experiments.runner import Runner
 from condmix.files.artifacts import write_checked_json
-from dvc_project import TINY, Project
+from dvc_project import TINY
+from grid_project import GRID, Repository, changed, write_grid
 
 ROOT = Path(__file__).parents[2]
-GRID = {
-    "profile": "tiny",
-    "seeds": [0, 1],
-    "baseline": "one",
-    "settings": {"train.images": 32},
-    "experiments": {
-        "one": {"says": "one caption", "perspectives": ["caption_1"], "fusion": "concat"},
-        "two": {"says": "two captions", "perspectives": ["caption_1", "caption_2"], "fusion": "mean"},
-    },
-}
-
-
-def write_grid(root, name="small", **changes):
-    path = root / "conf" / "experiments" / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(GRID | changes, sort_keys=False))
-
-
-def changed(experiment="two", **values):
-    return {"experiments": GRID["experiments"] | {experiment: GRID["experiments"][experiment] | values}}
 
 
 @pytest.mark.parametrize(
@@ -91,41 +73,9 @@ def test_several_captions_are_compared_with_one_caption_of_the_same_fusion(name)
             assert alone[one.fusion] in (one.against or read_grid(ROOT, name).baseline, *one.also_against), key
 
 
-class Repository:
-    """The repository's own code and pipeline, committed beside a lock file that nobody reproduced: nothing can run."""
-
-    def __init__(self, made: Project):
-        self.made, self.folder = made, made.folder
-        outputs = {
-            "fetch": "data/tiny/archives",
-            "encode": "models/clip",
-            "generate_captions": "data/tiny/generated",
-            "judge": "models/judge",
-            "prior": "models/prior",
-        }
-        shared = {
-            stage: {"deps": [{"path": "data/tiny/dataset"}], "outs": [{"path": path, "md5": path.rpartition("/")[2]}]}
-            for stage, path in outputs.items()
-        }
-        self.write("dvc.lock", yaml.safe_dump({"stages": shared}))
-
-    def write(self, name, text):
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_text(text)
-        self.made.commit(name)
-
-    def append(self, name, text):
-        self.write(name, (self.folder / name).read_text() + text)
-
-    def names(self, **changes):
-        write_grid(self.folder, **changes)
-        return [run.name for run in plan(self.folder, read_grid(self.folder, "small"))]
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    return Repository(Project(tmp_path_factory.mktemp("repository"), "tiny", TINY))
+    return Repository(tmp_path_factory.mktemp("repository"))
 
 
 def test_names_say_what_a_run_is_with_seeds_outermost(repository):
@@ -140,7 +90,7 @@ def test_only_what_decides_a_result_makes_a_run_stale(repository):
     repository.append("src/condmix/stages/report.py", "# more\n")
     repository.append("src/condmix/fusions/film.py", "# more\n")
     repository.append("src/condmix/datasets/webdataset.py", "# more\n")
-    repository.write("metrics/experiment.json", "{}")
+    repository.write("metrics/headline/experiment.json", "{}")
     assert repository.names(experiments={**GRID["experiments"], "more": GRID["experiments"]["two"]})[:2] == before[:2]
     assert repository.names() == before
 
@@ -230,12 +180,13 @@ def test_a_grid_does_not_run_what_is_not_committed(repository):
     path.unlink()
 
 
-def test_a_killed_grid_goes_on_and_repeats_nothing(tmp_path):
-    project = Project(tmp_path / "project", "tiny", TINY)
+def test_a_killed_grid_goes_on_and_repeats_nothing(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
     project.environment["CONDMIX_TRACKING"] = "off"
+    evaluate = TINY["evaluate"] | {"features": ["judge"]}  # without CLIP's, whose imports take longer than the drawing
+    (project.folder / "conf" / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"evaluate": evaluate}))
     write_grid(project.folder, seeds=[0])
-    project.run("dvc", "repro", "embed", "judge", "prior")
-    project.commit("reproduced")
+    project.commit("grid")
     # as many at a time as there are cores: one process each
     command = ["condmix", "experiments", "run", "--grid", "small", "-j", str(os.cpu_count())]
     runner = subprocess.Popen(

@@ -31,6 +31,7 @@ from condmix.diffusion.model import Architecture, ConditionalModel, load_model, 
 from condmix.evaluation import reference
 from condmix.evaluation.judges import Judge
 from condmix.experiments import findings
+from condmix.experiments.evidence import Finished, Origin
 from condmix.experiments.grid import Cost
 from condmix.files.artifacts import (
     read_array,
@@ -123,7 +124,7 @@ def finished(folder):
     sample = {"id": 1, "captions": ["a"], "condition_captions": ["a"], "class": None, "seed": 3}
     facts = {"condition": "captions"}
     write_json(folder / "details.json", {"metrics": facts, "card": {"seconds": 1.0}, "samples": [sample]})
-    return lambda: findings.read_run(SimpleNamespace(experiment="a", seed=0, metrics=facts, folder=folder))
+    return lambda: findings.read_run(Finished("a", 0, facts, folder, Origin("", {})))
 
 
 def cost(folder):
@@ -251,30 +252,27 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory):
-    """Each group of artefacts, written once: name of its function -> folder."""
+    """Each group of artefacts by the name of its function: the folder it was written to, a copy, and its reader."""
     made = {}
-    for write, _ in ARTEFACTS.values():
-        if write.__name__ not in made:
-            made[write.__name__] = folder = tmp_path_factory.mktemp(write.__name__)
-            write(folder)()
+    for write in {write for write, _ in ARTEFACTS.values()}:
+        folder, copy = (tmp_path_factory.mktemp(write.__name__) / name for name in ("project", "copy"))
+        folder.mkdir()
+        reader = write(folder)
+        reader()
+        made[write.__name__] = folder, shutil.copytree(folder, copy), reader
     return made
 
 
 @pytest.fixture
-def damage(templates, tmp_path, monkeypatch):
-    """damage(name, how): copies the artefact's folder, damages the file, and returns its path and the reader."""
+def damage(templates):
+    """damage(name, how): damages the file in its folder, which is whole before, and returns its path and the reader."""
 
     def prepared(name, how):
-        write, _ = ARTEFACTS[name]
-        root = tmp_path / "project"
-        shutil.copytree(templates[write.__name__], root)
-        scratch = tmp_path / "written again for its reader"
-        scratch.mkdir()
-        reader = write(scratch)
-        shutil.rmtree(scratch)
-        scratch.symlink_to(root)
-        how(root / name)
-        return scratch / name, reader
+        folder, copy, reader = templates[ARTEFACTS[name][0].__name__]
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+        how(folder / name)
+        return folder / name, reader
 
     return prepared
 

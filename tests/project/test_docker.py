@@ -55,3 +55,9 @@ def test_services_wait_for_health_checks_that_exist():
         for name, wait in service.get("depends_on", {}).items():
             if wait["condition"] == "service_healthy":
                 assert "healthcheck" in services[name]
+
+
+def test_each_stage_that_runs_as_a_user_says_which():
+    """A stage inherits no ARG but with Docker's own builder."""
+    for stage in re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]:
+        assert "USER $UID" not in stage or stage.index("ARG UID=1000") < stage.index("USER $UID")

@@ -1,20 +1,25 @@
 """The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
 
+import ast
+import json
+import sys
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
-from dvc_project import TINY, Project
+from condmix import pipeline
+from condmix.cli import main
+from condmix.settings.variants import REFERENCES
+from dvc_project import ROOT
 
 VARIANTS = ["class_v1", "class_v2", "caption", "experiment"]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    made = Project(tmp_path_factory.mktemp("project"), "tiny", TINY)
-    first = made.run("dvc", "repro")
-    assert {f"train@{variant}" for variant in VARIANTS} <= made.ran(first.stdout)
-    made.commit("reproduced")
-    return made
+def project(reproduced, tmp_path_factory):
+    return reproduced.copy(tmp_path_factory.mktemp("project") / "project")
 
 
 def test_every_output_of_the_contract_is_there(project):
@@ -40,7 +45,7 @@ def test_processes_of_a_launcher_draw_the_same_pictures(project):
     assert abs(np.load(details).astype(int) - one).max() <= 1  # a batch of another size rounds otherwise
     assert project.metrics("experiment")["fd_judge"] == pytest.approx(metrics["fd_judge"], rel=0.01)
     assert not (project.folder / "data/tiny/drawn/experiment").exists()
-    project.run("git", "checkout", "--", "metrics")  # as the other tests expect it
+    project.run("git", "checkout", "--", "metrics/headline")  # as the other tests expect it
     project.run("dvc", "checkout", "--force")
 
 
@@ -51,9 +56,33 @@ def test_a_second_repro_runs_nothing(project):
     assert not project.run("git", "status", "--porcelain").stdout  # dvc.lock and the metrics are committed
 
 
-def test_metrics_show_and_the_summary(project):
-    shown = project.run("dvc", "metrics", "show", "--json").stdout
-    assert all(f"metrics/{variant}.json" in shown for variant in VARIANTS)
+def test_dvc_shows_five_to_eight_figures_of_each_variant(project):
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert shown.keys() == {f"metrics/headline/{variant}.json" for variant in VARIANTS}
+    for variant in VARIANTS:
+        figures, metrics = shown[f"metrics/headline/{variant}.json"]["data"], project.metrics(variant)
+        assert 5 <= len(figures) <= 8 and figures == {key: metrics[key] for key in figures}
+        assert {"scene_accuracy", "fd_judge", "fd_clip"} <= figures.keys()
+
+
+def test_plots_are_one_of_all_losses_and_one_picture_of_each_variant(project):
+    plots = json.loads(project.run("dvc", "plots", "show", "--json").stdout)["data"]
+    pictures = {f"metrics/samples/{variant}.png" for variant in VARIANTS}
+    assert plots.keys() == {"dvc.yaml::Training loss", *pictures} or plots.keys() == {"Training loss", *pictures}
+    (loss,) = (shown for name, shown in plots.items() if name.endswith("Training loss"))
+    curves = {point["filename"] for point in json.loads(loss[0]["content"])["data"]["values"]}
+    assert curves == {f"{variant}.csv" for variant in VARIANTS}
+
+
+def test_the_registry_and_the_loss_plot_name_every_variant():
+    content = pipeline.read(ROOT)
+    variants = {*REFERENCES, "experiment"}
+    assert {entry["path"] for entry in content["artifacts"].values()} == {f"models/{name}" for name in variants}
+    (loss,) = (plot["Training loss"] for plot in content["plots"] if "Training loss" in plot)
+    assert loss["y"].keys() == {f"metrics/losses/{name}.csv" for name in variants}
+
+
+def test_the_summary(project):
     table = project.run("condmix", "summary").stdout
     assert all(variant in table for variant in VARIANTS) and "mlflow ui" in table
 
@@ -84,7 +113,18 @@ def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(pr
         assert params["perspectives"] and params["encoder"].startswith("clip sha256:")
         assert len(tags["model_sha256"]) == 64 and tags["git_commit"]
         assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= set(metrics)
-        assert {"images", "model", "metrics"} <= set(artifacts)
+        assert 5 <= sum(name.startswith("eval/") for name in metrics) <= 8
+        assert {"images", "samples.json", "metrics"} <= set(artifacts)
+
+
+def test_every_variant_is_a_model_whose_first_version_is_the_best(project):
+    code = (
+        "import mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
+        "print({m.name: m.aliases for m in c.search_registered_models()})"
+    )
+    found = ast.literal_eval(project.run(sys.executable, "-c", code).stdout.splitlines()[-1])
+    assert found.keys() == {f"condmix-tiny-{variant}" for variant in VARIANTS}
+    assert all(aliases["best"] == "1" and "current" in aliases for aliases in found.values())
 
 
 def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
@@ -105,15 +145,74 @@ def test_a_fusion_that_does_not_exist_fails_at_once_in_our_words(project):
         [],
     ],
 )
-def test_generate_draws_from_any_subset(project, given):
-    from PIL import Image
-
-    Image.new("RGB", (40, 32), "red").save(project.folder / "picture.png")
-    project.run("condmix", "generate", "--n", "4", "--scale", "1", "--out", "grid.png", *given)
-    with Image.open(project.folder / "grid.png") as grid:
+def test_generate_draws_from_any_subset(project, monkeypatch, given):
+    monkeypatch.chdir(project.folder)
+    Image.new("RGB", (40, 32), "red").save("picture.png")
+    done = CliRunner().invoke(main, ["generate", "--n", "4", "--scale", "1", "--out", "grid.png", *given])
+    assert done.exit_code == 0, done.output
+    with Image.open("grid.png") as grid:
         assert grid.size == (2 * 17 + 1, 2 * 17 + 1)
 
 
+def test_generate_is_a_command_of_the_shell(project):
+    project.run("condmix", "generate", "--out", "shell.png")
+    assert (project.folder / "shell.png").stat().st_size > 100
+
+
 def test_debug_shows_the_traceback(project):
-    done = project.run("condmix", "--debug", "generate", "--sampler", "ddmi", fails=True)
-    assert "Traceback" in done.stderr
+    assert "Traceback" in project.run("condmix", "--debug", "hash", "absent", fails=True).stderr
+    assert "Traceback" not in project.run("condmix", "hash", "absent", fails=True).stderr
+
+
+# ---- a remote (docs/remote.md) ----
+
+
+@pytest.fixture(scope="module")
+def shared(project, tmp_path_factory):
+    """The project with what it made pushed: its repository to a bare one, its cache to a folder."""
+    folder = tmp_path_factory.mktemp("shared")
+    for key, value in (("user.name", "t"), ("user.email", "t@t")):
+        project.run("git", "config", key, value)
+    project.run("git", "init", "-q", "--bare", str(folder / "git"))
+    project.run("git", "remote", "add", "origin", str(folder / "git"))
+    project.run("dvc", "remote", "add", "--default", "storage", str(folder / "storage"))
+    project.run("git", "commit", "-qm", "DVC remote", ".dvc/config")
+    project.run("dvc", "push", "-q")
+    project.run("git", "push", "-q", "origin", "main")
+    return folder
+
+
+def clone(project, shared, folder):
+    project.run("git", "clone", "-q", str(shared / "git"), str(folder))
+    return folder
+
+
+def test_a_clone_pulls_everything_and_computes_nothing(project, shared, tmp_path):
+    there = clone(project, shared, tmp_path / "there")
+    project.run("dvc", "--cd", str(there), "pull", "-q")
+    done = project.run("dvc", "--cd", str(there), "repro")
+    assert project.ran(done.stdout) == set() and "up to date" in done.stdout
+    for name in ("models/experiment/model.safetensors", "metrics/experiment.json", "metrics/samples/caption.png"):
+        assert (there / name).read_bytes() == (project.folder / name).read_bytes()
+
+
+def test_an_experiment_reaches_a_clone_with_its_files(project, shared, tmp_path):
+    project.run("dvc", "exp", "run", "-q", "-n", "sent", "-S", "guidance=3", "evaluate@experiment")
+    made = project.metrics("experiment")
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "exp", "push", "origin", "sent")
+    there = clone(project, shared, tmp_path / "there")
+    project.run("dvc", "--cd", str(there), "exp", "pull", "origin", "sent")
+    project.run("dvc", "--cd", str(there), "exp", "apply", "sent")
+    found = json.loads((there / "metrics" / "experiment.json").read_text())
+    assert found == made and found["guidance"] == 3
+
+
+def test_a_registered_model_is_fetched_by_its_version(project, shared, tmp_path):
+    project.run("gto", "register", "experiment")
+    project.run("git", "push", "-q", "origin", "experiment@v0.0.1")
+    got = tmp_path / "model"
+    url = str(shared / "git")
+    project.run("dvc", "artifacts", "get", url, "experiment", "--rev", "v0.0.1", "-o", str(got))
+    model = project.folder / "models" / "experiment" / "model.safetensors"
+    assert (got / "model.safetensors").read_bytes() == model.read_bytes()

@@ -77,7 +77,7 @@ def folders(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
     settings, alone = SETTINGS | {"train": TRAIN}, ["experiment"]
-    return [Project(tmp_path / name, "tiny", settings, variants=alone).folder for name in ("whole", "killed")]
+    return [Project.create(tmp_path / name, "tiny", settings, variants=alone).folder for name in ("whole", "killed")]
 
 
 @pytest.mark.slow

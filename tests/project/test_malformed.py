@@ -65,3 +65,6 @@ def test_every_key_is_changed(value):
     names = damage.json_keys(value, 3, 2)
     assert {"a missing", "b missing"} <= names.keys()
     assert all(document != value for document in names.values())
+    first = damage.first_keys(value)
+    assert {"a missing", "a list", "a NaN", "b missing", "b number", "b text"} <= first.keys()
+    assert all(document != value for document in first.values())

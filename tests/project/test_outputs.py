@@ -1,6 +1,10 @@
-"""Stages run by hand: they open what dvc.yaml says of them, and replace outputs that are links into DVC's cache."""
+"""Stages run by hand: they open what dvc.yaml says of them, and replace outputs that are links into DVC's cache.
+
+DVC notices a change of each file and setting that a stage has there, for this stage and no other.
+"""
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -10,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
 
 from condmix import pipeline
 from condmix.cli import main
@@ -65,15 +71,77 @@ def state(folder):
     }
 
 
+def entries(stage, *kinds):
+    """What dvc.yaml lists under these keys of a stage, with the names of this project."""
+    content = pipeline.read(ROOT)["stages"][stage]
+    listed = [entry for kind in kinds for entry in content.get(kind, ())]
+    named = [entry if isinstance(entry, str) else next(iter(entry)) for entry in listed]
+    return [one.replace("${profile}", "tiny").replace("${item.variant}", "experiment") for one in named]
+
+
+def below(name, folders, separator="/"):
+    """Whether a file or setting is one of these, or in one of them."""
+    return any(f"{name}{separator}".startswith(f"{folder}{separator}") for folder in folders)
+
+
 @pytest.mark.parametrize("stage", [stage[0] for stage in STAGES])
 def test_a_stage_opens_what_it_declares_and_nothing_else(work, stage):
     """Or DVC would not notice a change of it. What the metrics say is in the details too, and is compared with them."""
-    content = pipeline.read(ROOT)["stages"][stage]
-    named = [entry for kind in ("deps", "outs", "metrics", "plots") for entry in content.get(kind, ())]
-    named = [entry if isinstance(entry, str) else next(iter(entry)) for entry in named]
-    named = [one.replace("${profile}", "tiny").replace("${item.variant}", "experiment") for one in named]
+    named = entries(stage, "deps", "outs", "metrics", "plots")
     named += ["metrics/experiment.json"] if stage == "report" else []
-    assert not {name for name in work[1][stage] if not any(f"{name}/".startswith(f"{one}/") for one in (*named, *KEPT))}
+    assert not {name for name in work[1][stage] if not below(name, (*named, *KEPT))}
+
+
+@pytest.fixture(scope="module")
+def recorded(work, tmp_path_factory):
+    """A copy of the project, of which DVC has recorded every stage as finished."""
+    folder = tmp_path_factory.mktemp("recorded") / "project"
+    shutil.copytree(work[0], folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    Repo.init(str(folder), no_scm=True).close()
+    with Repo(str(folder)) as repo:
+        with contextlib.chdir(folder):
+            repo.commit(force=True)
+            assert repo.status() == {}
+        yield repo
+
+
+def noticed(repo, kind):
+    """The stages of which DVC finds a dependency changed, of those that are settings or of the others."""
+    stages = {stage.name.split("@")[0]: stage.deps for stage in repo.index.stages}
+    return {
+        name
+        for name, deps in stages.items()
+        if any(dep.status() for dep in deps if isinstance(dep, ParamsDependency) == (kind == "settings"))
+    }
+
+
+def test_a_changed_byte_of_any_file_concerns_the_stages_that_read_it_and_no_other(recorded):
+    root = Path(recorded.root_dir)
+    readers = {stage[0]: entries(stage[0], "deps") for stage in STAGES}
+    files = [path for top in (*PLACES, "src") for path in sorted((root / top).rglob("*")) if path.is_file()]
+    assert len(files) > 200
+    for path in files:
+        name, content = path.relative_to(root).as_posix(), path.read_bytes()
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:] if content else b"x")
+        found = noticed(recorded, "files")
+        path.write_bytes(content)
+        assert found == {stage for stage, deps in readers.items() if below(name, deps)}, name
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "conf/tiny.yaml"])
+def test_another_value_of_any_setting_concerns_the_stages_that_declare_it_and_no_other(recorded, file):
+    path = Path(recorded.root_dir) / file
+    text = path.read_text()
+    settings = {stage[0]: pipeline.declared(stage[0], ROOT) for stage in STAGES}
+    for name in pipeline.flat(yaml.safe_load(text)):
+        content = yaml.safe_load(text)
+        *sections, last = name.split(".")
+        functools.reduce(dict.__getitem__, sections, content)[last] = "another"
+        path.write_text(yaml.safe_dump(content))
+        declaring = {stage for stage, names in settings.items() if below(name, names, ".")}
+        assert noticed(recorded, "settings") == declaring, name
+    path.write_text(text)
 
 
 def test_no_stage_writes_through_a_link_into_the_cache(work, tmp_path):

@@ -49,7 +49,7 @@ def test_cifar10(tmp_path):
     build("cifar10/build_archive.py", archives / "cifar-10-python.tar.gz", "--per-class", 100)
     conf = settings("cifar10", archives)
     conf["evaluate"]["features"] = ["judge", "clip"]
-    project = Project(tmp_path / "project", "cifar10", conf, variants=["class_v1", "class_v2", "experiment"])
+    project = Project.create(tmp_path / "project", "cifar10", conf, variants=["class_v1", "class_v2", "experiment"])
     project.run("dvc", "repro")
     for variant in ("class_v1", "class_v2", "experiment"):
         metrics = project.metrics(variant)
@@ -63,7 +63,7 @@ def test_coco(tmp_path):
     build("coco/build_archives.py", archives)
     conf = settings("coco", archives, image_size=32)
     conf["evaluate"]["features"] = ["clip"]
-    project = Project(tmp_path / "project", "coco", conf, variants=["caption", "experiment"])
+    project = Project.create(tmp_path / "project", "coco", conf, variants=["caption", "experiment"])
     project.run("dvc", "repro")
     for variant in ("caption", "experiment"):
         metrics = project.metrics(variant)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from condmix.runtime import native
 
@@ -40,18 +41,35 @@ def test_off_asks_for_pytorch_without_a_word(tmp_path):
 
 
 @pytest.mark.skipif(not native.available(), reason="there is no C++ compiler here")
-def test_a_damaged_file_is_compiled_again(tmp_path, monkeypatch):
+def test_a_damaged_file_is_compiled_again_and_serves_where_there_is_no_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = native._path()
     path.parent.mkdir()
     path.write_bytes(b"\x7fELF, but no more than that")
-    assert fresh(tmp_path).stdout == "condmix\n"
+    here = fresh(tmp_path)
+    assert here.stdout.startswith("condmix ")
     assert path.stat().st_size > 10_000
+    elsewhere = fresh(tmp_path, CXX="/nonexistent/c++")
+    assert (elsewhere.stdout, elsewhere.stderr) == (here.stdout, "")
 
 
-def test_another_source_has_another_file(tmp_path, monkeypatch):
-    before = native._path()
-    changed = tmp_path / "norm_silu.cpp"
-    changed.write_text(native.SOURCE.read_text() + "// changed\n")
-    monkeypatch.setattr(native, "SOURCE", changed)
-    assert native._path() != before
+def test_source_pytorch_flags_processor_and_compiler_are_part_of_what_the_kernels_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "available", lambda: True)
+    source, compiler = tmp_path / "norm_silu.cpp", tmp_path / "c++"
+    source.write_text(native.SOURCE.read_text() + "// changed\n")
+    compiler.write_text("#!/bin/sh\necho '\"99.1 (other)\"'\n")
+    compiler.chmod(0o755)
+    found = [native.kernels()]
+    for change in (
+        lambda patch: patch.setattr(native, "SOURCE", source),
+        lambda patch: patch.setattr(native, "FLAGS", [*native.FLAGS, "-ffast-math"]),
+        lambda patch: patch.setattr(torch, "__version__", "99.0.0"),
+        lambda patch: patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "other instructions"),
+        lambda patch: patch.setenv("CXX", str(compiler)),
+    ):
+        with monkeypatch.context() as patch:
+            change(patch)
+            found.append(native.kernels())
+    assert len(set(found)) == len(found) == 6
+    assert found[-1].endswith("-99.1_other_") and native.kernels() == found[0]
+    assert native._path().stem == f"norm_silu-{found[0].removeprefix('condmix ')}"  # what is loaded is what is named

@@ -4,22 +4,25 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+import condmix as condmix_package
 from clip_helpers import save_tiny_clip
 from condmix import CondmixError
 from condmix.cli import main
-from condmix.settings.content import content_sha256
+from condmix.settings.content import content_sha256, located
 from condmix.settings.load import load
 from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in
 from profiles import ROOT, content, profile
 
 YOURS = {  # what has no value that fits most profiles
     "data.dataset", "data.image_size", "generated.captioner", "generated.model", "generated.training.steps",
-    "embed.t5.model", "model.channels", "model.multipliers", "model.blocks", "model.attention", "train.images",
+    "clip.towers.image", "clip.towers.text", "embed.t5.model", "model.channels", "model.multipliers", "model.blocks",
+    "model.attention", "train.images",
     "train.batch_size", "train.lr", "evaluate.n",
 }  # fmt: skip
 
@@ -48,7 +51,7 @@ def keys(section=Params, prefix=""):
         if name in ("root", *EXPERIMENT):
             continue
         inner = _section_in(field.annotation)
-        if inner and not issubclass(inner, Content) and "tuple" not in str(field.annotation):
+        if inner and not issubclass(inner, Content) and not re.search(r"tuple|dict\[", str(field.annotation)):
             yield from keys(inner, f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -80,8 +83,9 @@ def test_no_setting_has_a_value_in_code():
 def test_every_key_stands_in_every_profile(name):
     settings = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
     for key in keys():
-        if key.startswith(("generated", "prior", "embed.t5")):
-            key = key[: key.index(".", key.startswith("embed") and 6)]
+        for section in ("generated", "prior", "embed.t5", "clip.towers"):  # which may be null
+            if key.startswith(f"{section}."):
+                key = section
         value(settings, key)
 
 
@@ -200,6 +204,12 @@ def test_params_that_no_stage_could_use(project, changes, says):
     assert code == 1 and says in output and output.count("\n") == 1
 
 
+ABSENT = {"path": "package:no_such/x", "sha256": "0" * 64}
+HALF = [0.5, 0.5, 0.5]
+TOWERS = {"image": ABSENT, "text": ABSENT, "mean": HALF, "std": HALF}
+BACKBONE = {"model": "resnet18", "weights": ABSENT, "image_size": 32, "mean": HALF, "std": HALF}
+
+
 def architecture(tower, **changes):
     model = profile()["clip"]["model"]
     return {"clip": {"model": model | {tower: model[tower] | changes}}}
@@ -238,6 +248,15 @@ def architecture(tower, **changes):
         ({"judge": {"batch_size": 1}}, "judge.batch_size is 1; input should be greater than or equal to 2"),
         ({"clip": {"batch_size": 2}}, "clip.batch_size 2 leaves each of 2 clip.processes 1 pictures"),
         ({"train": {"processes": 3}}, "train.batch_size 32 does not divide into 3 equal shares"),
+        ({"clip": {"model": "ViT-B-32", "towers": TOWERS}}, "clip.towers are of a CLIP that is trained here: give its"),
+        ({"clip": {"towers": TOWERS | {"std": [1.0, 0.0, 1.0]}}}, "clip.towers.std is [1.0, 0.0, 1.0]; a standard dev"),
+        ({"clip": {"towers": TOWERS}}, "clip.towers.image: package:no_such/x: no Python package no_such is installed"),
+        ({"evaluate": {"features": ["vgg"]}}, 'no evaluate.features "vgg"; found: inception, judge, clip'),
+        ({"embed": {"timm": {"clip": BACKBONE}}}, "a network's name is a lowercase word, such as dino, and not inc"),
+        (
+            {"embed": {"encoders": ["clip_image", "timm_image"]}},
+            "embed.encoders has timm_image, but embed.timm names no",
+        ),
         ({"captions": {"templates": ["a {c}."]}}, "captions.templates.0 is 'a {c}.'; a template has"),
         ({"captions": {"templates": ["a photo"]}}, "a template has {} in the place of the class name"),
         ({"captions": {"templates": ["a {} {"]}}, "a template has {}"),
@@ -300,6 +319,15 @@ def test_a_sha256_is_that_of_the_usual_tools(tmp_path):
     (folder / "sub" / "c").write_text("5")
     assert content_sha256(folder) != said
     assert content_sha256(folder / "a") == "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
+
+
+def test_a_path_may_lie_in_an_installed_package():
+    sampler = located("package:condmix/samplers/ddim.py")
+    assert sampler == Path(condmix_package.__file__).parent / "samplers" / "ddim.py"
+    assert condmix("hash", "package:condmix/samplers/ddim.py") == (0, f"{content_sha256(sampler)}\n")
+    for path in ("package:no_such/x", "package:", "package:../etc", "package:json.tool/x"):
+        with pytest.raises(CondmixError, match="no Python package"):
+            located(path)
 
 
 @pytest.mark.parametrize("name", ["none", "empty", "fifo", "linked"])

@@ -9,8 +9,10 @@ import torch
 from clip_helpers import Colours, colour_params, save_tiny_clip, use_data, write_all_captions
 from condmix import CondmixError, pipeline
 from condmix.data.embeddings import read_cache, read_centre
+from condmix.encoders.timm_image import TimmImage
 from condmix.settings.load import plugin
 from condmix.stages import embed
+from tower_helpers import backbone_settings, save_tiny_backbone
 
 
 @pytest.fixture
@@ -65,6 +67,25 @@ def test_every_perspective_of_every_split_is_what_its_encoder_says(world):
         assert present.all() and metadata["encoder"] == encoder.id
         torch.testing.assert_close(vectors.float(), encoder.encode(items), atol=1e-3, rtol=0)
     assert encoded["train image"] == 60 and encoded["train caption_1"] == 3  # three different captions
+
+
+def test_each_image_network_makes_a_perspective_of_its_own(world, tmp_path):
+    embed_settings = world.params.embed
+    embed_settings.encoders = ("clip_image", "timm_image")
+    embed_settings.timm = {}
+    for seed, name in enumerate(("first", "second")):
+        save_tiny_backbone(tmp_path / f"{name}.safetensors", seed)
+        embed_settings.timm[name] = backbone_settings(tmp_path / f"{name}.safetensors")
+    encoded = world.run()
+    assert {name for name in encoded if "test" in name} == {"test image", "test image_first", "test image_second"}
+    read = {name: read_cache(world.params.paths.embeddings / "test" / f"{name}.safetensors", None) for name in
+            ("image_first", "image_second")}  # fmt: skip
+    pictures = list(world.dataset.images("test"))
+    for name, (vectors, present, metadata) in read.items():
+        own = TimmImage(name, embed_settings.timm[name.removeprefix("image_")], "cpu")
+        assert present.all() and metadata["of"] == "image"  # so that evaluation knows it for an oracle
+        torch.testing.assert_close(vectors.float(), own.encode(pictures), atol=1e-3, rtol=0)
+    assert not torch.equal(read["image_first"][0], read["image_second"][0])
 
 
 def test_nothing_is_encoded_twice(world):

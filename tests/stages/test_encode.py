@@ -16,10 +16,12 @@ from condmix import CondmixError
 from condmix.clip import openclip
 from condmix.clip.contrastive import Recipe, batches, draw_text, make_optimizers, normaliser
 from condmix.clip.folder import CONFIG, WEIGHTS, load_clip
-from condmix.clip.probes import linear_probe, recall_at_1, ridge, zero_shot
+from condmix.clip.probes import linear_probe, recall_at, ridge, zero_shot
 from condmix.runtime.processes import spawn
+from condmix.settings import schema
 from condmix.stages import encode
 from profiles import content
+from tower_helpers import ARCHITECTURE, PIXELS, save_tiny_towers
 
 
 @pytest.fixture
@@ -256,17 +258,37 @@ def test_a_linear_probe_reads_off_what_is_linear_whatever_the_scale():
     assert linear_probe(x[:200], shuffled[:200], x[200:], shuffled[200:]) < 0.6
 
 
+def test_a_linear_probe_is_not_fitted_to_what_is_unknown():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 8, generator=generator)
+    labels = (x @ torch.randn(8, 3, generator=generator)).argmax(dim=-1)
+    some = torch.arange(200) % 2 == 0
+    partly = torch.where(some, labels[:200], -1)
+    expected = linear_probe(x[:200][some], labels[:200][some], x[200:], labels[200:])
+    assert linear_probe(x[:200], partly, x[200:], labels[200:]) == pytest.approx(expected)
+
+
 def test_ridge_solves_its_normal_equations():
     x, y = torch.randn(30, 4, dtype=torch.double), torch.randn(30, 2, dtype=torch.double)
     residual = x @ ridge(x, y, 0.0) - y
     torch.testing.assert_close(x.T @ residual, torch.zeros(4, 2, dtype=torch.double))
 
 
-def test_zero_shot_and_recall_ignore_length():
+def test_zero_shot_ignores_length():
     prompts = torch.eye(3)
     images = torch.tensor([[5.0, 1, 0], [0, 0.2, 0.1], [0, 9, 1], [0, 0, 1]])
     assert zero_shot(images, prompts * torch.tensor([[1.0], [7], [3]]), torch.tensor([0, 1, 2, 2])) == 0.75
-    assert recall_at_1(torch.eye(4) * 3, torch.eye(4)) == 1 and recall_at_1(torch.eye(4), torch.eye(4).flip(0)) == 0
+
+
+def test_recall_is_the_share_whose_own_is_among_the_nearest():
+    own = torch.eye(4, dtype=torch.bool)
+    assert recall_at([1], torch.eye(4) * 3, torch.eye(4), own) == {"1": 1.0}  # whatever the length
+    assert recall_at([1], torch.eye(4), torch.eye(4).flip(0), own) == {"1": 0.0}
+    queries, targets = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [2.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+    fits = torch.tensor([[False, False, True, True]])  # ranks 3 and 4: the better of several counts
+    assert recall_at([1, 2, 3], queries, targets, fits) == {"1": 0.0, "2": 0.0, "3": 1.0}
+    same = torch.ones(4, 2)  # a tower that says the same of everything finds nothing
+    assert recall_at([1, 3, 4], same, same, own) == {"1": 0.0, "3": 0.0, "4": 1.0}
 
 
 def test_data_without_attributes_is_measured_by_classes_and_retrieval(tmp_path):
@@ -284,4 +306,40 @@ def test_data_without_attributes_is_measured_by_classes_and_retrieval(tmp_path):
             return torch.tensor(np.array(found)).float()
 
     result = encode.measure(dataset, Oracle(), Oracle(), ["a {} thing", "{}"])
-    assert result["zero_shot_accuracy"] == {"class": 1.0} and result["recall_at_1"]["candidates"] == 3
+    assert result["zero_shot_accuracy"] == {"class": 1.0} and result["recall_at"]["images"] == 3
+    assert result["recall_at"]["captions"] == 6
+
+
+# Between pretrained towers
+
+
+def test_projections_between_towers_are_trained_and_measured(world, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+
+    def plain():
+        data = Colours()
+        data.attributes = {}  # the tiny text tower knows too few words to be probed for them
+        return data
+
+    use_data(monkeypatch, encode, plain)
+    made = save_tiny_towers(tmp_path)
+    towers = schema.Towers(image=content(made.image), text=content(made.text), mean=PIXELS.mean, std=PIXELS.std)
+    settings = {"model": ARCHITECTURE, "towers": towers, "steps": 30, "batch_size": 20}
+    params, again, other = (world(name, seed, **settings) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    result = metrics(params)
+    assert result["train_images"] == 59 and result["source"] == "projections trained on colours"
+    assert result["recall_at"]["images"] == 20 and result["recall_at"]["captions"] == 40
+    assert result["recall_at"]["image_to_text"].keys() == {"1", "5", "10"}
+    assert result["encoder"] == load_clip(params.paths.clip).id == metrics(again)["encoder"]
+    assert result["encoder"] != metrics(other)["encoder"]
+    kept = load_clip(params.paths.clip).model.visual.trunk.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in made.backbone.state_dict().items())
+
+
+def test_the_texts_of_a_picture_are_its_captions_and_some_that_join_them():
+    captions = [["a", "b", "c"], ["d"], ["a", "e"]]
+    texts, alone, joined = encode.drawn_texts(captions, 0.5, seed=0)
+    assert [[texts[row] for row in rows] for rows in alone] == captions and len(texts) == len(set(texts))
+    assert joined[1] == [] and len(joined[0]) == len(joined[2]) == encode.JOINED
+    assert all(set(texts[row].split(". ")) <= set("abc") and ". " in texts[row] for row in joined[0])
+    assert encode.drawn_texts(captions, 0.0, seed=0)[2] == [[], [], []]

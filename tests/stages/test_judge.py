@@ -75,11 +75,24 @@ def test_attributes_are_judged_with_places_and_the_card_says_how_well(tmp_path):
 
     card = read_card(tmp_path / "judge")
     assert card["accuracy"] == metrics["accuracy"] and card["heads"] == ATTRIBUTES
+    made = {"torch": torch.__version__, "precision": "fp32", "threads": torch.get_num_threads(), "processes": 1}
+    assert card["environment"] == metrics["environment"] == metrics["environment"] | made
     images, values = (torch.from_numpy(array) for array in draw(200, seed=1))
     loaded = Judge.load(tmp_path / "judge")
     assert loaded.sha256 == card["sha256"]
     assert accuracy(loaded, [(images, values)]) == metrics["accuracy"]
     assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_accuracy_over_held_out_combinations_stands_beside_that_over_all(tmp_path):
+    write_dataset(tmp_path / "dataset", attributes=True)
+    values = draw(200, seed=1)[1]
+    np.save(tmp_path / "dataset" / "test_held_out.npy", (values == [0, 2]).all(axis=1))
+    write_meta(tmp_path / "dataset", json.loads((tmp_path / "dataset" / "meta.json").read_text()))
+    metrics = run(tmp_path, steps=2)
+    judged = Judge.load(tmp_path / "judge")
+    images, targets = (torch.from_numpy(array[(values == [0, 2]).all(axis=1)]) for array in draw(200, seed=1))
+    assert metrics["accuracy_held_out"] == accuracy(judged, [(images, targets)])
 
 
 def test_classes_are_judged_where_no_attributes_are_known(tmp_path):
@@ -142,6 +155,15 @@ def test_unknown_targets_do_not_count():
     targets = torch.tensor([answers[0], 1 - answers[1], -1, answers[3]])[:, None]
     assert accuracy(network, [(images[:2], targets[:2]), (images[2:], targets[2:])]) == {"class": 2 / 3}
     assert accuracy(network, [(images, torch.full((4, 1), -1))]) == {}
+
+
+def test_a_head_of_which_a_batch_knows_nothing_is_left_out_of_its_loss():
+    images, values = (torch.from_numpy(array) for array in draw(8, seed=6))
+    values[:, 1] = -1
+    network = Judge("small_cnn", ATTRIBUTES, 16)
+    before = network.linears[1].bias.clone()
+    judge.train_judge(network, judge.Plan("judge", "judge.lr", 2, 1e-3, 0.1), iter([(images, values)] * 2))
+    assert torch.equal(network.linears[1].bias, before)
 
 
 def test_moved_pictures_keep_their_content_within_an_eighth():

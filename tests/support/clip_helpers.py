@@ -77,7 +77,15 @@ def colour_params(root, **clip):
 
     The data set has the name of one that exists, whose code stands for the reader's.
     """
-    clip = {"model": TINY, "pretrained": None, "weights": None, "steps": 4, "batch_size": 20, "lr": 5e-3} | clip
+    clip = {
+        "model": TINY,
+        "pretrained": None,
+        "weights": None,
+        "towers": None,
+        "steps": 4,
+        "batch_size": 20,
+        "lr": 5e-3,
+    } | clip
     clip = {"optimizer": "adamw", "warmup": 0.1, "weight_decay": 0.0, "joined": 0.5, "processes": 1, "seed": 0} | clip
     paths = Paths(root, "colours")
     archives = paths.archives

@@ -16,24 +16,36 @@ BIN = Path(sys.executable).parent
 
 
 class Project:
-    """The repository's files as they are now, with one profile more or changed, and no results."""
+    """A clone in `folder`."""
 
-    def __init__(self, folder: Path, profile: str, settings: dict, **params):
+    def __init__(self, folder: Path):
         self.folder = folder
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
         self.environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         self.environment["PYTHONPATH"] = str(folder / "src")  # not the code that is installed
         self.environment["HOME"] = str(folder.with_name(f"{folder.name}-home"))  # nobody's git or DVC settings
+        self.environment.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # the C++ operation is compiled once
+
+    @classmethod
+    def create(cls, folder: Path, profile: str, settings: dict, **params) -> "Project":
+        """The repository's files as they are now, with one profile more or changed, and no results."""
+        project = cls(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
+        files = project.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
         for name in filter(None, files):
             if name != "dvc.lock" and not name.startswith("metrics/") and (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         (folder / "conf" / f"{profile}.yaml").write_text(yaml.safe_dump(settings))
-        self.change(profile=profile, **params)
-        self.run("git", "init", "-q", "-b", "main")
-        self.commit("start")
+        project.change(profile=profile, **params)
+        project.run("git", "init", "-q", "-b", "main")
+        project.commit("start")
+        return project
+
+    def copy(self, folder: Path) -> "Project":
+        """The same, results and DVC's cache included, for a test that changes it."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
 
     def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
         if command[0] == "condmix":

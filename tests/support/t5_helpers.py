@@ -37,3 +37,15 @@ def t5_settings(folder, **changes):
     """A profile's embed.t5."""
     model = {"model": content(folder), "revision": None}
     return SimpleNamespace(**model | {"max_tokens": 128, "precision": "fp32"} | changes)
+
+
+def save_tiny_bert(folder, seed=0):
+    """Write config.json, model.safetensors and the tokenizer's files of a BERT into `folder`; returns the model."""
+    from transformers import BertConfig, BertModel
+
+    save_tiny_tokenizer(folder)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = BertModel(BertConfig(vocab_size=len(WORDS), pad_token_id=0, **sizes), add_pooling_layer=False).eval()
+    model.save_pretrained(folder)
+    return model

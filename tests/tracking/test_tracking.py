@@ -19,28 +19,13 @@ from mlflow import MlflowClient
 
 import condmix.tracking.runs
 from condmix import CondmixError, cli
-from condmix.tracking import delivery
+from condmix.tracking import delivery, machine
 from condmix.tracking.delivery import Journal, Store, Trouble, explain, shown, sync, waiting
 from condmix.tracking.runs import track
+from no_delivery import NoDelivery
 
 SOURCE = Path(__file__).parents[2] / "src"
 PIXELS = np.full((8, 8, 3), 200, np.uint8)
-
-
-class NoDelivery:
-    """In place of the process beside a run: the journal stays."""
-
-    def __init__(self, folder, name):
-        self.said = []
-
-    def mlflow_id(self):
-        return None
-
-    def finish(self, upload, hurry):
-        pass
-
-    def warn(self, problem):
-        print(problem, file=sys.stderr)
 
 
 @pytest.fixture(scope="session")
@@ -99,13 +84,12 @@ def test_a_run_is_delivered_whole(store):
         run.image("samples", PIXELS, 3)
         run.artifact(weights, "model")
         run.tag({"model_sha256": "ab"})
-        run.register("condmix-tiny", "model", "current")
         weights.unlink()
     assert sync() == f"1 of 1 records delivered to MLflow at {store / 'mlflow.db'}"
     assert waiting() == [] and sync() == "nothing waits for MLflow"
 
     (found,) = runs(store)
-    assert found.info.status == "FINISHED" and found.info.run_name == "experiment"
+    assert found.info.status == "FINISHED" and found.info.run_name.endswith("/experiment")
     assert found.data.params["seed"] == "0" and len(found.data.params["long"]) == 6000
     assert found.data.tags["kind"] == "training" and found.data.tags["model_sha256"] == "ab"
     assert found.data.metrics == {"train/loss": 0.5 / 3, "eval/a class: ä_b": 1}
@@ -115,8 +99,56 @@ def test_a_run_is_delivered_whole(store):
     files = store / "mlartifacts" / found.info.run_id / "artifacts"
     assert (files / "model" / "model.safetensors").read_bytes() == b"weights"
     assert len(list((files / "images").iterdir())) == 2  # the picture and its thumbnail
-    version = client.get_model_version_by_alias("condmix-tiny", "current")
-    assert version.source == (files / "model").as_uri() and version.run_id == found.info.run_id
+
+
+def test_a_run_is_named_by_its_experiment_and_says_who_ran_what(store, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "demo-two-0")
+    for command in (["init", "-q"], ["remote", "add", "origin", "https://me:secret@host/project.git"]):
+        subprocess.run(["git", *command], check=True)
+    a_run()
+    sync()
+    (found,) = runs(store)
+    tags = found.data.tags
+    assert (
+        found.info.run_name == "demo-two-0/experiment"
+        and tags["mlflow.source.git.repoURL"] == "https://host/project.git"
+    )
+    assert tags["mlflow.source.name"] == "condmix train" and tags["mlflow.user"]
+
+
+def test_runs_of_a_grid_are_under_one_parent(store, monkeypatch):
+    monkeypatch.setenv("CONDMIX_GRID", "demo")
+    a_run()
+    a_run()
+    sync()
+    second, first, parent = sorted(runs(store), key=lambda run: run.info.run_name == "grid demo")
+    assert parent.info.run_name == "grid demo" and parent.info.status == "FINISHED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.info.run_id}
+
+
+def test_a_table_of_samples_has_condition_seed_and_picture(store):
+    pictures = np.stack([PIXELS, PIXELS // 2])
+    with track("experiment", {}, {}) as run:
+        run.table("samples.json", {"condition": ["a ring", "a disc"], "seed": [0, 1]}, pictures)
+    sync()
+    (found,) = runs(store)
+    files = store / "mlartifacts" / found.info.run_id / "artifacts"
+    table = json.loads((files / "samples.json").read_text())
+    assert table["columns"] == ["condition", "seed", "picture"]
+    assert [row[:2] for row in table["data"]] == [["a ring", 0], ["a disc", 1]]
+    assert all(
+        (store / "mlartifacts" / found.info.run_id / "artifacts" / row[2]["filepath"]).exists() for row in table["data"]
+    )
+
+
+def test_the_machine_is_watched_while_a_run_goes_on(store):
+    with track("experiment", {}, {}):
+        ended = threading.Event()
+        ended.set()  # after one sample
+        machine.watch(waiting()[0].folder, ended).join()
+    sync()
+    (found,) = runs(store)
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= found.data.metrics.keys()
 
 
 def test_many_metrics_are_few_requests(store, monkeypatch):
@@ -212,7 +244,6 @@ def test_a_moved_project_logs_to_where_it_lies_now(store, monkeypatch):
     picture.write_text("first")
     with track("experiment", {}, {}) as run:
         run.artifact(picture, "model")
-        run.register("condmix-tiny", "model", "current")
     sync()
     elsewhere = store.with_name("elsewhere")
     store.rename(elsewhere)
@@ -225,8 +256,6 @@ def test_a_moved_project_logs_to_where_it_lies_now(store, monkeypatch):
     assert len(list((elsewhere / "mlartifacts").glob("*/artifacts/**/a.txt"))) == 2
     for found in runs(elsewhere):  # those of before, too: the page shows their files
         assert Path(found.info.artifact_uri.removeprefix("file://")).is_relative_to(elsewhere)
-    version = MlflowClient(f"sqlite:///{elsewhere / 'mlflow.db'}").get_model_version_by_alias("condmix-tiny", "current")
-    assert Path(version.source.removeprefix("file://"), "a.txt").exists()
 
 
 def test_another_ones_database_keeps_its_folder(store, new_store, monkeypatch):

@@ -12,7 +12,7 @@ PRODUCTS = {"cpu": 4, "cuda": 10}
 
 
 def arithmetic(device: str, dtype: str) -> str:
-    """What convolutions of this dtype are computed in: cuDNN takes TF32 for fp32 unless it is told not to."""
+    """What convolutions of this dtype are computed in: cuDNN takes TF32 for fp32 unless that is turned off."""
     return "tf32" if device == "cuda" and dtype == "fp32" and torch.backends.cudnn.allow_tf32 else dtype
 
 

@@ -1,6 +1,8 @@
-"""Our network as the benchmark trains it and samples from it: told one perspective, which says nothing."""
+"""Our network as the benchmark trains it and samples from it: conditioned on one constant perspective."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,14 @@ class NearestThenConvolution(Upsample):
 class PlainNormSilu(NormSilu):
     """What `NormSilu` computes in one operation, by PyTorch's."""
 
-    def forward(self, x: Tensor, before=None, scale=None, shift=None, dropout: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        before: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        dropout: float = 0.0,
+    ) -> Tensor:
         return self.plain(x, before, scale, shift, dropout if self.training else 0.0)
 
 
@@ -45,7 +54,7 @@ def network(size: NetworkSize) -> ConditionalModel:
     )
 
 
-def condition(model: ConditionalModel, count: int, device: str) -> tuple[dict[str, Tensor], Tensor]:
+def condition(model: ConditionalModel, count: int, device: str | torch.device) -> tuple[dict[str, Tensor], Tensor]:
     """Vectors {"caption_1": (B, D)} and mask (B, 1): the same vector for every picture.
 
     So the fusion has its work, and the model learns no more from it than an unconditional peer does.
@@ -65,5 +74,5 @@ def learner(size: NetworkSize, recipe: TrainingRecipe, device: str) -> Learner:
     return Learner(model, _call, recipe, device)
 
 
-def _call(model: ConditionalModel, x_t: Tensor, t: Tensor) -> Tensor:
+def _call(model: Any, x_t: Tensor, t: Tensor) -> Tensor:
     return model(x_t, t, *condition(model, len(x_t), x_t.device))

@@ -6,6 +6,8 @@ them; pictures, times, noise, schedule (cosine) and target (v) are everyone's. D
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ def diffusers_network(size: NetworkSize, groups: int = 32) -> nn.Module:
 
     heights = [size.image_size >> level for level in range(len(size.multipliers))]
     kinds = ["Attn" if height in size.attention else "" for height in heights]
-    return UNet2DModel(
+    network: Any = UNet2DModel(
         sample_size=size.image_size,
         block_out_channels=[size.channels * multiplier for multiplier in size.multipliers],
         layers_per_block=size.blocks,
@@ -36,6 +38,7 @@ def diffusers_network(size: NetworkSize, groups: int = 32) -> nn.Module:
         freq_shift=1,
         norm_eps=1e-6,
     )
+    return network
 
 
 def lucidrains_network(size: NetworkSize, flash: bool = False) -> nn.Module:
@@ -55,7 +58,7 @@ class Diffusers(Contender):
         from diffusers.training_utils import EMAModel
 
         self.network = diffusers_network(size).to(device).train()
-        self.noise = DDPMScheduler(STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+        self.noise: Any = DDPMScheduler(STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
         )

@@ -43,8 +43,8 @@ def measure(setting: Setting, name: str, threads: int) -> dict[str, Any]:
         [sys.executable, "-m", "condmix.bench.probe", question], env=environment, capture_output=True, text=True
     )
     if answer.returncode:
-        said = answer.stderr.strip().splitlines() or [f"status {answer.returncode}"]
-        raise CondmixError(f"{name}: measuring its memory in a process of its own failed: {said[-1]}")
+        lines = answer.stderr.strip().splitlines() or [f"status {answer.returncode}"]
+        raise CondmixError(f"{name}: measuring its memory in a process of its own failed: {lines[-1]}")
     return json.loads(answer.stdout.splitlines()[-1])
 
 

@@ -68,7 +68,7 @@ class TrainingRecipe:
     ema: float = 0.9999
 
     def without(self, technique: str) -> TrainingRecipe:
-        return replace(self, **{technique: False})
+        return replace(self, **{technique: False})  # type: ignore[arg-type]  # techniques are the bools
 
     @property
     def layout(self) -> torch.memory_format:
@@ -92,7 +92,7 @@ class Learner(Contender):
     def __init__(self, network: nn.Module, call: Call, recipe: TrainingRecipe, device: str):
         self.recipe, self.device, self.call = recipe, device, call
         self.dtype = "bf16" if recipe.bf16 else "fp32"
-        self.network = network.to(device, memory_format=recipe.layout).train()
+        self.network = network.to(device).to(memory_format=recipe.layout).train()
         self.average = [parameter.detach().clone() for parameter in network.parameters()]
         self.optimizer = recipe.optimizer(network, device)
         self.schedule = Schedule("cosine", STEPS)
@@ -140,7 +140,7 @@ def _compiled(network: nn.Module) -> nn.Module:
     # and say nothing.
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return torch.compile(network)
+    return torch.compile(network)  # type: ignore[return-value]  # a Module, though typed as a function
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -63,22 +63,24 @@ def evaluate(
     """The record's `gemm` and `contenders` from what was measured of them, and from seconds of matrix products."""
     rates = {kind: gemm.flops(setting.device) / median(taken) for kind, taken in products.items()}
     rows = {}
-    for name, found in contenders.items():
-        middle = median(found.seconds)
+    for name, contender in contenders.items():
+        middle = median(contender.seconds)
         row = {
-            "dtype": found.dtype,
-            "seconds": [round(second, 6) for second in found.seconds],
+            "dtype": contender.dtype,
+            "seconds": [round(second, 6) for second in contender.seconds],
             "median_seconds": middle,
-            "spread": spread(found.seconds),
+            "spread": spread(contender.seconds),
             "pictures_per_second": setting.batch_size / middle,
-            "times_baseline": ratio(found.seconds, contenders[baseline].seconds) if baseline in contenders else None,
-            **found.probe,
+            "times_baseline": ratio(contender.seconds, contenders[baseline].seconds)
+            if baseline in contenders
+            else None,
+            **contender.probe,
         }
         if "flop_per_picture" in row:
             row["flop_per_second"] = row["flop_per_picture"] * row["pictures_per_second"]
-            row["share_of_gemm"] = row["flop_per_second"] / rates[gemm.arithmetic(setting.device, found.dtype)]
-        if found.held_out_loss is not None:
-            row["held_out_loss"] = found.held_out_loss
+            row["share_of_gemm"] = row["flop_per_second"] / rates[gemm.arithmetic(setting.device, contender.dtype)]
+        if contender.held_out_loss is not None:
+            row["held_out_loss"] = contender.held_out_loss
         rows[name] = row
     return {
         "gemm": {kind: {"flop_per_second": rates[kind], "spread": spread(products[kind])} for kind in rates},
@@ -89,7 +91,7 @@ def evaluate(
 def table(record: Mapping[str, Any], baseline: str) -> str:
     """The record as a line of its conditions and a Markdown table."""
     c = record["conditions"]
-    rates = ", ".join(f"{kind} {_rate(one['flop_per_second'])}" for kind, one in record["gemm"].items())
+    rates = ", ".join(f"{kind} {_rate(rate['flop_per_second'])}" for kind, rate in record["gemm"].items())
     seen = f" after {record['pictures_seen']:,} pictures" if record.get("pictures_seen") else ""
     conditions = (
         f"{BENCHMARKS[c['what']]}; batch {c['batch_size']}, size {c['size']}; {record['device']}, threads: "

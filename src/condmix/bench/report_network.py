@@ -37,7 +37,7 @@ class ConvolutionPair(nn.Module):
         return F.gelu(x + self.layers(x)) if self.residual else self.layers(x)
 
 
-class SelfAttention(nn.Module):
+class ReportAttention(nn.Module):
     """Four-head self-attention over places, then a two-layer network, each after a layer norm and with its residual."""
 
     def __init__(self, channels: int):
@@ -63,7 +63,7 @@ class Level(nn.Module):
         self.same = ConvolutionPair(channels, channels, residual=True)
         self.change = ConvolutionPair(channels, out, middle)
         self.time = nn.Linear(TIME_WIDTH, out)
-        self.attention = SelfAttention(out)
+        self.attention = ReportAttention(out)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.change(self.same(x))

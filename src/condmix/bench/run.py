@@ -71,16 +71,16 @@ def measured(setting: Setting, names: Sequence[str], plan: BenchPlan) -> dict[st
     contenders = benchmark(setting)
     contenders.check(names)
     conditions = record.conditions(setting) | contenders.conditions()
-    found = {}
+    probes = {}
     if plan.probes:  # before anything is built: two contenders at once might not fit
         for name in names:
             _say(f"memory and FLOPs of {name}")
-            found[name] = measure(setting, name, torch.get_num_threads())
+            probes[name] = measure(setting, name, torch.get_num_threads())
 
     built = {name: contenders.build(name) for name in names}
-    kinds = {gemm.arithmetic(setting.device, one.dtype) for one in built.values()} | {"fp32"}
-    work = {name: one.step for name, one in built.items()}
-    products = {f"gemm {kind}": one for kind, one in gemm.gemm_work(setting.device, kinds).items()}
+    kinds = {gemm.arithmetic(setting.device, contender.dtype) for contender in built.values()} | {"fp32"}
+    work = {name: contender.step for name, contender in built.items()}
+    products = {f"gemm {kind}": product for kind, product in gemm.gemm_work(setting.device, kinds).items()}
     warmup = WARMUP[setting.device]
     rounds = Rounds(plan.rounds, warmup, plan.seconds or float("inf"))
     taken = interleave(work | products, contenders.draw, rounds, say=_say)
@@ -90,7 +90,7 @@ def measured(setting: Setting, names: Sequence[str], plan: BenchPlan) -> dict[st
     if plan.loss is not None:
         batches = max(warmup + done, -(-plan.loss // setting.batch_size))
         train_on(built, contenders.draw, warmup + done, batches, _say)
-        losses = {name: held_out_loss(one, setting) for name, one in built.items()}
+        losses = {name: held_out_loss(contender, setting) for name, contender in built.items()}
         seen = batches * setting.batch_size
     return {
         "device": record.device_name(setting),
@@ -104,9 +104,12 @@ def measured(setting: Setting, names: Sequence[str], plan: BenchPlan) -> dict[st
             contenders.baseline,
             {
                 name: record.Measured(
-                    one.dtype, [one.repeats * second for second in taken[name]], found.get(name, {}), losses.get(name)
+                    contender.dtype,
+                    [contender.repeats * second for second in taken[name]],
+                    probes.get(name, {}),
+                    losses.get(name),
                 )
-                for name, one in built.items()
+                for name, contender in built.items()
             },
             {name.removeprefix("gemm "): taken[name] for name in products},
         ),

@@ -54,7 +54,7 @@ class Sampler:
     def __init__(self, setting: Setting, name: str):
         self.name, self.device = name, setting.device
         self.model = ours.network(setting.network).eval()
-        self.model.to(setting.device, memory_format=torch.channels_last)
+        self.model.to(setting.device).to(memory_format=torch.channels_last)
         self.schedule = Schedule("cosine", SCHEDULE_STEPS)
 
     @property
@@ -78,7 +78,7 @@ class Sampler:
 class ReportSampler:
     """The report's sampling: ancestral, with a pass for the pictures with their condition and one for those without.
 
-    Its network is told no condition here, which costs next to nothing. All steps do the same work.
+    Its network is unconditional here; a condition would cost next to nothing. All steps do the same work.
     """
 
     dtype = "fp32"

@@ -39,10 +39,10 @@ def interleave(
         if number == rounds.warmup:
             started = clock()
         given = draw(number)
-        for name, one in work.items():
+        for name, step in work.items():
             _wait()
             before = clock()
-            one(given)
+            step(given)
             _wait()
             if number >= rounds.warmup:
                 seconds[name].append(clock() - before)

@@ -82,7 +82,7 @@ def check_weights(name: str, tag: str | None) -> None:
     import open_clip
 
     if tag not in open_clip.list_pretrained_tags_by_model(name):
-        known = ", ".join(f"{one} {its}" for one, its in open_clip.list_pretrained() if one.startswith("coca"))
+        known = ", ".join(f"{model} {tag}" for model, tag in open_clip.list_pretrained() if model.startswith("coca"))
         raise CondmixError(f"generated.model: open_clip has no weights {tag} of {name}; of CoCa it has: {known}")
 
 

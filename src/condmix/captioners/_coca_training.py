@@ -37,8 +37,10 @@ def train_and_save(
     torch.manual_seed(settings.seed)  # the first weights come from the global generator
     model, model_cfg = new_coca(settings.model, words)
     size, length = model.visual.image_size, model.context_length
-    resized = (np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC)) for one in pictures)
-    pixels = np.stack([one.transpose(2, 0, 1) for one in resized])
+    resized = (
+        np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC)) for picture in pictures
+    )
+    pixels = np.stack([picture.transpose(2, 0, 1) for picture in resized])
     rows = [[padded(caption, length) for caption in captions] for captions in tokens]
     train(model.to(device), pixels, rows, settings.training, settings.seed)
     save_clip(folder, model, model_cfg, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +11,8 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.captioners import Captioner, model_name
+from condmix.clip.huggingface import explained, folder_sha256, locate, require_safetensors
 from condmix.clip.weights import check_finite
-from condmix.encoders._huggingface import explained, folder_sha256, locate, require_safetensors
 from condmix.settings.schema import Content, hub_revision
 
 
@@ -42,7 +41,7 @@ class TransformersCaptioner(Captioner):
         except ValueError as error:
             raise CondmixError(f"generated.model: {error}") from None
         if isinstance(settings.model, Content):
-            require_safetensors(Path(settings.model.path))
+            require_safetensors(settings.model.place)
 
     @classmethod
     def open(cls, settings: Any, folder: Any, device: str = "cpu") -> TransformersCaptioner:

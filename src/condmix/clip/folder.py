@@ -1,7 +1,8 @@
 """CLIPs as folders in the format that open_clip reads as `local-dir:<folder>`.
 
 open_clip_config.json holds architecture and preprocessing, open_clip_model.safetensors the weights. Beside them
-`save_clip` writes their checksum, which `load_clip` compares."""
+`save_clip` writes their checksum, which `load_clip` compares. Of a text tower of transformers, config.json and the
+tokenizer's files lie there too, and its `hf_model_name` is the folder itself: "."."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.clip.weights import check_finite, check_open_clip
+from condmix.clip.weights import check_finite, check_open_clip, named_in
 from condmix.files.artifacts import read_json
 from condmix.files.atomic import replacing_folder, write_json
 from condmix.pipeline import tree_sha256
@@ -74,7 +75,7 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
         )
     try:
         model, preprocess = open_clip.create_model_from_pretrained(
-            f"local-dir:{folder}", device=device, weights_only=True
+            f"local-dir:{folder}", device=device, weights_only=True, **text_tower_in(folder)
         )
         model_cfg = read_config(folder)
         tokenizer = open_tokenizer(f"local-dir:{folder}", model_cfg)
@@ -101,8 +102,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
 
 
+def text_tower_in(folder: Path) -> dict[str, Any]:
+    """What overrides the configuration of a CLIP whose text tower's own configuration lies in its folder.
+
+    open_clip would take the relative name as relative to where the process runs.
+    """
+    text_cfg = read_config(folder)["text_cfg"]
+    place = named_in(folder, text_cfg.get("hf_model_name"))
+    return {"text_cfg": text_cfg | {"hf_model_name": str(place), "hf_model_pretrained": False}} if place else {}
+
+
 def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokenizer: Any) -> None:
-    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back."""
+    """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back.
+
+    With a text tower of transformers open_clip does so where the folder is the current one.
+    """
     from open_clip.push_to_hf_hub import save_config_for_hf
     from safetensors.torch import save_file
 
@@ -111,5 +125,9 @@ def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokeniz
         save_file(tensors, part / WEIGHTS)
         if hasattr(tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
             tokenizer.save_pretrained(part)
+        if model_cfg["text_cfg"].get("hf_model_name"):
+            model.text.config.save_pretrained(part)
+            here = {"hf_model_name": ".", "hf_tokenizer_name": ".", "hf_model_pretrained": False}
+            model_cfg = model_cfg | {"text_cfg": model_cfg["text_cfg"] | here}
         save_config_for_hf(model, part / CONFIG, model_cfg)
         write_json(part / CARD, {"sha256": tree_sha256(part, CARD)})

@@ -5,6 +5,8 @@ Axes: N images or captions, D width, C classes (values of an attribute).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,9 +23,11 @@ def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor) -> float:
     """Accuracy on test (M, D) of ridge regression from train (N, D) to one-hot labels, in closed form.
 
-    The penalty is relative to the features' mean variance, so that their scale does not matter.
+    The penalty is relative to the features' mean variance, so that their scale does not matter. It is not fitted to
+    what has the label -1, unknown.
     """
-    x, y = train.double(), F.one_hot(labels).double()
+    known = labels >= 0
+    x, y = train[known].double(), F.one_hot(labels[known]).double()
     centre, share = x.mean(dim=0), y.mean(dim=0)
     weights = ridge(x - centre, y - share, PENALTY)
     guesses = (test.double() - centre) @ weights + share
@@ -36,7 +40,12 @@ def ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(gram + penalty * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype), x.T @ y)
 
 
-def recall_at_1(queries: Tensor, targets: Tensor) -> float:
-    """Share of queries (N, D) whose nearest target (N, D) by cosine is the one in the same row."""
-    nearest = (F.normalize(queries, dim=-1) @ F.normalize(targets, dim=-1).T).argmax(dim=-1)
-    return (nearest == torch.arange(len(queries))).double().mean().item()
+def recall_at(ks: Sequence[int], queries: Tensor, targets: Tensor, fits: Tensor) -> dict[str, float]:
+    """For each k, as text, the share of queries (N, D) of whose k nearest targets (M, D) by cosine one fits.
+
+    fits (N, M) says which do; each query has one that does.
+    """
+    cosines = F.normalize(queries, dim=-1) @ F.normalize(targets, dim=-1).T
+    best = cosines.masked_fill(~fits, -torch.inf).amax(dim=1, keepdim=True)
+    before = ((cosines >= best) & ~fits).sum(dim=1)  # of a tie the wrong one counts as nearer
+    return {str(k): (before < k).double().mean().item() for k in ks}

@@ -38,30 +38,30 @@ from condmix.samplers.ddim import ddim
 WEIGHTS, CARD = "model.safetensors", "prior.json"
 REMEDY = "dvc repro prior"
 TIMES = 64  # waves of the time embedding
-Size = Annotated[int, Field(ge=1, le=2**20)]  # no prior is larger, and a damaged card must not ask for one
+PriorSize = Annotated[int, Field(ge=1, le=2**20)]  # no prior is larger, and a damaged card must not ask for one
 
 
 class SavedShape(TypedDict):
     """`Shape` in JSON."""
 
-    dim: Size
+    dim: PriorSize
     clusters: Annotated[int, Field(ge=0, le=2**20)]
-    width: Size
+    width: PriorSize
     blocks: Annotated[int, Field(ge=0, le=1000)]
 
 
-class Card(TypedDict):
+class PriorCard(TypedDict):
     """What is read of any prior.json."""
 
     trained: bool
 
 
-class TrainedCard(Card):
+class TrainedPriorCard(PriorCard):
     """The prior.json of a network."""
 
     shape: SavedShape
     encoder: str
-    sample_steps: Size
+    sample_steps: PriorSize
     guidance: float
     sha256: str
 
@@ -194,9 +194,9 @@ def save_no_prior(folder: Path, reason: str) -> None:
 def load_prior(folder: Path, encoder: str) -> Trained:
     """What the stage prior trained; CondmixError unless on vectors of `encoder`, as the embedding caches name it."""
     path, weights = folder / CARD, folder / WEIGHTS
-    if not read_checked_json(path, Card, REMEDY)["trained"]:
+    if not read_checked_json(path, PriorCard, REMEDY)["trained"]:
         raise CondmixError(f"{folder} holds no prior: set prior in the profile and run {REMEDY}")
-    card = read_checked_json(path, TrainedCard, REMEDY)
+    card = read_checked_json(path, TrainedPriorCard, REMEDY)
     if card["encoder"] != encoder:
         raise CondmixError(f"{folder} is of vectors of {card['encoder']}, not of {encoder}: run {REMEDY}")
     tensors, _ = read_tensors(weights, REMEDY, card["sha256"])

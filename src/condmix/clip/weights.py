@@ -148,8 +148,8 @@ def check_text_tower(model_cfg: dict[str, Any], where: str, folder: Path | None 
         return
     import open_clip
 
-    if folder is not None and Path(name).resolve().is_relative_to(folder.resolve()):
-        refuse_code(Path(name))
+    if folder is not None and (place := named_in(folder, name)):
+        refuse_code(place)
         return
     known = {open_clip.get_model_config(one)["text_cfg"].get("hf_model_name") for one in open_clip.list_models()}
     if name not in known:
@@ -160,6 +160,14 @@ def check_text_tower(model_cfg: dict[str, Any], where: str, folder: Path | None 
         AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers and the hub each raise their own kinds
         raise CondmixError(f"{where}: the text tower {name} can't be had from the hub ({reason(error)})") from error
+
+
+def named_in(folder: Path, name: str | None) -> Path | None:
+    """The folder of a text tower that `hf_model_name` finds in the CLIP's own; None where it is a name on the hub."""
+    if not name:
+        return None
+    place = (folder / name).resolve()
+    return place if place.is_relative_to(folder.resolve()) and place.is_dir() else None
 
 
 def _check_sizes(model_cfg: dict[str, Any], path: Path) -> None:

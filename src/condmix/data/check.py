@@ -46,8 +46,8 @@ class Findings:
 
     def lines(self) -> Iterator[str]:
         """One line per kind of finding with its number, and the first places below it."""
-        for level, found in (("error", self.stops), ("warning", self.warns)):
-            for what, places in found.items():
+        for level, problems in (("error", self.stops), ("warning", self.warns)):
+            for what, places in problems.items():
                 yield f"{level}: {shown(what)}" + (f": {len(places)}" if places else "")
                 yield from (f"    {shown(place)}" for place in places[:EXAMPLES])
                 if len(places) > EXAMPLES:
@@ -87,8 +87,8 @@ def check_data(params: Params) -> tuple[str, Findings]:
             seen[split].holds = count(data, seen[split].captions, data.labels(split))
     if len(seen) == len(SPLITS):
         compare_classes(seen, findings)
-        if all(one.holds for one in seen.values()):  # else what is missing has been said
-            holds: dict[str, Any] = {split: one.holds for split, one in seen.items()}
+        if all(content.holds for content in seen.values()):  # else what is missing has been said
+            holds: dict[str, Any] = {split: content.holds for split, content in seen.items()}
             for sentence in lacking(params, **holds):
                 findings.stops.setdefault(sentence, [])
             findings.warns.update(doubtful(params, **holds))
@@ -219,15 +219,15 @@ def context_length(model: str | dict[str, Any] | None) -> int:
 def table(seen: dict[str, SplitSummary]) -> str:
     """One row per split."""
     rows = [["split", "pictures", "shorter side", "classes", "per class", "captions", "per picture"]]
-    for split, one in seen.items():
-        counts = [len(texts) for texts in one.captions]
+    for split, content in seen.items():
+        counts = [len(texts) for texts in content.captions]
         rows.append(
             [
                 split,
-                f"{len(one.names):,}",
-                _range(one.sides, " px"),
-                str(len(one.classes)),
-                _range(list(one.classes.values())),
+                f"{len(content.names):,}",
+                _range(content.sides, " px"),
+                str(len(content.classes)),
+                _range(list(content.classes.values())),
                 f"{sum(counts):,}",
                 _range(counts),
             ]

@@ -169,7 +169,7 @@ def mean(vectors: Tensor) -> Tensor:
 
     Every caption has the same weight, as in the fusion `mean`, which averages views of one norm too. There m enters
     the dense layer times sqrt(D), the shorter the less the captions agree. In a slot m gets unit norm like all vectors
-    (a fusion then scales it by sqrt(D)), so that how much the captions agree is not told.
+    (a fusion then scales it by sqrt(D)), so it does not show how much the captions agree.
     """
     return torch.nn.functional.normalize(vectors.float().mean(dim=-2), dim=-1)
 

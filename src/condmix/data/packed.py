@@ -13,16 +13,16 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from condmix.files.artifacts import damaged, read_checked_json, read_tensors, require
-from condmix.settings.perspectives import parse
+from condmix.settings.perspectives import is_perspective, parse
 
-Size = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1)]
 
 
 class PerspectiveCard(TypedDict):
     """A perspective in variant.json: the width of its vectors and, where its name does not say it, their origin."""
 
     name: str
-    dim: Size
+    dim: Width
     of: NotRequired[Literal["image", "caption", "class"]]
 
 
@@ -39,8 +39,8 @@ class VariantCard(TypedDict):
     variant: str
     fusion: str
     perspectives: Annotated[list[PerspectiveCard], Field(min_length=1)]
-    centres: NotRequired[dict[str, Size]]
-    dim: Size
+    centres: NotRequired[dict[str, Width]]
+    dim: Width
     encoder: str
     sha256: FileSums
 
@@ -70,20 +70,21 @@ class Packed:
         tensors, _ = read_tensors(path, remedy, sha256)
         names = [perspective["name"] for perspective in variant["perspectives"]]
         for name in names:
-            if parse(name) is None:
+            if not is_perspective(name):
                 raise damaged(folder / "variant.json", f'"{name}" is no perspective', remedy)
         dims = {perspective["name"]: perspective["dim"] for perspective in variant["perspectives"]}
         vectors, choices, having = {}, {}, []
-        for one in map(parse, names):
+        for perspective in map(parse, names):
             # a random set is stored once
-            stored = one.drawn_before[0] if one.name not in tensors and one.drawn_before else one.name
-            vectors[one.name], present = _rows(tensors, stored, dims[one.name], path, remedy)
+            once = perspective.drawn_before if perspective.name not in tensors else []
+            stored = once[0] if once else perspective.name
+            vectors[perspective.name], present = _rows(tensors, stored, dims[perspective.name], path, remedy)
             if present.dim() == 2:
                 odds = present.float()
                 if f"{stored}.odds" in tensors:
                     odds = require(tensors, f"{stored}.odds", torch.float32, present.shape, path, remedy)
-                choices[one.name] = odds
-                present = present.sum(1) >= one.place
+                choices[perspective.name] = odds
+                present = present.sum(1) >= (perspective.place or 1)
             having.append(present)
         prompt = _rows(tensors, "prompt", variant["dim"], path, remedy) if "prompt" in tensors else None
         counts = {len(present) for present in having} | ({len(prompt[1])} if prompt else set())
@@ -113,19 +114,24 @@ class Packed:
         }
         return vectors, self.present[index].to(device, non_blocking=True)
 
-    def _drawn(self, index: Tensor, draws: Tensor) -> dict[str, Tensor]:
+    def _drawn(self, index: Tensor, draws: Tensor | None) -> dict[str, Tensor]:
         """Which caption (B,) each drawn perspective has; 0 where a row has none left, which `present` tells."""
-        columns, left, rows = {}, {}, torch.arange(len(index))
-        order = sorted(map(parse, self.choices), key=lambda one: (one.mixed, one.place))
-        for one, draw in zip(order, draws.T, strict=True):
-            weights = left.setdefault(one.mixed, self.choices[one.name][index].clone())
+        if draws is None:
+            raise ValueError(f"{', '.join(self.choices)}: a batch of what is drawn at random needs `draws`")
+        left: dict[bool, Tensor] = {}
+        columns, rows = {}, torch.arange(len(index))
+        order = sorted(map(parse, self.choices), key=lambda perspective: (perspective.mixed, perspective.place))
+        for perspective, draw in zip(order, draws.T, strict=True):
+            weights = left.setdefault(perspective.mixed, self.choices[perspective.name][index].clone())
             reached = weights.cumsum(1)
-            columns[one.name] = (reached > (draw * reached[:, -1])[:, None]).int().argmax(1)
-            weights[rows, columns[one.name]] = 0
+            columns[perspective.name] = (reached > (draw * reached[:, -1])[:, None]).int().argmax(1)
+            weights[rows, columns[perspective.name]] = 0
         return columns
 
     def prompted(self, words: Tensor | None = None) -> Packed:
         """The same split with text vectors in the image's place, or with `words` (N, D) that were made of them."""
+        if self.prompt is None:
+            raise ValueError("no text vectors were packed for the image's place")
         texts, present = self.prompt
         words = texts if words is None else words
         mask = self.present.clone()

@@ -41,6 +41,7 @@ class Split:
     labels: np.ndarray | None  # (N,) int64, -1 unknown
     attributes: np.ndarray | None  # (N, A) int64
     mentions: np.ndarray | None  # (N, captions, A) bool
+    held_out: np.ndarray | None  # (N,) bool: whose combination of attributes no training picture shows
     class_names: list[str]
     attribute_names: dict[str, list[str]]  # name -> values, in column order
 
@@ -60,17 +61,18 @@ class Split:
             return read_array(path, dtype, (about["count"], *shape), REMEDY, about["sha256"][name])
 
         pixels = folder / f"{split}_images.npy"
-        found = cls(
+        loaded = cls(
             images=read_array(pixels, np.uint8, (about["count"], size, size, 3), REMEDY, about["images_sha256"]),
             ids=cast(np.ndarray, array("ids", (), np.int64)),  # _check refuses None
             labels=array("labels", (), np.int64),
             attributes=array("attributes", (len(attributes),), np.int64),
             mentions=array("mentions", (None, len(attributes)), np.bool_),
+            held_out=array("held_out", (), np.bool_),
             class_names=meta["class_names"],
             attribute_names=attributes,
         )
-        found._check(folder, split)
-        return found
+        loaded._check(folder, split)
+        return loaded
 
     def _check(self, folder: Path, split: str) -> None:
         """CondmixError where arrays that were read do not fit the names in meta.json."""

@@ -72,6 +72,10 @@ class Dataset:
         """(N, captions, A) bool: which attributes a caption names; None where that is not known."""
         return None
 
+    def held_out(self, split: str) -> np.ndarray | None:
+        """(N,) bool: whose combination of attributes no training picture shows; None where none was held out so."""
+        return None
+
     def claims(self, caption: str) -> list[int] | None:
         """The value that any caption, whoever wrote it, names of each attribute (A,), -1 where none.
 

@@ -190,17 +190,17 @@ def _captions_document(payload: bytes, where: str) -> dict:
 
 def _identified(items: Iterable[Any], where: str, text: str) -> dict[int, dict]:
     """Items by their id, a whole number that none other has; `text` names the field of each that is a text."""
-    found = {}
+    by_id = {}
     for item in items:
         number = _field(item, "id", where)
         if type(number) is not int or number not in IDS:
             raise CondmixError(f"{where}: the id {number!r} is not a whole number of 64 bits")
-        if number in found:
+        if number in by_id:
             raise CondmixError(f"{where}: the id {number} occurs twice: give each an id of its own")
         if not isinstance(_field(item, text, where), str):
             raise CondmixError(f"{where}: {number} has the {text} {item[text]!r}, which is not a text")
-        found[number] = item
-    return found
+        by_id[number] = item
+    return by_id
 
 
 def _field(item: Any, name: str, where: str) -> Any:

@@ -70,9 +70,9 @@ class _Text:
     def skip(self, character: str) -> bool:
         """Whether the next character is this one; if so, it is passed over."""
         self._space()
-        found = self._buffer[self._at : self._at + 1] == character
-        self._at += found
-        return found
+        matches = self._buffer[self._at : self._at + 1] == character
+        self._at += matches
+        return matches
 
     def expect(self, character: str) -> None:
         if not self.skip(character):

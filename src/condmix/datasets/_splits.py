@@ -14,6 +14,11 @@ def scattered(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
 
+def chosen(name: str, percent: int) -> bool:
+    """Whether a name is one of this share, by its hash."""
+    return int.from_bytes(scattered(name)[-8:]) % 100 < percent
+
+
 def held_out_percent(settings: dict) -> int | None:
     """The only setting of `data.world`; CondmixError on anything else."""
     percent = settings.get("held_out_percent")
@@ -29,17 +34,16 @@ def divide(names: Sequence[str], placed: Sequence[str | None], settings: dict, s
     the setting held_out_percent (1 to 99) takes that share of the pictures, chosen by the hash of their names.
     """
     percent = held_out_percent(settings)
-    found = [split for split in SPLITS if split in placed]
+    given = [split for split in SPLITS if split in placed]
     if percent is None:
         rows = {split: [row for row, place in enumerate(placed) if place == split] for split in SPLITS}
-    elif "test" in found:
+    elif "test" in given:
         raise CondmixError(f"{source} has pictures in test, so nothing is held out: remove data.world.held_out_percent")
     else:
         rows = {split: [] for split in SPLITS}
         for row, (name, place) in enumerate(zip(names, placed, strict=True)):
-            if not found or place in found:
-                held_out = int.from_bytes(scattered(name)[-8:]) % 100 < percent
-                rows["test" if held_out else "train"].append(row)
+            if not given or place in given:
+                rows["test" if chosen(name, percent) else "train"].append(row)
     for split in SPLITS:
         if not rows[split] and percent is None:
             raise CondmixError(

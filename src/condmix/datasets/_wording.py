@@ -108,6 +108,6 @@ def claims(caption: str) -> list[int]:
     """Which value a caption names of each attribute, -1 where none; the first one where it names several."""
     first: dict[int, tuple[int, int]] = {}
     for (attribute, number), words in KEYWORDS.items():
-        if found := words.search(caption.lower()):
-            first[attribute] = min(first.get(attribute, (len(caption), -1)), (found.start(), number))
+        if word := words.search(caption.lower()):
+            first[attribute] = min(first.get(attribute, (len(caption), -1)), (word.start(), number))
     return [first[attribute][1] if attribute in first else -1 for attribute in range(len(NAMES))]

@@ -117,12 +117,12 @@ class Demo(Dataset):
     def _of_split(self, split: str) -> dict:
         if self._truth is None:
             self._truth = read_truth(self.archives / TRUTH)
-        found: dict[str, Any] = self._truth[split]
-        if found["ids"] != self.ids(split):
+        truth: dict[str, Any] = self._truth[split]
+        if truth["ids"] != self.ids(split):
             raise CondmixError(
                 f"{self.archives / TRUTH} and the COCO annotations list different pictures of {split}: {AGAIN}"
             )
-        return found
+        return truth
 
     def _check_copies(self, split: str, images: np.ndarray) -> None:
         """The first pictures of the CIFAR-10 archive are those of the COCO zip, but for JPEG's losses."""
@@ -165,8 +165,8 @@ def read_truth(path: Path) -> dict:
         if truth["attributes"] != ATTRIBUTES:
             raise CondmixError(f"{path} was drawn with other attributes than this version's: {AGAIN}")
         scenes = {split: truth["scenes"][split] for split in SPLITS}
-        for found in scenes.values():
-            _check_scenes(**found)
+        for scene in scenes.values():
+            _check_scenes(**scene)
     except FileNotFoundError:
         raise CondmixError(f"{path} is missing: run the stage fetch") from None
     except (ValueError, LookupError, TypeError) as error:
@@ -180,6 +180,6 @@ def _check_scenes(ids: list, values: list, mentions: list) -> None:
     for scene, numbers, named in zip(ids, values, mentions, strict=True):
         if not all(type(number) is int and number in those for number, those in zip(numbers, known, strict=True)):
             raise ValueError(f"scene {scene} has no value of each attribute")
-        told = all(len(flags) == len(known) and set(flags) <= {"0", "1"} for flags in named)
-        if not told or len(named) != len(mentions[0]):
+        wellformed = all(len(flags) == len(known) and set(flags) <= {"0", "1"} for flags in named)
+        if not wellformed or len(named) != len(mentions[0]):
             raise ValueError(f"scene {scene} does not say which attributes its captions name")

@@ -117,8 +117,8 @@ class Folder(PictureFiles):
     @cached_property
     def class_names(self) -> list[str]:
         """The sub-folders' names; none where there is only one, which tells no picture from another."""
-        found = (self._class_of(name) for split in SPLITS for name in self._splits[split])
-        names = {name for name in found if name is not None}
+        classes = (self._class_of(name) for split in SPLITS for name in self._splits[split])
+        names = {name for name in classes if name is not None}
         return sorted(names) if len(names) > 1 else []
 
     def files(self, split: str, rows: slice = slice(None)) -> Iterator[tuple[str, bytes]]:
@@ -167,7 +167,7 @@ def _read_names(names: Iterable[str]) -> list[str]:
 
 def _stored(name: str) -> str:
     """A path as the zip has it: what could not be written or would be refused when it is read is escaped, as %E9."""
-    return UNSAFE.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
+    return UNSAFE.sub(lambda character: f"%{ord(character[0]) & 0xFF:02X}", name)
 
 
 def _split_of(name: str) -> str | None:

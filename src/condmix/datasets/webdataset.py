@@ -22,6 +22,7 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import IO, cast
 
 from tqdm import tqdm
 
@@ -70,11 +71,11 @@ class Webdataset(PictureFiles):
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:
         """Copies the shards, unzipped; CondmixError names the one that is damaged."""
-        shards = sorted(filter(SHARD.fullmatch, walk(folder)))
+        shards = {name: match[1] for name in sorted(walk(folder)) if (match := SHARD.fullmatch(name))}
         if not shards:
             raise CondmixError(f"{folder} holds no shards (*.tar, *.tar.gz, *.tgz)")
-        for name in tqdm(shards, f"copy {shown(folder.name)}", unit="shard", mininterval=0.5):
-            target = archives / f"{SHARD.fullmatch(name)[1]}.tar"
+        for name, stem in tqdm(shards.items(), f"copy {shown(folder.name)}", unit="shard", mininterval=0.5):
+            target = archives / f"{stem}.tar"
             if target.exists():
                 raise CondmixError(f"{folder / name} and another shard would both be {target.name}: rename one")
             with replacing(target) as part:
@@ -106,13 +107,14 @@ class Webdataset(PictureFiles):
         return {split: [samples[row] for row in rows[split]] for split in SPLITS}
 
     def _split_of(self, sample: Sample) -> str | None:
-        found = SPLIT.match(sample.shard.relative_to(self.archives).as_posix())
-        return found[1] if found else None
+        split = SPLIT.match(sample.shard.relative_to(self.archives).as_posix())
+        return split[1] if split else None
 
     @cached_property
     def class_names(self) -> list[str]:
         """What the .cls files hold, numbers in their order."""
-        names = {sample.class_name for split in SPLITS for sample in self._splits[split]} - {None}
+        classes = (sample.class_name for split in SPLITS for sample in self._splits[split])
+        names = {name for name in classes if name is not None}
         # Decimal, as int() takes no more than 4300 digits
         return sorted(names, key=lambda name: (0, Decimal(name), "") if name.isdecimal() else (1, 0, name))
 
@@ -191,14 +193,20 @@ def _read_shard(shard: Path, contents: Contents) -> None:
         for member in _members(shard, archive):
             if is_hidden(member.name):
                 continue
-            if KEY.fullmatch(member.name):
+            if _divided(member.name)[1]:
                 keyed.append(member)
             else:
                 contents.passed_over.append(("file without an ending", f"{shard.name}: {member.name}"))
-        for key, members in groupby(keyed, key=lambda member: KEY.fullmatch(member.name)[1]):
+        for key, members in groupby(keyed, key=lambda member: _divided(member.name)[0]):
             _read_sample(shard, archive, key, list(members), contents)
     if len(contents.samples) == before:
         contents.passed_over.append(("shard without a picture", shard.name))
+
+
+def _divided(name: str) -> tuple[str, str]:
+    """A file's key and ending, which is "" where it has none."""
+    parts = KEY.fullmatch(name)
+    return (parts[1], parts[2]) if parts else (name, "")
 
 
 def _members(shard: Path, archive: tarfile.TarFile, mend: str = AGAIN) -> Iterator[tarfile.TarInfo]:
@@ -219,12 +227,12 @@ def _read_sample(
     source = f"{shard}: {key}"
     pictures, texts = [], {}
     for member in members:
-        suffix = KEY.fullmatch(member.name)[2].lower()
+        suffix = _divided(member.name)[1].lower()
         if is_picture(suffix):
             pictures.append(member)
         elif suffix in TEXTS:
             check_size(member.size, f"{shard}: {member.name}", TEXT_BYTES)
-            texts[suffix] = archive.extractfile(member).read()
+            texts[suffix] = cast(IO[bytes], archive.extractfile(member)).read()
         else:
             contents.passed_over.append((f"file of a kind that is not read ({suffix})", f"{shard.name}: {member.name}"))
     if len(pictures) > 1:
@@ -254,10 +262,10 @@ def _captions(texts: dict[str, bytes], source: str) -> list[str] | None:
     try:
         content = parse(document or "{}")
         listed = content.get("captions") or []
-        found = [plain, content.get("caption"), *listed]
+        given = [plain, content.get("caption"), *listed]
     except (ValueError, AttributeError, TypeError) as error:
         raise CondmixError(f"{source}.json is not a JSON object with captions ({error})") from error
-    captions = [text for text in found if text is not None]
+    captions = [text for text in given if text is not None]
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in captions):
         raise CondmixError(f"{source}.json: caption must be a text, and captions a list of texts")
     return list(dict.fromkeys(captions)) or None

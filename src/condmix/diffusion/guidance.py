@@ -22,19 +22,15 @@ Axes: B batch, P perspectives (the sources), D embedding.
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from condmix import CondmixError
+from condmix.diffusion.schedule import Schedule
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 Model = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-class Schedule(Protocol):
-    def x0_from(self, prediction_type: str, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
 
 
 def guided(

@@ -12,7 +12,7 @@ from typing import Annotated, NotRequired
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field, with_config
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
@@ -47,11 +47,16 @@ class Architecture:
 Size = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a damaged card must not ask for one
 
 
+def _perspective(name: str) -> str:
+    return parse(name).name  # ValueError where there is no such perspective
+
+
+@with_config(extra="forbid")
 class SavedArchitecture(TypedDict):
     """`Architecture` in JSON."""
 
     fusion: str
-    perspectives: dict[str, Size]
+    perspectives: dict[Annotated[str, AfterValidator(_perspective)], Size]
     dim: Size
     image_size: Size
     channels: Size

@@ -71,12 +71,12 @@ class _Fused(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Conditioning, scale: Conditioning,
         shift: Conditioning, groups: int, eps: float, p: float,
     ) -> Tensor:  # fmt: skip
-        given = [None if one is None else one.float().contiguous() for one in (before, scale, shift)]
+        given = [None if term is None else term.float().contiguous() for term in (before, scale, shift)]
         seed = int(torch.randint(2**62, ())) if p else 0
         y, mean, rstd = torch.ops.condmix.norm_silu(x, weight, bias, *given, groups, eps, p, seed)
         ctx.save_for_backward(x, mean, rstd, weight, bias, *given)
         ctx.p, ctx.seed = p, seed
-        ctx.dtypes = [None if one is None else one.dtype for one in (before, scale, shift)]
+        ctx.dtypes = [None if term is None else term.dtype for term in (before, scale, shift)]
         return y
 
     @staticmethod

@@ -25,7 +25,7 @@ here keeps that layout, and attention's (B, N, C) is then a view.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ EPS = 1e-6  # of the norms, as in the paper's code
 
 class TimeEmbedding(nn.Module):
     """Diffusion time to a vector: sines and cosines, then a two-layer network."""
+
+    frequencies: Tensor
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -85,7 +87,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
-class CrossAttention(nn.Module):
+class CrossAttentionLayer(nn.Module):
     """Attention from all places of a feature map to a set of tokens, with its residual (Rombach et al. 2022)."""
 
     def __init__(self, channels: int, token_width: int):
@@ -129,7 +131,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = SelfAttention(channels) if attention else nn.Identity()
-        self.cross_attention = CrossAttention(channels, token_width) if attention and token_width else None
+        self.cross_attention = CrossAttentionLayer(channels, token_width) if attention and token_width else None
 
     def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, C' or 2C'), maybe (B, M, D) -> (B, C', H, W)."""
@@ -202,38 +204,22 @@ class UNet(nn.Module):
         sizes = [image_size >> level for level in range(len(multipliers))]
         _check_sizes(image_size, sizes, attention)
         widths = [channels * multiplier for multiplier in multipliers]
-        last = len(widths) - 1
 
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
         # 4-D, so that .to(memory_format=torch.channels_last) lays it out like the feature map
         place_map = torch.zeros(1, channels, image_size, image_size)
         self.position = nn.Parameter(place_map) if position_map else None
 
-        self.down = nn.ModuleList()
-        width, skips = channels, [channels]
-        for level, (out, size) in enumerate(zip(widths, sizes, strict=True)):
-            for _ in range(blocks):
-                self.down.append(Block(width, out, dropout, size in attention, scale_shift, token_width))
-                width = out
-                skips.append(width)
-            if level < last:
-                self.down.append(Downsample(width))
-                skips.append(width)
+        def block(width: int, out: int, attended: bool) -> Block:
+            return Block(width, out, dropout, attended, scale_shift, token_width)
 
-        self.middle = nn.ModuleList(
-            Block(width, width, dropout, attended, scale_shift, token_width) for attended in (True, False)
-        )
+        levels = [(width, size in attention) for width, size in zip(widths, sizes, strict=True)]
+        self.down, skips = _way_down(block, channels, levels, blocks)
+        self.middle = nn.ModuleList(block(widths[-1], widths[-1], attended) for attended in (True, False))
+        self.up = _way_up(block, skips, levels, blocks)
 
-        self.up = nn.ModuleList()
-        for level, (out, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
-            for _ in range(blocks + 1):
-                self.up.append(Block(width + skips.pop(), out, dropout, size in attention, scale_shift, token_width))
-                width = out
-            if level > 0:
-                self.up.append(Upsample(width))
-
-        self.norm_out = NormSilu(norm_groups(width), width, EPS)
-        self.conv_out = nn.Conv2d(width, in_channels, 3, padding=1)
+        self.norm_out = NormSilu(norm_groups(widths[0]), widths[0], EPS)
+        self.conv_out = nn.Conv2d(widths[0], in_channels, 3, padding=1)
 
         # One matrix product serves all blocks, in the order in which forward meets them.
         self._widths = [module.conditioning_width for module in self.modules() if isinstance(module, Block)]
@@ -261,6 +247,35 @@ class UNet(nn.Module):
         return self.conv_out(self.norm_out(h))
 
 
+MakeBlock = Callable[[int, int, bool], Block]  # channels in, channels out, followed by attention?
+Levels = Sequence[tuple[int, bool]]  # each level's channels, and whether its blocks are followed by attention
+
+
+def _way_down(block: MakeBlock, width: int, levels: Levels, blocks: int) -> tuple[nn.ModuleList, list[int]]:
+    """The layers, and the channels of each feature map that is kept for the way up."""
+    layers, skips = nn.ModuleList(), [width]
+    for level, (out, attended) in enumerate(levels):
+        for _ in range(blocks):
+            layers.append(block(skips[-1], out, attended))
+            skips.append(out)
+        if level < len(levels) - 1:
+            layers.append(Downsample(out))
+            skips.append(out)
+    return layers, skips
+
+
+def _way_up(block: MakeBlock, skips: list[int], levels: Levels, blocks: int) -> nn.ModuleList:
+    """The layers, each block of which also reads the last of `skips` that is left."""
+    layers, width = nn.ModuleList(), skips[-1]
+    for level, (out, attended) in reversed(list(enumerate(levels))):
+        for _ in range(blocks + 1):
+            layers.append(block(width + skips.pop(), out, attended))
+            width = out
+        if level > 0:
+            layers.append(Upsample(out))
+    return layers
+
+
 def norm_groups(channels: int) -> int:
     """How many groups a GroupNorm has: 32 as in the paper; below 128 channels, such that each has at least 8 channels.
 
@@ -276,9 +291,10 @@ def _initialise(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     for layer in module.modules():
-        last = {Block: "conv2", SelfAttention: "out", CrossAttention: "out", UNet: "conv_out"}.get(type(layer))
+        last = {Block: "conv2", SelfAttention: "out", CrossAttentionLayer: "out", UNet: "conv_out"}.get(type(layer))
         if last:
             nn.init.zeros_(getattr(layer, last).weight)
 

@@ -131,9 +131,9 @@ class Ledger:
 
     def _check(self) -> None:
         """CondmixError where the ledger does not hold what it was written with, so that no row is lost unnoticed."""
-        (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
+        (verdict,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
         lists = self.db.execute("SELECT typeof(sha256), typeof(size), typeof(lines) FROM list").fetchall()
         odd = self.db.execute(
             f"""SELECT count(*) FROM urls WHERE state NOT IN {STATES} OR typeof(attempts) != 'integer'
@@ -185,10 +185,10 @@ class Ledger:
                     for name in entries
                     if name.suffix == ".json"
                 ]
-            found = {f"{int(one['key']):09d}.jpg": one["url"] for one in facts}
-            if found.keys() != {str(name) for name in entries if name.suffix == ".jpg"}:
+            urls = {f"{int(fact['key']):09d}.jpg": fact["url"] for fact in facts}
+            if urls.keys() != {str(name) for name in entries if name.suffix == ".jpg"}:
                 raise ValueError("its pictures are not named as those of a download")
-            for name, url in found.items():
+            for name, url in urls.items():
                 row = self.db.execute("SELECT url FROM urls WHERE key = ?", (int(name[:-4]),)).fetchone()
                 if row is None or without_credentials(row[0]) != without_credentials(url):
                     raise ValueError(f"{name} is not of its line in the list")
@@ -197,7 +197,7 @@ class Ledger:
                 f"{path} is not a shard of this download ({reason(error)}): move it out of the folder; "
                 "pictures of the list that are in no other shard are fetched again"
             ) from error
-        return [int(name[:-4]) for name in found]
+        return [int(name[:-4]) for name in urls]
 
     def take(self, count: int) -> list[ListedUrl]:
         """Up to `count` rows that are due; what was never asked comes first, so that no wait holds it up."""
@@ -301,7 +301,7 @@ def read_list(source: Path) -> Iterator[tuple[int, str, str]]:
                 raise CondmixError(f"{where}: not UTF-8 ({error.reason})") from error
             caption, tab, url = text.partition("\t")
             if not tab or not url.startswith(("http://", "https://")) or not url.isprintable():
-                found = without_credentials(text.strip())[:80]
-                raise CondmixError(f"{where}: expected caption<TAB>http(s)-URL, found {found!r}")
+                start = without_credentials(text.strip())[:80]
+                raise CondmixError(f"{where}: expected caption<TAB>http(s)-URL, found {start!r}")
             yield begins, caption, url
             begins += len(line)

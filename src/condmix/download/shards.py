@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import random
 import socket
 import sqlite3
@@ -40,6 +39,7 @@ from condmix.download.ledger import LEDGER, SHARDS, Ledger, ListedUrl
 from condmix.download.transfer import asked_wait
 from condmix.files.atomic import replacing, write_json
 from condmix.files.pictures import open_picture, to_rgb
+from condmix.runtime.cores import cores
 from condmix.runtime.messages import without_credentials
 
 CHUNK = 1 << 16  # bytes
@@ -166,7 +166,7 @@ async def _download(ledger: Ledger, options: Options) -> None:
     bar = tqdm(total=sum(states.values()), initial=settled, desc="download", unit="url", mininterval=0.5)
     samples: list[tuple[ListedUrl, Picture]] = []
     pictures = 0
-    with bar, ThreadPoolExecutor(os.cpu_count()) as decoders:
+    with bar, ThreadPoolExecutor(cores()) as decoders:
         async with _session(options) as session:
 
             async def ask(row: ListedUrl) -> tuple[ListedUrl, Picture | Failure]:

@@ -66,11 +66,11 @@ def fetch(file: File, archives: Path, partial: Path, retries: Retries | None = N
     archives.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
 
-    found = download(file.url, part, size, algorithm, retries or Retries())
-    if found != expected:
+    checksum = download(file.url, part, size, algorithm, retries or Retries())
+    if checksum != expected:
         part.unlink()
         raise CondmixError(
-            f"{without_credentials(file.url)} has {algorithm} {found}, but the profile expects {expected}: "
+            f"{without_credentials(file.url)} has {algorithm} {checksum}, but the profile expects {expected}: "
             "correct the checksum, or the URL if it is another file; the download is removed"
         )
     os.replace(part, target)
@@ -265,12 +265,12 @@ def digest_of(path: Path, algorithm: str) -> Any:
 def size_of(path: Path) -> int:
     """Bytes of a file, 0 where there is none; to write to a FIFO would wait for its reader, so it is refused."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return 0
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise CondmixError(f"{path} is not a regular file: move it away and run the stage again")
-    return found.st_size
+    return status.st_size
 
 
 def disk_full(part: Path, needed: int, free: int) -> CondmixError:

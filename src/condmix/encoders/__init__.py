@@ -16,7 +16,7 @@ from torch import Tensor
 class Encoder:
     """What makes one perspective's vectors. A subclass sets the attributes and implements `open` and `features`."""
 
-    perspective: ClassVar[str]  # "image"; "caption_{k}" where an image has several
+    perspective: str  # "image"; "caption_{k}" where an image has several
     reads: ClassVar[Literal["images", "captions", "labels"]]
     id: str  # names the weights by their sha256: equal ids and preprocessing mean equal vectors
     preprocessing: str

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from condmix.clip.folder import Clip, load_clip
+from condmix.clip.huggingface import without_padding
 from condmix.encoders import Encoder
 
 
@@ -50,10 +51,13 @@ def encode_short(model: nn.Module, tokens: Tensor) -> Tensor:
     """model.encode_text(tokens) without the places that no caption of the batch reaches, most of CLIP's 77.
 
     Exact where a causal tower reads its result at the end-of-text token, which has the highest number: what comes
-    after it is never seen. Other towers (SigLIP's, those of transformers) get the tokens as they are.
+    after it is never seen. A tower of transformers masks
+    what fills up a text, so the columns that are all of it go. Other towers (SigLIP's) get the tokens as they are.
     The tokens had best lie on the CPU: their length is read, and then they are moved to where the model lies.
     """
     device = next(model.parameters()).device
+    if hasattr(getattr(model, "text", None), "pooler"):  # of transformers
+        tokens = without_padding(tokens, model.text.config.pad_token_id)
     if getattr(model, "attn_mask", None) is None or getattr(model, "text_pool_type", None) != "argmax":
         return model.encode_text(tokens.to(device, non_blocking=True))
     length = int(tokens.argmax(dim=1).max()) + 1

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from condmix import CondmixError
-from condmix.clip.weights import check_finite
+from condmix.clip.huggingface import explained, folder_sha256, load_text_encoder, locate
 from condmix.encoders import Encoder
-from condmix.encoders._huggingface import explained, folder_sha256, locate
 
 
 class T5Text(Encoder):
@@ -28,7 +27,7 @@ class T5Text(Encoder):
     section = "t5"  # of the profile's `embed`
 
     def __init__(self, folder: Path, revision: str | None, settings: Any, device: str):
-        self.tokenizer, self.model = _load(folder, settings.precision)
+        self.tokenizer, self.model = load_text_encoder(folder, settings.precision)
         self.model.eval().to(device)
         longest = self.tokenizer.model_max_length
         if not isinstance(longest, int | float) or not longest >= 1:
@@ -64,28 +63,3 @@ class T5Text(Encoder):
             hidden = self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         mask = tokens.attention_mask[..., None]
         return (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1)
-
-
-def _load(folder: Path, precision: str) -> tuple[Any, Any]:
-    """Tokenizer and encoder, the weights from safetensors; CondmixError where they are not all there."""
-    try:
-        from transformers import AutoModelForTextEncoding, AutoTokenizer
-    except ImportError as error:
-        raise CondmixError('the encoder t5_text needs transformers: pip install "condmix[t5]"') from error
-
-    own = {"local_files_only": True, "trust_remote_code": False}
-    with explained(folder, "does not hold a text encoder that transformers can load"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **own)
-        model, info = AutoModelForTextEncoding.from_pretrained(
-            folder,
-            **own,
-            use_safetensors=True,
-            dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
-            output_loading_info=True,
-        )
-    # transformers draws missing weights at random; a BERT's pooler is not used here.
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise CondmixError(f"{folder} lacks {len(missing)} weights of its text encoder, such as {missing[0]}")
-    check_finite(model, folder)
-    return tokenizer, model

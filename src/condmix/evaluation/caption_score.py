@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,15 +86,15 @@ class CaptionScore:
         1 is the best and 1/2 is chance; NaN where there is no such caption. It is the retrieval behind R-precision
         (Xu et al. 2018, arXiv:1711.10485), with the whole rank in place of "first of 100 or not". n >= 2.
         """
-        found = np.full((len(captions), max(map(len, captions))), np.nan, np.float32)
-        for k in range(found.shape[1]):
+        ranks = np.full((len(captions), max(map(len, captions))), np.nan, np.float32)
+        for k in range(ranks.shape[1]):
             having = [i for i, texts in enumerate(captions) if len(texts) > k]
             if len(having) > 1:
                 texts = self.read([captions[i][k] for i in having])
                 for row, i in enumerate(having):
                     fits = texts @ seen[i]
-                    found[i, k] = (fits < fits[row]).sum().item() / (len(having) - 1)
-        return found
+                    ranks[i, k] = (fits < fits[row]).sum().item() / (len(having) - 1)
+        return ranks
 
-    def _parts(self, items: Sequence) -> list[Sequence]:
+    def _parts(self, items: Any) -> list[Any]:
         return [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]

@@ -46,6 +46,7 @@ class Kind(StrEnum):
     WRONG = "wrong"  # one perspective is another picture's, beside what is right
     SHUFFLED = "shuffled"  # all perspectives are another picture's
     REPEATED = "repeated"  # several pictures of each condition
+    PUBLISHED = "published"  # as many pictures as published distances take, for all test conditions in turn
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Change:
 
     def of(self, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The figures under it in metrics/<variant>.json; None where it was not evaluated."""
-        found = facts.get(self.kind)
-        return found.get(self.perspective) if found and self.perspective else found
+        figures = facts.get(self.kind)
+        return figures.get(self.perspective) if figures and self.perspective else figures
 
 
 def changes_of(facts: Mapping[str, Any]) -> list[Change]:

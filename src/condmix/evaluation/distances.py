@@ -74,8 +74,8 @@ def gaussian_mmd(first: Tensor, second: Tensor, sigma: float = 10.0) -> float:
     def kernel(dots: Tensor) -> Tensor:
         return ((dots - 1) / sigma**2).exp()  # |x - y|^2 = 2 - 2 x.y between unit vectors
 
-    def mean(one: Tensor, other: Tensor) -> float:
-        return _sum(kernel, one, other) / (len(one) * len(other))
+    def mean(rows: Tensor, columns: Tensor) -> float:
+        return _sum(kernel, rows, columns) / (len(rows) * len(columns))
 
     return 1000 * (mean(units[0], units[0]) + mean(units[1], units[1]) - 2 * mean(units[0], units[1]))
 
@@ -95,7 +95,7 @@ def precision_recall(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> tuple[
     centre = real.mean(0)  # distances stay the same, and lose fewer digits to features far from 0
     real, drawn = real - centre, drawn - centre
     real_reach, drawn_reach = _reach(real, k), _reach(drawn, k)
-    precise, recalled = 0, torch.zeros(len(real), dtype=torch.bool)
+    precise, recalled = 0.0, torch.zeros(len(real), dtype=torch.bool)
     for part, reach in zip(drawn.split(ROWS), drawn_reach.split(ROWS), strict=True):
         between = _squared_distances(part, real)
         precise += (between <= real_reach).any(1).sum().item()

@@ -8,8 +8,10 @@ features (condmix.metrics.frechet), since the numbers of two spaces have nothing
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from torch.nn import functional
 
 from condmix import CondmixError
 from condmix.evaluation.judges import Judge
+from condmix.settings.schema import Backbone
 
 INCEPTION_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
@@ -94,21 +97,49 @@ class ClipFeatures(Features):
     def __init__(self, folder: Path, device: str | torch.device = "cpu"):
         from condmix.clip.folder import load_clip
 
-        clip = load_clip(folder, device)
-        asked = clip.model.visual.preprocess_cfg
-        size = asked["size"]
+        clip = load_clip(folder, str(device))
+        wanted = clip.model.visual.preprocess_cfg
+        size = wanted["size"]
         self.id = clip.id
-        self._model, self._device = clip.model, device
-        self._size = (size, size) if isinstance(size, int) else tuple(size)
-        self._mode = "bilinear" if asked["interpolation"] == "bilinear" else "bicubic"  # as open_clip reads it
-        self._mean, self._sd = (torch.tensor(asked[key], device=device)[:, None, None] for key in ("mean", "std"))
+        self._model = clip.model
+        mode = "bilinear" if wanted["interpolation"] == "bilinear" else "bicubic"  # as open_clip reads it
+        self._prepared = Prepared((size, size) if isinstance(size, int) else tuple(size), mode, wanted, device)
 
     @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._model.encode_image(self._prepared(images)).float()
+
+
+class TimmFeatures(Features):
+    """What a network of timm hands to its classifier; pictures are prepared as for `ClipFeatures`."""
+
+    def __init__(self, name: str, settings: Backbone, device: str | torch.device = "cpu"):
+        from condmix.clip.backbone import open_backbone
+
+        self.name = name
+        shown = {"mean": settings.mean, "std": settings.std}
+        self.id = f"timm {settings.model} sha256:{settings.weights.sha256} at {settings.image_size} {shown}"
+        weights = settings.weights.verified(f"embed.timm.{name}.weights")
+        self._model = open_backbone(settings.model, weights, device)
+        self._prepared = Prepared((settings.image_size,) * 2, "bicubic", shown, device)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._model(self._prepared(images)).float()
+
+
+class Prepared:
+    """Images (B, S, S, 3) uint8 -> (B, 3, *size), resized where they have another size, minus mean, over std."""
+
+    def __init__(self, size: tuple[int, ...], mode: str, pixels: Mapping[str, Any], device: str | torch.device):
+        self._size, self._mode, self._device = size, mode, device
+        self._mean, self._sd = (torch.tensor(pixels[key], device=device)[:, None, None] for key in ("mean", "std"))
+
     def __call__(self, images: Tensor) -> Tensor:
         x = images.to(self._device).permute(0, 3, 1, 2).float() / 255
         if x.shape[-2:] != self._size:
             x = functional.interpolate(x, self._size, mode=self._mode, antialias=True).clamp(0, 1)
-        return self._model.encode_image((x - self._mean) / self._sd).float()
+        return (x - self._mean) / self._sd
 
 
 def extractors(
@@ -117,12 +148,14 @@ def extractors(
     clip: Path,
     inception: str | Path | None = None,
     device: str | torch.device = "cpu",
+    timm: Mapping[str, Backbone] | None = None,
 ) -> list[Features]:
     """The feature spaces of these names; `clip` is a CLIP's folder, `inception` as in `Inception`."""
-    known = {
+    known: dict[str, Callable[[], Features]] = {
         "clip": lambda: ClipFeatures(clip, device),
         "inception": lambda: Inception(inception, device),
         "judge": lambda: _judge_features(judge),
+        **{name: partial(TimmFeatures, name, one, device) for name, one in (timm or {}).items()},
     }
     for name in names:
         if name not in known:

@@ -1,7 +1,7 @@
 """Pictures -> what is on them: networks that say which attribute values, or which class, a picture shows.
 
 A judge is trained on real pictures only and never helps to make one, so it can tell whether a generated picture
-shows what was asked for. Its features serve a Fréchet distance where Inception's can't be had.
+shows what its condition names. Its features serve a Fréchet distance where Inception's can't be had.
 """
 # B batch, S image size, F features, C channels
 
@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 REMEDY = "dvc repro judge"
 
 
-class Card(TypedDict):
+class JudgeCard(TypedDict):
     """What is read of any judge's model.json."""
 
     heads: dict[str, Annotated[list[str], Field(min_length=1)]]  # empty where the data has nothing to judge by
@@ -39,7 +39,7 @@ class Card(TypedDict):
     n: NotRequired[int]
 
 
-class TrainedCard(Card):
+class TrainedJudgeCard(JudgeCard):
     """The model.json of a network."""
 
     network: Literal["small_cnn", "resnet56"]
@@ -59,8 +59,9 @@ class Judge(nn.Module):
         self.network_name, self.image_size = network, image_size
         self.heads = {name: list(values) for name, values in heads.items()}
         self.network = NETWORKS[network]()
+        width: Any = self.network.width
         # not a ModuleDict: an attribute of the data may be called "type" or "values"
-        self.linears = nn.ModuleList(nn.Linear(self.network.width, len(values)) for values in heads.values())
+        self.linears = nn.ModuleList(nn.Linear(width, len(values)) for values in heads.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, S, S, 3) uint8 -> per head the logits (B, values)."""
@@ -98,7 +99,7 @@ class Judge(nn.Module):
         card = read_card(folder)
         if not card["heads"]:
             return None
-        card = read_checked_json(folder / CARD, TrainedCard, REMEDY)
+        card = read_checked_json(folder / CARD, TrainedJudgeCard, REMEDY)
         tensors, _ = read_tensors(folder / WEIGHTS, REMEDY, card["sha256"])
         judge = rebuilt(
             lambda: cls(card["network"], card["heads"], card["image_size"]),
@@ -114,7 +115,7 @@ def save_no_judge(folder: Path, reason: str) -> None:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What model.json says of the judge in `folder`: heads and, where there are any, what `save` was given."""
-    return read_checked_json(folder / CARD, Card, REMEDY)
+    return read_checked_json(folder / CARD, JudgeCard, REMEDY)
 
 
 def load_resnet56(path: Path) -> Judge:
@@ -161,7 +162,7 @@ class SmallCnn(nn.Module):
 
     width = 128
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stages = nn.Sequential(
             _convolution(3, 32), _convolution(32, 32),
@@ -188,8 +189,10 @@ class ResNet56(nn.Module):
     """
 
     width = 64
+    mean: Tensor
+    sd: Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         # ImageNet's mean and standard deviation, although the pictures are CIFAR-10's: so it was trained
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)

@@ -20,6 +20,8 @@ class Space:
     drawn: Tensor  # (n, F) float32
     real: Tensor  # (N, F) float32
     statistics: Statistics  # of `real`
+    allowed: Tensor | None = None  # (N, F) of real pictures that show what the conditions name; None: that is not known
+    training: Statistics | None = None  # of the whole training split, for the published set
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Observations:
     captions: CaptionFit | None = None
     right_by_network: np.ndarray | None = None  # (n, A) bool, where the best judge is another
     residual: np.ndarray | None = None  # (n,) of the best fit of a scene, in grey levels
+    held_out: np.ndarray | None = None  # (n,) bool: is its combination of attributes in no training picture?
     per_condition: int = 1  # neighbouring pictures that share a condition
     resamples: int = 0  # of a bootstrap; 0: no intervals
     seed: int = 0

@@ -52,7 +52,7 @@ class Seen:
     def join(parts: Sequence[Seen]) -> Seen:
         """One set after the other."""
         tensors = [part._tensors() for part in parts]
-        return Seen._of({name: torch.cat([one[name] for one in tensors]) for name in tensors[0]})
+        return Seen._of({name: torch.cat([part[name] for part in tensors]) for name in tensors[0]})
 
     @staticmethod
     def interleave(parts: Sequence[Seen]) -> Seen:
@@ -65,7 +65,7 @@ class Seen:
                 merged[rank :: len(of_each)] = tensor
             return merged
 
-        return Seen._of({name: whole([one[name] for one in tensors]) for name in tensors[0]})
+        return Seen._of({name: whole([part[name] for part in tensors]) for name in tensors[0]})
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"features.{name}": tensor for name, tensor in self.features.items()}
@@ -75,7 +75,7 @@ class Seen:
     @staticmethod
     def _of(tensors: dict[str, Tensor]) -> Seen:
         def named(start: str) -> dict[str, Tensor]:
-            return {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
+            return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
         return Seen(named("features."), named("values."), tensors.get("residual"))
 
@@ -99,7 +99,8 @@ class Observer:
         self.heads = {name: columns for name, columns in heads.items() if columns}
         settings = params.evaluate
         inception = settings.inception_weights and settings.inception_weights.verified("evaluate.inception_weights")
-        self.networks = extractors(settings.features, self.judge, params.paths.clip, inception, device)
+        clip, timm = params.paths.clip, params.embed.timm
+        self.networks = extractors(settings.features, self.judge, clip, inception, device, timm)
         self._batch_size = params.evaluate.batch_size
 
     @torch.no_grad()

@@ -35,36 +35,40 @@ ROWS = 1000  # pictures in memory when those of several processes become one fil
 
 
 @dataclass(frozen=True)
-class Job:
-    """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
+class PictureSet:
+    """A set of pictures to draw and measure: for n test conditions, from number `first` on, at one guidance scale.
 
-    Where pictures are repeated, it is REPEATS of each of n / REPEATS conditions.
+    Where pictures are repeated, it is REPEATS of each of n / REPEATS conditions; published ones take all in turn.
     """
 
     condition: Condition
     guidance: float
     n: int
     change: Change = Change()
+    first: int = 0
 
     @property
     def file(self) -> str:
         """Name of the files that hold what was drawn, without the process's number."""
-        return f"{self.condition}-{self.guidance}-{self.change}"
+        return f"{self.condition}-{self.guidance}-{self.change}-{self.first}"
 
     def rows(self, count: int) -> np.ndarray:
         """Which of `count` test pictures each of the n pictures is conditioned on (n,)."""
         if self.change.kind is Kind.REPEATED:
             return np.arange(self.n) // REPEATS
-        return another(count)[: self.n] if self.change.kind is Kind.SHUFFLED else np.arange(self.n)
+        if self.change.kind is Kind.PUBLISHED:
+            return np.arange(self.n) % count
+        rows = np.arange(self.first, self.first + self.n)
+        return another(count)[rows] if self.change.kind is Kind.SHUFFLED else rows
 
     def seeds(self, seed: int) -> list[int]:
-        """One seed per picture; but for repeated conditions those of `picture_seed`."""
-        if self.change.kind is Kind.REPEATED:
-            return [derive(seed, "repeated", i) for i in range(self.n)]
-        return [picture_seed(seed, i) for i in range(self.n)]
+        """One seed per picture; those of `picture_seed` where a condition has one picture."""
+        if self.change.kind in (Kind.REPEATED, Kind.PUBLISHED):
+            return [derive(seed, self.change.kind.value, i) for i in range(self.n)]
+        return [picture_seed(seed, row) for row in range(self.first, self.first + self.n)]
 
 
-def draw(params: Params, variant: str, jobs: list[Job], folder: Path) -> None:
+def draw(params: Params, variant: str, jobs: list[PictureSet], folder: Path) -> None:
     """In each process: draw every job's share of pictures, look at them, and leave both in `folder`."""
     state = join_group()
     rank, world, device = state.process_index, state.num_processes, state.device
@@ -130,7 +134,7 @@ class Drawn:
     def __init__(self, folder: Path, world: int):
         self._folder, self._world = folder, world
 
-    def pictures(self, job: Job) -> np.ndarray:
+    def pictures(self, job: PictureSet) -> np.ndarray:
         """(n, S, S, 3) uint8, a read-only mapping of a file in the folder."""
         parts = [_read(path) for path in self._parts(job, "npy")]
         if len(parts) == 1:
@@ -142,11 +146,11 @@ class Drawn:
             write_pixels(path, (count, *parts[0].shape[1:]), blocks)
         return _read(path)[: job.n]
 
-    def seen(self, job: Job) -> Seen:
+    def seen(self, job: PictureSet) -> Seen:
         """What was seen in them."""
         return Seen.interleave([Seen.load(path) for path in self._parts(job, "safetensors")]).first(job.n)
 
-    def _parts(self, job: Job, kind: str) -> list[Path]:
+    def _parts(self, job: PictureSet, kind: str) -> list[Path]:
         """The files of the processes that had anything to draw."""
         paths = (self._folder / f"{job.file}.{rank}.{kind}" for rank in range(self._world))
         return [path for path in paths if path.exists()]
@@ -161,10 +165,12 @@ def _interleaved(parts: list[np.ndarray], first: int, end: int) -> np.ndarray:
     return np.stack([parts[i % len(parts)][i // len(parts)] for i in range(first, end)])
 
 
-def placed(packed: Packed, prior: Trained | None, job: Job, seed: int) -> Packed:
+def placed(packed: Packed, prior: Trained | None, job: PictureSet, seed: int) -> Packed:
     """The split with what stands in the image's place; of the prior's vectors each of the n pictures has its own."""
     if job.condition is not Condition.PRIOR:
         return packed.prompted() if job.condition is Condition.PROMPT else packed
+    if prior is None or packed.prompt is None:
+        raise ValueError("a prior and text vectors are needed to condition on the prior")
     words = packed.prompt[0].float().clone()
     words[: job.n] = prior.sample(words[: job.n], [derive(seed, "prior", i) for i in range(job.n)])
     return packed.prompted(words)

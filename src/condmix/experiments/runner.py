@@ -34,10 +34,10 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.experiments.evidence import is_done, keep
 from condmix.experiments.grid import (
-    LOSSES,
+    HEADLINE,
     MESSAGE,
-    METRICS,
     TARGET,
     Grid,
     PlannedRun,
@@ -46,13 +46,13 @@ from condmix.experiments.grid import (
     done,
     duration,
     git,
-    is_done,
-    keep,
     on_path,
     plan,
     write_changes,
 )
+from condmix.runtime.cores import cores
 from condmix.settings.load import unknown
+from condmix.tracking.runs import GRID
 
 GRACE = 10  # seconds that an interrupted run has for ending by itself
 
@@ -67,9 +67,8 @@ class Runner:
             if name not in grid.experiments:
                 raise CondmixError(unknown("experiment", name, list(grid.experiments), f"grid {grid.name}"))
         self.only = only or list(grid.experiments)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
-        self.processes = max(1, cores // jobs)
+        self.processes = max(1, cores() // jobs)
         self.work = self.root / ".dvc" / "tmp" / "grid"  # ignored by git and DVC
         self.logs = self.root / ".checkpoints" / "logs"
         self._children: set[subprocess.Popen] = set()
@@ -137,7 +136,7 @@ class Runner:
                 for command in (checkout, ["dvc", "repro", TARGET]):
                     self._child(command, clone, environment, output, lock)
                 message = MESSAGE.format(seconds=time.monotonic() - started, jobs=self.jobs)
-                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", METRICS, "-I", LOSSES, TARGET]
+                save = ["dvc", "exp", "save", "-n", run.name, "-m", message, "-I", HEADLINE, TARGET]
                 self._child(save, clone, environment, output, lock)
                 with self._guard:
                     reference = done(clone)[run.name]
@@ -166,6 +165,7 @@ class Runner:
             **os.environ,
             "OMP_NUM_THREADS": str(self.processes),  # a stage that starts several processes shares these out
             "DVC_ROOT": str(self.root),  # checkpoints and MLflow's runs go where they outlive the clone
+            GRID: self.grid.name,  # under which MLflow shows the run
             "DVC_EXP_NAME": run.name,
             "DVC_EXP_BASELINE_REV": self.commit,
         }

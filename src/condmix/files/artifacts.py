@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +29,7 @@ from condmix.runtime.oserrors import one_line, sentence
 if TYPE_CHECKING:  # torch takes seconds to import, and the readers of JSON and of arrays do without it
     from torch import Tensor, nn
 
+Network = TypeVar("Network", bound="nn.Module")
 SHA256 = "sha256"  # where a safetensors file holds the checksum of its own content
 CONTENT_SHA256 = "content_sha256"  # where a JSON file does; the sha256 in a model's card is that of the weights
 
@@ -111,12 +112,12 @@ def read_array(
             found_shape, fortran, found_dtype = header[version](file)
         offset, size = file.tell(), path.stat().st_size
     fits = len(found_shape) == len(shape) and all(
-        found == wanted or wanted is None and found > 0 for found, wanted in zip(found_shape, shape, strict=True)
+        length == wanted or wanted is None and length > 0 for length, wanted in zip(found_shape, shape, strict=True)
     )
     if not fits or found_dtype != dtype or fortran:
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
-        found = f"{found_dtype} of shape {found_shape}{', column by column' if fortran else ''}"
-        raise damaged(path, f"it holds {found}, not {dtype} of shape ({wanted})", remedy)
+        held = f"{found_dtype} of shape {found_shape}{', column by column' if fortran else ''}"
+        raise damaged(path, f"it holds {held}, not {dtype} of shape ({wanted})", remedy)
     expected = offset + math.prod(found_shape) * dtype.itemsize
     if size != expected:
         raise damaged(path, f"it has {size:,} bytes, not {expected:,}", remedy)
@@ -181,27 +182,29 @@ def require(
     """The tensor or array of this name; a CondmixError unless it has this type and shape (None: any length)."""
     if name not in tensors:
         raise damaged(path, f'it lacks "{name}"', remedy)
-    found = tensors[name]
-    fits = len(found.shape) == len(shape) and all(
-        wanted in (None, length) for length, wanted in zip(found.shape, shape, strict=True)
+    tensor = tensors[name]
+    fits = len(tensor.shape) == len(shape) and all(
+        wanted in (None, length) for length, wanted in zip(tensor.shape, shape, strict=True)
     )
-    if not fits or found.dtype != dtype:
+    if not fits or tensor.dtype != dtype:
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise damaged(
-            path, f'"{name}" is {found.dtype} of shape {tuple(found.shape)}, not {dtype} of shape ({wanted})', remedy
+            path, f'"{name}" is {tensor.dtype} of shape {tuple(tensor.shape)}, not {dtype} of shape ({wanted})', remedy
         )
-    return found
+    return tensor
 
 
 def rebuilt(
-    make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], weights: Path, card: Path, remedy: str
-) -> nn.Module:
+    make: Callable[[], Network], tensors: Mapping[str, Tensor], weights: Path, card: Path, remedy: str
+) -> Network:
     """The network that `make` builds of the sizes in `card`, with the tensors that were read from `weights`."""
     import torch
 
     try:
         with torch.device("meta"):  # without memory or time, so that sizes which do not fit the weights cost nothing
             outline = make()
+    except CondmixError as error:
+        raise damaged(card, one_line(error), remedy) from error
     except Exception as error:  # whatever torch makes of sizes that do not fit together
         raise damaged(card, f"no network has its sizes: {one_line(error)}", remedy) from error
     check_weights(outline, tensors, weights, remedy)
@@ -211,11 +214,17 @@ def rebuilt(
 
 
 def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
-    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite."""
+    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite.
+
+    Half precision passes too, as small exports have it: loading it into the module widens it.
+    """
+    import torch
+
     own = module.state_dict()
     for name, tensor in own.items():
-        found = require(tensors, name, tensor.dtype, tensor.shape, path, remedy)
-        if found.is_floating_point() and not found.isfinite().all():
+        half = name in tensors and tensors[name].dtype == torch.float16
+        stored = require(tensors, name, torch.float16 if half else tensor.dtype, tensor.shape, path, remedy)
+        if stored.is_floating_point() and not stored.isfinite().all():
             raise damaged(path, f'"{name}" holds NaN or infinity', remedy)
     for name in tensors:
         if name not in own:
@@ -292,9 +301,13 @@ def _adapter(schema: Any) -> TypeAdapter:
 def _complaint(error: ValidationError) -> str:
     """pydantic's first complaint, in words."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "missing":
         return f"it lacks {key}"
+    if first["type"] == "extra_forbidden":
+        return f"it holds {key}, which this version of condmix does not know"
+    if first["type"] == "value_error":  # a check of our own, whose words name the value
+        return f"{key}: {first['ctx']['error']}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{f'{key}: ' if key else ''}{message}, not {reprlib.repr(first['input'])}"
 

@@ -26,10 +26,10 @@ def _lock_file(root: Path) -> str | None:
     path = root / LOCK
     if not path.exists():
         return None
-    found = path.read_text(encoding="utf-8", errors="replace")
-    if readable(found) or "<<<<<<<" in found:  # a merge's conflict is for people to solve; DVC names the file
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if readable(text) or "<<<<<<<" in text:  # a merge's conflict is for people to solve; DVC names the file
         return None
-    reason = f"{LOCK} was {'half written' if found.strip() else 'empty'}, as a kill of DVC leaves it"
+    reason = f"{LOCK} was {'half written' if text.strip() else 'empty'}, as a kill of DVC leaves it"
     for revision in ("", "HEAD") if shutil.which("git") else ():
         kept = subprocess.run(["git", "show", f"{revision}:./{LOCK}"], cwd=root, capture_output=True, text=True)
         if kept.returncode == 0 and readable(kept.stdout):

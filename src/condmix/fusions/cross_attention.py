@@ -1,7 +1,7 @@
 """Cross-attention fusion: c = t, and the views are tokens that every place of a feature map looks at for itself.
 
 As in latent diffusion (Rombach et al. 2022, arXiv:2112.10752, section 3.3): after each self-attention of the U-Net a
-cross-attention layer, `condmix.diffusion.unet.CrossAttention`, takes its queries from the places and its keys and
+cross-attention layer, `condmix.diffusion.unet.CrossAttentionLayer`, takes its queries from the places and its keys and
 values from the views. All other strategies say the same to all places.
 """
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from condmix.evaluation.observations import Observations, Space
 
 
+FEWEST, MOST = 5, 8  # figures of a headline
 ABSENT = object()  # in the place of a value, where null is one
 
 
@@ -29,6 +30,7 @@ class Pictures(Enum):
     EVERY = auto()  # each condition, guidance scale and change
     HEADLINE = auto()  # the headline condition's, which has the most pictures
     REPEATED = auto()  # several pictures of each of few conditions
+    PUBLISHED = auto()  # as many pictures as published distances take, where a profile asks for them
 
 
 class Place(Flag):
@@ -165,6 +167,15 @@ def compared(files: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any
     found = [m for m in found if Place.COMPARISON in m.places and m.unless not in keys]
     found.sort(key=lambda m: (not m.share, m.rank is None, m.rank or 0, m.key if m.rank is not None else ""))
     return found
+
+
+def headline(facts: Mapping[str, Any]) -> list[Measure]:
+    """The 5 to 8 measures that stand for one file of metrics, what ranks variants first."""
+    found = [measure for measure in compared([facts]) if measure.attribute is None]
+    found.sort(key=lambda measure: (measure.rank is None, measure.rank or 0))
+    known = {measure.key for measure in found}
+    others = [m for m in measures([facts]) if Place.SETS in m.places and m.attribute is None and m.key not in known]
+    return found[:MOST] + others[: max(0, FEWEST - len(found))]
 
 
 def feature_names(files: Sequence[Mapping[str, Any]]) -> list[str]:

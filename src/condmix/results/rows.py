@@ -40,7 +40,7 @@ class ReferenceSet(TypedDict):
 def _figures(facts: Any, checked: Callable[[Any], Any]) -> Any:
     """What passes the schema, if every measure in it is a number too; ValueError."""
     checked(facts)
-    rows = [facts, *facts.get("sweep", []), *(facts[one] for one in Condition if one in facts)]
+    rows = [facts, *facts.get("sweep", []), *(facts[condition] for condition in Condition if condition in facts)]
     rows += [row for change in changes_of(facts) if (row := change.of(facts))]
     for measure in known([{"features": facts.get("features", ()), **row} for row in rows]):
         for key in filter(None, (measure.key, measure.count)):
@@ -65,7 +65,7 @@ class MetricsFile(Figures):
     profile: str
     fusion: str
     perspectives: Annotated[list[str], Field(min_length=1)]
-    condition: Literal[tuple(one.value for one in Condition)]  # type: ignore[valid-type]
+    condition: Literal[tuple(value.value for value in Condition)]  # type: ignore[valid-type]
     oracle: NotRequired[Figures]
     prior: NotRequired[Figures]
     sweep: NotRequired[list[Figures]]
@@ -104,7 +104,7 @@ class Row:
 
 def read_metrics(params: Params) -> list[dict[str, Any]]:
     """metrics/<variant>.json of each variant of params.yaml, all of its profile; else CondmixError."""
-    found = []
+    all_facts = []
     for variant in params.variants:
         path = params.paths.metrics / f"{variant}.json"
         facts = read_checked_json(path, Metrics, f"dvc repro evaluate@{variant}")
@@ -113,8 +113,8 @@ def read_metrics(params: Params) -> list[dict[str, Any]]:
                 f'{path} was measured under profile "{facts.get("profile")}", but params.yaml says '
                 f'"{params.profile}": run dvc repro'
             )
-        found.append(facts)
-    return found
+        all_facts.append(facts)
+    return all_facts
 
 
 def ranked(metrics: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -173,7 +173,7 @@ def ceilings(rows: Sequence[Row], columns: Sequence[Measure]) -> dict[str, float
     """The judge's own accuracy on real pictures under each measure's key: no more than that can be shown of a row."""
     judge: dict[str, float] = next(filter(None, (row.facts.get("judge_accuracy") for row in rows)), {})
     known = [measure for measure in columns if measure.judged_by and judge.keys() >= set(measure.judged_by)]
-    return {one.key: sum(judge[head] for head in one.judged_by) / len(one.judged_by) for one in known}
+    return {measure.key: sum(judge[head] for head in measure.judged_by) / len(measure.judged_by) for measure in known}
 
 
 def uncertainty(share: float, n: int) -> float:

@@ -42,16 +42,16 @@ def interruptible() -> Iterator[Interruption]:
 
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {one: signal.getsignal(one) for one in SIGNALS}
-        before = {one: handler for one, handler in before.items() if handler is not signal.SIG_IGN}
-        for one in before:
-            signal.signal(one, interrupt)
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, interrupt)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield interruption
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

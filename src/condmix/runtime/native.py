@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ INSTRUCTIONS = {  # those that PyTorch itself uses here; not -march=native, as a
     "AVX2": ["-mavx2", "-mfma"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+PREFIX = "norm_silu-"
 SECONDS = 300  # after which a compiler is given up
 
 
@@ -49,8 +51,11 @@ def available() -> bool:
 
 
 def kernels() -> str:
-    """What normalises feature maps on this machine's CPU: a part of what decides the bits of a result."""
-    return "condmix" if available() else "torch"
+    """What normalises feature maps on this machine's CPU: a part of what decides the bits of a result.
+
+    Of ours it names the source, PyTorch and the flags by a checksum, and the compiler by its version.
+    """
+    return f"condmix {_path().stem.removeprefix(PREFIX)}" if available() else "torch"
 
 
 def _load() -> None:
@@ -62,17 +67,38 @@ def _load() -> None:
         except OSError:  # damaged: it is made again
             path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with FileLock(f"{path}.lock"):
         if not path.exists():
             _compile(path)
     torch.ops.load_library(path)
 
 
 def _path() -> Path:
-    """A file per source, PyTorch, and kind of processor."""
+    """A file per source, PyTorch, kind of processor and compiler; where there is no compiler, one that another made."""
     parts = [SOURCE.read_bytes(), torch.__version__.encode(), " ".join(_flags()).encode()]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "condmix" / f"norm_silu-{hashlib.sha256(b' '.join(parts)).hexdigest()[:16]}.so"
+    name = PREFIX + hashlib.sha256(b" ".join(parts)).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condmix"
+    try:
+        return cache / f"{name}-{_version(_compiler())}.so"
+    except FileNotFoundError:
+        made = sorted(cache.glob(f"{name}-*.so"))
+        if not made:
+            raise
+        return made[0]
+
+
+def _compiler() -> str:
+    found = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if found is None:
+        raise FileNotFoundError("no C++ compiler was found, such as Debian's package g++")
+    return found
+
+
+def _version(compiler: str) -> str:
+    """What a compiler calls its version, such as "12.2.0" or "Clang_14.0.6", in characters of a file's name."""
+    command = [compiler, "-E", "-P", "-x", "c++", "-"]
+    macro = subprocess.run(command, input="__VERSION__", check=True, capture_output=True, text=True, timeout=SECONDS)
+    return re.sub(r"[^\w.]+", "_", macro.stdout.strip(' "\n'))
 
 
 def _flags() -> list[str]:
@@ -80,13 +106,9 @@ def _flags() -> list[str]:
 
 
 def _compile(path: Path) -> None:
-    named = os.environ.get("CXX")
-    compiler = named or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    if compiler is None:
-        raise FileNotFoundError("no C++ compiler was found, such as Debian's package g++")
     torch_folder = Path(torch.__file__).parent
     part = path.with_suffix(".part")
-    command = [compiler, *_flags(), f"-I{torch_folder / 'include'}", str(SOURCE), "-o", str(part)]
+    command = [_compiler(), *_flags(), f"-I{torch_folder / 'include'}", str(SOURCE), "-o", str(part)]
     libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-ltorch", "-lc10"]
     subprocess.run([*command, *libraries], check=True, capture_output=True, text=True, timeout=SECONDS)
     os.replace(part, path)

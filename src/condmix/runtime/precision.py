@@ -5,14 +5,14 @@ from typing import Literal
 import torch
 
 
-def resolved(asked: str) -> Literal["bf16", "fp32"]:
+def resolved(precision: str) -> Literal["bf16", "fp32"]:
     """The arithmetic that is used here, by its name: what a figure's conditions hold in place of "auto"."""
-    return "bf16" if bf16(asked) else "fp32"
+    return "bf16" if bf16(precision) else "fp32"
 
 
-def bf16(asked: str) -> bool:
+def bf16(precision: str) -> bool:
     """Whether to compute in bf16; "auto" does where the hardware computes in it."""
-    return in_hardware() if asked == "auto" else asked == "bf16"
+    return in_hardware() if precision == "auto" else precision == "bf16"
 
 
 def in_hardware() -> bool:

@@ -3,13 +3,11 @@
 Pillow decodes and resizes without Python's global lock, so threads use the cores, and nothing has to be pickled.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-CORES = os.cpu_count() or 1
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

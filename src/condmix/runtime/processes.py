@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import spawn as start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from condmix import CondmixError
+from condmix.runtime.cores import cores
 from condmix.runtime.interrupts import held_back, interruptible
 from condmix.runtime.oserrors import sentence
 
@@ -76,14 +77,14 @@ def spawn(processes: int, function: Callable[..., None], *arguments: object) -> 
     `function` must be importable. The first CondmixError that one of them raises is raised here; an error of the
     operating system becomes one.
     """
-    said: SimpleQueue[str] = torch.multiprocessing.get_context(
+    sentences: SimpleQueue[str] = torch.multiprocessing.get_context(
         "spawn"
     ).SimpleQueue()  # a pipe: the disk may be what is full
     with tempfile.TemporaryDirectory(prefix="condmix-") as folder:
         try:
             with held_back():
                 members = start_processes(
-                    _member, (processes, folder, said, function, arguments), nprocs=processes, join=False
+                    _member, (processes, folder, sentences, function, arguments), nprocs=processes, join=False
                 )
             while not members.join():
                 pass
@@ -91,8 +92,8 @@ def spawn(processes: int, function: Callable[..., None], *arguments: object) -> 
             _end_children()
             raise
         except ProcessExitedException as error:
-            if not said.empty():
-                raise CondmixError(said.get()) from None
+            if not sentences.empty():
+                raise CondmixError(sentences.get()) from None
             raise CondmixError(
                 f"a process of {function.__module__} ended with {error.signal_name or error.exit_code}; "
                 "run it again: it goes on from its last checkpoint"
@@ -124,7 +125,7 @@ def _starts(processes: int) -> bool:
 
 
 def _share(processes: int) -> int:
-    return max(1, (os.cpu_count() or 1) // processes)
+    return max(1, cores() // processes)
 
 
 def keep_memory() -> None:
@@ -140,7 +141,7 @@ def keep_memory() -> None:
 
 
 def _member(
-    rank: int, processes: int, folder: str, said: SimpleQueue[str], function: Callable[..., None], arguments: tuple
+    rank: int, processes: int, folder: str, sentences: SimpleQueue[str], function: Callable[..., None], arguments: tuple
 ) -> None:
     with interruptible() as interruption:
         try:
@@ -151,7 +152,7 @@ def _member(
             text = str(error) if isinstance(error, CondmixError) else sentence(error)
             if text is None:
                 raise
-            said.put(text)
+            sentences.put(text)
             raise SystemExit(1) from None
 
 

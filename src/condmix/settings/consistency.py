@@ -5,15 +5,15 @@ Each check is a generator of sentences. Nothing is opened here and no network is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
-from condmix.settings.perspectives import ALONE, MERGES, parse
+from condmix.settings.perspectives import MERGES, UNNUMBERED, is_perspective, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
-from condmix.settings.schema import Params
+from condmix.settings.schema import FEATURES, Params
 from condmix.settings.variants import resolve
 
 PRIOR_TIMES = 1000  # of the prior's own schedule
@@ -55,12 +55,13 @@ def _repeats(params: Params) -> Iterator[str]:
 def _perspectives(params: Params) -> Iterator[str]:
     for field in ("perspectives", "variants"):
         yield from _twice(field, getattr(params, field))
-    imported = dict.fromkeys(one.perspective for one in params.embed.imports)
+    imported = dict.fromkeys(entry.perspective for entry in params.embed.imports)
     generated = params.generated.captions if params.generated else 0
     t5, joined = "t5_text" in params.embed.encoders, params.embed.joined
-    known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined)
+    networks = list(params.embed.timm) if "timm_image" in params.embed.encoders else []
+    known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined, networks)
     for name in params.perspectives:
-        if name not in known:
+        if re.sub(r"_wrong_[1-9]\d?$", "_of_another", name) not in known:  # any share of what can be another's
             yield _merged(name, params) or unknown("perspective", name, known)
     for perspective in map(parse, params.perspectives):
         missing = [name for name in perspective.drawn_before if name not in params.perspectives]
@@ -83,7 +84,7 @@ def _merged(name: str, params: Params) -> str | None:
     setting, count = most.get(kind, ("", 0))
     if merge not in MERGES or not count or not number.isdecimal() and number:
         return None
-    if parse(name) is None:
+    if not is_perspective(name):
         return f"{name} must end in how many captions it takes, 2 or more: {kind}_{merge}_2; one alone is {kind}_1"
     if int(number) > count:
         return f"{name} takes {number} captions, but {setting} is {count}: lower the one or raise the other"
@@ -92,17 +93,17 @@ def _merged(name: str, params: Params) -> str | None:
 
 def _imports(params: Params) -> Iterator[str]:
     """Imported perspectives have names of their own, and one file per split."""
-    ours = {*ALONE, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
+    ours = {*UNNUMBERED, "caption", *(["t5"] if params.embed.t5 else []), *(["generated"] if params.generated else [])}
     seen = set()
-    for one in params.embed.imports:
-        name, parsed = one.perspective, parse(one.perspective)
-        if parsed is None or parsed.merge or parsed.sources != [name]:
+    for entry in params.embed.imports:
+        name = entry.perspective
+        if not is_perspective(name) or parse(name).merge or parse(name).sources != [name]:
             yield f'embed.imports: "{name}" must be a lowercase word and a number, as in dino_1'
-        elif parsed.kind in ours:
+        elif parse(name).kind in ours or parse(name).number is None:
             yield f'embed.imports: "{name}" is the name of what our own encoders make; choose another word'
-        if (name, one.split) in seen:
-            yield f"embed.imports: {name} has two files for the split {one.split}; leave one of them"
-        seen.add((name, one.split))
+        if (name, entry.split) in seen:
+            yield f"embed.imports: {name} has two files for the split {entry.split}; leave one of them"
+        seen.add((name, entry.split))
 
 
 def _joined(params: Params) -> Iterator[str]:
@@ -117,6 +118,8 @@ def _encoders(params: Params) -> Iterator[str]:
     encoders = params.embed.encoders
     if "t5_text" in encoders and params.embed.t5 is None:
         yield "embed.encoders has t5_text, but embed.t5 does not say which model that is"
+    if "timm_image" in encoders and not params.embed.timm:
+        yield "embed.encoders has timm_image, but embed.timm names no network"
     needed = {"clip_image": "all variants", **({"clip_text": "the prior"} if params.prior else {})}
     by_kind = {"class": "class_label", "caption": "clip_text", "pseudo": "clip_text", "t5": "t5_text"}
     for variant in params.variants:
@@ -132,6 +135,11 @@ def _clip(params: Params) -> Iterator[str]:
     clip = params.clip
     if not clip.model and not clip.weights:
         yield "clip.model is empty; give open_clip's name of a model or an architecture, or clip.weights: a folder"
+    if clip.towers and (clip.pretrained or clip.weights or not isinstance(clip.model, dict)):
+        yield (
+            "clip.towers are of a CLIP that is trained here: give its architecture as clip.model, with pretrained and "
+            "weights null, or write `towers: null`"
+        )
     if clip.pretrained and not isinstance(clip.model, str):
         yield f"clip.pretrained {clip.pretrained} is of a model that open_clip knows; give its name as clip.model"
 
@@ -179,12 +187,19 @@ def _scorer(params: Params) -> Iterator[str]:
     scorer, weights = params.evaluate.scorer, params.clip.weights
     if scorer is None:
         return
-    trained_here = Path(scorer.path).resolve() == params.paths.clip.resolve()
+    trained_here = scorer.place.resolve() == params.paths.clip.resolve()
     if trained_here or (weights and weights.sha256 == scorer.sha256):
         yield (
             f"evaluate.scorer {scorer.path} is the CLIP that conditions the pictures, so it can't judge them; name "
             "another one, or write `scorer: null`"
         )
+
+
+def _features(params: Params) -> Iterator[str]:
+    known = [*FEATURES, *params.embed.timm]
+    for name in params.evaluate.features:
+        if name not in known:
+            yield unknown("evaluate.features", name, known)
 
 
 CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
@@ -200,4 +215,5 @@ CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_network, ""),
     (_sampling, ""),
     (_scorer, ""),
+    (_features, ""),
 )

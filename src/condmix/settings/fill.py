@@ -19,6 +19,7 @@ from condmix.settings.schema import EXPERIMENT, Params, fields_at, nullable, sen
 from condmix.settings.yamlfile import read_yaml
 
 REFERENCE = "conf/reference/settings.yaml"
+WHOLE = ("generated", "prior", "t5", "towers", "training")  # sections that are null unless a profile writes them
 
 
 def fill(root: Path, profile: str | None = None) -> list[str]:
@@ -33,10 +34,10 @@ def fill(root: Path, profile: str | None = None) -> list[str]:
     text = path.read_text(encoding="utf-8-sig")
     added: list[str] = []
     while True:
-        found = [(key, lines) for key in _missing(root, experiment, settings) if (lines := _entry(reference, key))]
-        if not found:
+        entries = [(key, lines) for key in _missing(root, experiment, settings) if (lines := _entry(reference, key))]
+        if not entries:
             return added
-        for key, lines in found:
+        for key, lines in entries:
             text = _inserted(text, key, lines)
             added.append(f"{key}: {_flow(lines).partition(': ')[2]}")
         write_text(path, text)
@@ -57,7 +58,7 @@ def _missing(root: Path, experiment: dict[str, Any], settings: dict[str, Any]) -
 def _entry(reference: str, key: str) -> list[str]:
     """The lines of a key in the reference, from column 0; of a section that may be null, that it is."""
     *sections, last = key.split(".")
-    if last in ("generated", "prior", "t5", "training") and nullable(fields_at(Params, tuple(sections))[last]):
+    if last in WHOLE and nullable(fields_at(Params, tuple(sections))[last]):
         return [f"{last}: null"]
     node = _node(yaml.compose(reference), sections)
     for name, value in node.value if isinstance(node, yaml.MappingNode) else ():

@@ -43,3 +43,11 @@ class Paths:
     def details(self, variant: str) -> Path:
         """Folder of a variant's evaluation in full: rows, sweep, sample pictures."""
         return self.metrics / "details" / variant
+
+    def headline(self, variant: str) -> Path:
+        """The few figures of a variant that DVC and MLflow show as its metrics."""
+        return self.metrics / "headline" / f"{variant}.json"
+
+    def samples(self, variant: str) -> Path:
+        """Pictures of a variant for the first held-out conditions, as one picture."""
+        return self.metrics / "samples" / f"{variant}.png"

@@ -10,21 +10,24 @@
                     at every training step; its j-th one when it is evaluated
     generated_k     the k-th of the captions that a captioner wrote of it (docs/captions.md)
     mixed_any       like caption_any, but of its captions and generated captions; mixed_any_j like caption_any_j
+    image_<word>    the picture itself, through a network of timm that embed.timm names so
     t5_k            its k-th caption, through a text encoder other than CLIP's
     <word>_k        any other lowercase word: vectors that someone else computed (docs/embeddings.md)
 
-Controls show that what helps is being told more, and not having a second slot:
+Controls for the second slot itself, with no second text:
 
     caption_k_again         the k-th caption, as a slot beside another that holds it already
     caption_k_of_another    the k-th caption of some other picture, always the same one
+    caption_k_wrong_p       the same in training for p in 100 pictures, always the same ones; else, and for every
+                            picture when it is evaluated, the k-th caption: a source that is wrong at times
 
-Others, that what helps is having several slots, and not being told more (k is 2 or more):
+Controls for the additional text itself, with one slot (k is 2 or more):
 
     caption_joined_k        its first k captions as one text in one slot (condmix.data.captions.one_text)
     caption_mean_k          the mean of its first k captions' vectors in one slot (condmix.data.embeddings.mean)
 
-All names with a number have the first two; caption, generated and t5 the last two. A picture with fewer than k captions
-lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
+All names with a number have the first three; caption, generated and t5 the last two. A picture with fewer than k
+captions lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
 """
 
 from __future__ import annotations
@@ -35,13 +38,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 NAME = re.compile(
-    r"(?P<kind>[a-z][a-z0-9]*)"
-    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
+    r"(?P<kind>image_(?!(?:again|any|joined|mean)$)[a-z][a-z0-9]*|[a-z][a-z0-9]*)"
+    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another|wrong_(?P<wrong>[1-9]\d?)))?"
+    r"|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
     r"|(?P<merge>joined|mean)_(?P<first>[2-9]|[1-9]\d+)))?"
 )
 MERGES = ("joined", "mean")
 MERGED = ("caption", "generated", "t5")  # the kinds of which several can share a slot
-ALONE = ("class", "image", "pseudo")  # what a picture has one of, so that no number follows
+UNNUMBERED = ("class", "image", "pseudo")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Perspective:
     place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
     mixed: bool = False  # drawn from generated captions as well
     of_another: bool = False
+    wrong: int = 0  # per cent of the training pictures for which it is another picture's
     merge: str | None = None  # "joined" or "mean": how the first `number` captions become one vector
 
     @property
@@ -96,34 +101,49 @@ class Perspective:
         return [first if j == 1 else f"{first}_{j}" for j in range(1, self.place or 1)]
 
 
-def parse(name: str) -> Perspective | None:
-    """The perspective of this name, None where no perspective can have it."""
-    found = NAME.fullmatch(name)
-    if found is None or (found["kind"] in ALONE) != (not (found["number"] or found["any"] or found["merge"])):
-        return None
-    if found["any"] and found["kind"] not in ("caption", "mixed") or found["number"] and found["kind"] == "mixed":
-        return None
-    if found["merge"] and found["kind"] not in MERGED:
-        return None
-    mixed = found["kind"] == "mixed"
-    number = found["number"] or found["first"]
+def is_perspective(name: str) -> bool:
+    """Whether a perspective can have this name."""
+    parts = NAME.fullmatch(name)
+    if parts is None:
+        return False
+    unnumbered = parts["kind"] in UNNUMBERED or parts["kind"].startswith("image_")
+    if unnumbered != (not (parts["number"] or parts["any"] or parts["merge"])):
+        return False
+    if parts["any"] and parts["kind"] not in ("caption", "mixed") or parts["number"] and parts["kind"] == "mixed":
+        return False
+    return not parts["merge"] or parts["kind"] in MERGED
+
+
+def parse(name: str) -> Perspective:
+    """The perspective of this name; ValueError where `is_perspective` says no."""
+    parts = NAME.fullmatch(name)
+    if parts is None or not is_perspective(name):
+        raise ValueError(f'no perspective is called "{name}"')
+    mixed = parts["kind"] == "mixed"
+    number = parts["number"] or parts["first"]
     return Perspective(
         name,
-        "caption" if mixed else found["kind"],
+        "caption" if mixed else parts["kind"],
         number=int(number) if number else None,
-        place=int(found["place"] or 1) if found["any"] else None,
+        place=int(parts["place"] or 1) if parts["any"] else None,
         mixed=mixed,
-        of_another=found["control"] == "of_another",
-        merge=cast(Any, found["merge"]),  # one of the two that NAME lets through
+        of_another=parts["control"] == "of_another",
+        wrong=int(parts["wrong"] or 0),
+        merge=cast(Any, parts["merge"]),  # one of the two that NAME lets through
     )
 
 
 def known(
-    captions: int, t5: bool = False, imported: Sequence[str] = (), generated: int = 0, joined: Sequence[int] = ()
+    captions: int,
+    t5: bool = False,
+    imported: Sequence[str] = (),
+    generated: int = 0,
+    joined: Sequence[int] = (),
+    networks: Sequence[str] = (),
 ) -> list[str]:
     """Every name that a profile with so many captions, and generated captions, per picture has.
 
-    `joined` are the numbers k for which the first k captions are encoded as one text.
+    `joined` are the numbers k for which the first k captions are encoded as one text, `networks` those of timm.
     """
     numbers = range(1, captions + 1)
     words = [f"caption_{k}" for k in numbers]
@@ -137,7 +157,7 @@ def known(
         *(f"{kind}_joined_{k}" for kind, count in counts.items() for k in sorted(joined) if k <= count),
         *(f"{kind}_mean_{k}" for kind, count in counts.items() for k in range(2, count + 1)),
     ]
-    return [*ALONE, *words, *drawn, *others, *merged, *controls]
+    return [*UNNUMBERED, *(f"image_{name}" for name in networks), *words, *drawn, *others, *merged, *controls]
 
 
 def fill_slots(names: Iterable[str], texts: Sequence[str]) -> dict[str, list[str]]:
@@ -147,22 +167,23 @@ def fill_slots(names: Iterable[str], texts: Sequence[str]) -> dict[str, list[str
     and those of generated captions have the first k of all texts, or as many as there are.
     """
     slots = _caption_slots(names)
-    alone = dict(zip((one.name for one in slots if not one.merge), texts, strict=False))
-    several = {one.name: list(texts[: one.takes]) for one in slots if one.merge and texts}
+    alone = dict(zip((slot.name for slot in slots if not slot.merge), texts, strict=False))
+    several = {slot.name: list(texts[: slot.takes]) for slot in slots if slot.merge and texts}
     return {name: [text] for name, text in alone.items()} | several
 
 
 def most_texts(names: Iterable[str]) -> int:
     """How many texts `fill_slots` has room for."""
     slots = _caption_slots(names)
-    return max([sum(not one.merge for one in slots), *(one.takes for one in slots)])
+    return max([sum(not slot.merge for slot in slots), *(slot.takes for slot in slots)])
 
 
 def _caption_slots(names: Iterable[str]) -> list[Perspective]:
-    slots = [one for one in map(parse, names) if one is not None and one.kind in ("caption", "generated", "pseudo")]
-    numbered = [one for one in slots if one.name == f"{one.kind}_{one.number}"]
-    numbered.sort(key=lambda one: (one.kind, one.number))
-    return [*numbered, *(one for one in slots if one not in numbered)]
+    perspectives = map(parse, filter(is_perspective, names))
+    slots = [slot for slot in perspectives if slot.kind in ("caption", "generated", "pseudo")]
+    numbered = [slot for slot in slots if slot.name == f"{slot.kind}_{slot.number}"]
+    numbered.sort(key=lambda slot: (slot.kind, slot.number))
+    return [*numbered, *(slot for slot in slots if slot not in numbered)]
 
 
 def another(count: int) -> Any:
@@ -173,3 +194,10 @@ def another(count: int) -> Any:
     other = np.empty(count, np.int64)
     other[order] = np.roll(order, 1)
     return other
+
+
+def misled(count: int, percent: int) -> Any:
+    """Which of `count` pictures (count,) bool get another's where so many per cent do: those of a lower share too."""
+    import numpy as np
+
+    return np.random.default_rng(1).random(count) < percent / 100

@@ -26,12 +26,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from condmix import CondmixError
-from condmix.settings.content import content_sha256
+from condmix.settings.content import content_sha256, located
 from condmix.settings.paths import Paths
+from condmix.settings.perspectives import parse
 from condmix.settings.plugins import unknown
 
 VariantName = Literal["class_v1", "class_v2", "caption", "experiment"]
 VARIANTS: tuple[str, ...] = get_args(VariantName)
+FEATURES = ("inception", "judge", "clip")  # spaces in which sets of pictures are compared
 EXPERIMENT = ("profile", "fusion", "perspectives", "guidance", "seed", "variants")  # keys of params.yaml
 
 # Strict: "3" is no number, true is no 1, and 1 is no true.
@@ -70,7 +72,10 @@ class Settings(BaseModel):
 
 
 class Content(Settings):
-    """A file or folder named by its checksum, so that DVC and grids see a change of it as a change of settings."""
+    """A file or folder named by its checksum, so that DVC and grids see a change of it as a change of settings.
+
+    "package:<name>/<rest>" as the path is what lies there in an installed Python package.
+    """
 
     path: Name
     sha256: Sha256
@@ -82,16 +87,21 @@ class Content(Settings):
             raise ValueError(_content_of(value))
         return value
 
+    @property
+    def place(self) -> Path:
+        """The path, in the installed package if it names one; unverified."""
+        return located(self.path)
+
     def verified(self, setting: str) -> Path:
         """The path, whose content is what was meant; CondmixError names the `setting` and both checksums where not."""
-        path = Path(self.path)
         try:
-            found = content_sha256(path)
+            path = self.place
+            actual = content_sha256(path)
         except CondmixError as error:
             raise CondmixError(f"{setting}: {error}") from None
-        if found != self.sha256:
+        if actual != self.sha256:
             raise CondmixError(
-                f"{setting}: {path} has sha256 {found}, but the profile says {self.sha256}: put the right content "
+                f"{setting}: {path} has sha256 {actual}, but the profile says {self.sha256}: put the right content "
                 "there, or write the new checksum into the profile"
             )
         return path
@@ -197,7 +207,7 @@ class GeneratedSettings(Settings):
     batch_size: Positive  # pictures at a time
     shard: Positive  # pictures after which what is done is kept
     precision: Literal["fp32", "bf16"]
-    seed: Seed  # its own, so that another seed of the experiment is told the same captions
+    seed: Seed  # its own, so that every seed of the experiment has the same captions
     training: CaptionerTraining | None
     min_similarity: Annotated[float, Strict(), Field(ge=-1, le=1)] | None  # of CLIP, caption and picture
     better_than: Fraction | None  # keep what is more similar than this share of captions to other pictures
@@ -211,12 +221,31 @@ class GeneratedSettings(Settings):
         return self
 
 
+Rgb = tuple[Fraction, Fraction, Fraction]
+
+
+def _above_zero(std: Any) -> Any:
+    if not all(std):
+        raise ValueError("a standard deviation is above 0")
+    return std
+
+
+class Towers(Settings):
+    """Pretrained towers that stay as they are, while `clip` learns their projections into one space."""
+
+    image: Content  # file of weights of clip.model.vision_cfg.timm_model_name
+    text: Content  # folder of a text encoder of transformers
+    mean: Rgb  # of pixels in 0..1, as `image` was trained
+    std: Annotated[Rgb, AfterValidator(_above_zero)]
+
+
 class ClipSettings(Settings):
     """The CLIP whose towers embed: pretrained (open_clip name + tag, or a weights file), or trained here."""
 
     model: Text | dict[Text, Any] | None
     pretrained: Name | None
     weights: Content | None
+    towers: Towers | None  # of a CLIP that is trained here: null, or pretrained ones that are locked
     steps: Positive
     batch_size: Annotated[int, Strict(), Field(ge=2, le=10**9)]  # a picture is compared with the others of its batch
     optimizer: Literal["adamw", "muon"]
@@ -224,7 +253,7 @@ class ClipSettings(Settings):
     warmup: Fraction  # share of the steps
     weight_decay: Number
     joined: Fraction  # share of the texts that join several captions of an image
-    seed: Seed  # its own, so that another seed of the experiment is told the same vectors
+    seed: Seed  # its own, so that every seed of the experiment has the same vectors
     processes: Processes  # CPU processes that train it together
 
 
@@ -240,6 +269,22 @@ class T5(Settings):
     def _fixed(self) -> T5:
         hub_revision(self.model, self.revision)
         return self
+
+
+def _network_name(name: str) -> str:
+    if parse(f"image_{name}") is None or name in FEATURES:
+        raise ValueError(f"a network's name is a lowercase word, such as dino, and not {' or '.join(FEATURES)}")
+    return name
+
+
+class Backbone(Settings):
+    """A network of timm, by a name of one's own: the perspective image_<name>, and features of distances."""
+
+    model: Name  # timm's name
+    weights: Content
+    image_size: Side
+    mean: Rgb  # of pixels in 0..1, as it was trained
+    std: Annotated[Rgb, AfterValidator(_above_zero)]
 
 
 class Import(Content):
@@ -267,6 +312,7 @@ class Embed(Settings):
     precision: Literal["auto", "fp32", "bf16"]  # of CLIP's towers
     processes: Processes  # CPU processes that share the work; on GPUs launch with accelerate
     t5: T5 | None  # what the encoder t5_text loads
+    timm: dict[Annotated[str, AfterValidator(_network_name)], Backbone]  # what the encoder timm_image loads
     imports: tuple[Import, ...]
 
 
@@ -376,14 +422,15 @@ class Evaluate(Settings):
     last_time: Annotated[float, Strict(), Field(ge=0, lt=1)] | None  # as a share of the diffusion time; null: 1 / steps
     sweep: tuple[Guidance, ...]
     sweep_n: Several
+    published_n: Several | None  # pictures for the distance to the training split; null: it is not measured
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts
     threshold: Fraction  # of dynamic thresholding; 0: clip to the range of pictures
     # Bootstrap of the distances' intervals; 0: none
     resamples: Annotated[int, Strict(), Field(ge=0, le=10**6), AfterValidator(_resamples)]
-    features: Annotated[tuple[Literal["inception", "judge", "clip"], ...], Field(min_length=1)]
-    scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were not told
+    features: Annotated[tuple[Name, ...], Field(min_length=1)]  # of FEATURES, or a name in embed.timm
+    scorer: Content | None  # folder of a CLIP that conditions nothing, to score captions that were held out
     inception_weights: Content | None  # null: downloaded
 
 
@@ -443,10 +490,10 @@ def sentence(problem: ErrorDetails, model: type[Settings], where: str) -> str:
         return unknown("setting", key, known, where)
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
-    said = problem["msg"].removeprefix("Value error, ")
-    said = said[0].lower() + said[1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     given = "" if isinstance(problem["input"], dict) else f" is {_shown(problem['input'])};"
-    return f"{where}: {key}{given or ':'} {said}"
+    return f"{where}: {key}{given or ':'} {message}"
 
 
 def fields_at(model: type[Settings], location: tuple[int | str, ...]) -> dict[str, Any]:

@@ -8,14 +8,18 @@ more than a file could hold.
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from condmix import CondmixError
 
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # by libyaml, 10 times as fast
+if TYPE_CHECKING:
+    from yaml import SafeLoader as _SafeLoader
+else:
+    _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # by libyaml, 10 times as fast
 MOST_BYTES = 4_000_000
 MOST_NODES = 200_000
 DEEPEST = 32
@@ -67,7 +71,8 @@ def _check_size(text: str, where: str) -> None:
     anchors: dict[str, tuple[int, int]] = {}  # nodes and levels of what each one stands for
     open_: list[list[Any]] = [["", 0, 0]]  # anchor, nodes and levels of each collection that has not ended
     for event in yaml.parse(text, _SafeLoader):
-        nodes, levels, anchor = 0, 0, getattr(event, "anchor", None)
+        nodes, levels, anchor = 0, 0, getattr(event, "anchor", None) or ""
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
             open_.append([anchor, 1, 0])
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -75,37 +80,37 @@ def _check_size(text: str, where: str) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             nodes = 1
             if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in event.value):
-                raise CondmixError(f"{where}, line {event.start_mark.line + 1}: {event.value} is not valid text")
+                raise CondmixError(f"{where}, line {line}: {event.value} is not valid text")
         elif isinstance(event, yaml.AliasEvent):
             if anchor in (collection[0] for collection in open_):
-                raise CondmixError(f"{where}, line {event.start_mark.line + 1}: &{anchor} contains itself")
+                raise CondmixError(f"{where}, line {line}: &{anchor} contains itself")
             nodes, levels = anchors.get(anchor, (0, 0))
         open_[-1][1:] = open_[-1][1] + nodes, max(open_[-1][2], levels + (nodes > 0))
         if anchor and nodes:
             anchors[anchor] = nodes, levels
         if open_[-1][1] > MOST_NODES or len(open_) + open_[-1][2] > DEEPEST:
             raise CondmixError(
-                f"{where}, line {event.start_mark.line + 1}: more than {DEEPEST} levels deep, or more than "
-                f"{MOST_NODES:,} values; no settings are"
+                f"{where}, line {line}: more than {DEEPEST} levels deep, or more than {MOST_NODES:,} values; "
+                "no settings are"
             )
 
 
 class _Loader(_SafeLoader):
     """Keys are text and stand once; numbers like 1e-3 are numbers, as they are to DVC (YAML 1.2)."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "[...] or {...}"
                 raise yaml.YAMLError(f"line {line}: the key {shown or 'null'} is not text; put it in quotes")
-            if key in found:
+            if key in mapping:
                 raise yaml.YAMLError(f"line {line}: {key} stands twice; leave one of them")
-            found[key] = self.construct_object(value_node, deep=True)
-        return found
+            mapping[key] = self.construct_object(value_node, deep=True)
+        return mapping
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
 # Without an explicit constructor, SafeLoader's would build mappings in two steps, for the sake of aliases.
-_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node))
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)

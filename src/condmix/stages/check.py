@@ -7,7 +7,6 @@ and folders by their checksums, open_clip's names, the networks that judge. data
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
@@ -31,6 +30,7 @@ def main(params: Params) -> None:
         check_clip(params)
         check_judges(params)
         check_text_encoder(params)
+        check_backbones(params)
     except CondmixError as error:
         raise CondmixError(f"{conf}: {error}") from None
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
@@ -41,17 +41,18 @@ def contents(section: Settings, key: str = "") -> Iterator[tuple[str, Content]]:
     """Every file and folder that the settings name by checksum, with its key."""
     for name, value in section:
         here = f"{key}.{name}" if key else name
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, Content):
-                yield here, one
-            elif isinstance(one, Settings):
-                yield from contents(one, here)
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for item in several:
+            if isinstance(item, Content):
+                yield here, item
+            elif isinstance(item, Settings):
+                yield from contents(item, here)
 
 
 def check_clip(params: Params) -> None:
     """A name and tag that open_clip knows, a folder that says itself what it holds, or an architecture to build."""
     clip = params.clip
-    if clip.weights and Path(clip.weights.path).is_dir():
+    if clip.weights and clip.weights.place.is_dir():
         if clip.model or clip.pretrained:
             raise CondmixError(
                 f"clip.weights: {clip.weights.path} is a folder, which says itself what model it holds: write "
@@ -61,7 +62,14 @@ def check_clip(params: Params) -> None:
     if clip.weights:
         from condmix.clip.openclip import load_pretrained
 
-        load_pretrained(clip.model, clip.pretrained, Path(clip.weights.path))
+        load_pretrained(clip.model, clip.pretrained, clip.weights.place)
+        return
+    if clip.towers:
+        from condmix.clip.towers import Pixels, new_locked_clip
+
+        towers = clip.towers
+        pixels = Pixels(towers.mean, towers.std)
+        new_locked_clip(clip.model, towers.image.place, towers.text.place, pixels)
         return
     from condmix.clip.openclip import check_architecture, check_name, check_tag
 
@@ -78,9 +86,17 @@ def check_text_encoder(params: Params) -> None:
     """The folder of the text encoder, which is opened only after CLIP was trained."""
     t5 = params.embed.t5
     if t5 and isinstance(t5.model, Content):
-        from condmix.encoders._huggingface import require_safetensors
+        from condmix.clip.huggingface import require_safetensors
 
-        require_safetensors(Path(t5.model.path))
+        require_safetensors(t5.model.place)
+
+
+def check_backbones(params: Params) -> None:
+    """The image networks of timm."""
+    from condmix.clip.backbone import open_backbone
+
+    for settings in params.embed.timm.values():
+        open_backbone(settings.model, settings.weights.place)
 
 
 def check_judges(params: Params) -> None:
@@ -89,12 +105,12 @@ def check_judges(params: Params) -> None:
     if params.judge.weights:
         from condmix.evaluation.judges import load_resnet56
 
-        load_resnet56(Path(params.judge.weights.path))
+        load_resnet56(params.judge.weights.place)
     if evaluate.inception_weights and "inception" in evaluate.features:
         from condmix.evaluation.features import check_inception
 
-        check_inception(Path(evaluate.inception_weights.path), evaluate.inception_weights.sha256)
+        check_inception(evaluate.inception_weights.place, evaluate.inception_weights.sha256)
     if evaluate.scorer:
         from condmix.clip.folder import load_clip
 
-        load_clip(Path(evaluate.scorer.path))
+        load_clip(evaluate.scorer.place)

@@ -43,8 +43,9 @@ from condmix.data.embeddings import (
 from condmix.data.imported import read_embeddings
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
 from condmix.files.atomic import remove_folder
+from condmix.runtime.cores import cores
 from condmix.runtime.precision import bf16
-from condmix.runtime.prefetch import CORES, prefetch
+from condmix.runtime.prefetch import prefetch
 from condmix.runtime.processes import is_main, join_group, together
 from condmix.settings.load import Params, plugin
 from condmix.settings.perspectives import parse
@@ -140,12 +141,16 @@ def run(params: Params, read: str | None) -> None:
     # Both splits get the same perspectives, even where one of them has no second caption or no label.
     longest = max((len(texts) for source in sources for texts in source.captions), default=0)
     numbers = min(params.embed.captions, longest)
-    encoders = [open_encoder(name, params, dataset.class_names, str(state.device)) for name in params.embed.encoders]
+    encoders = [
+        encoder
+        for name in params.embed.encoders
+        for encoder in open_encoders(name, params, dataset.class_names, str(state.device))
+    ]
     if all((source.labels < 0).all() for source in sources):
         encoders = [encoder for encoder in encoders if encoder.reads != "labels"]
     settings, scratch = params.embed, paths.partial / "embeddings"
     size = BATCH[state.device.type] if settings.batch_size == "auto" else settings.batch_size
-    work = Work(size, max(1, CORES // state.num_processes), settings.length_buckets)
+    work = Work(size, max(1, cores() // state.num_processes), settings.length_buckets)
     to_encode = [
         (source.split, encoder, column)
         for source in sources
@@ -153,7 +158,7 @@ def run(params: Params, read: str | None) -> None:
         for column in columns(encoder, source, numbers, settings.joined)
     ]
     if params.generated is not None:
-        encoder = open_encoder("clip_text", params, dataset.class_names, str(state.device))
+        (encoder,) = open_encoders("clip_text", params, dataset.class_names, str(state.device))
         written = generated_columns(paths.generated, sources, settings.joined)
         to_encode += [(split, encoder, column) for split, column in written]
     of_training = {column.perspective: column.data_hash for split, _, column in to_encode if split == "train"}
@@ -186,15 +191,22 @@ def run(params: Params, read: str | None) -> None:
     remove_folder(scratch)
 
 
-def open_encoder(name: str, params: Params, class_names: Sequence[str], device: str) -> Any:
-    """The encoder of this name, with the section of `embed` that it asks for, if it asks for one."""
+def open_encoders(name: str, params: Params, class_names: Sequence[str], device: str) -> list[Any]:
+    """The encoder of this name, with the section of `embed` that it asks for; of a section of several, one for each."""
     kind = plugin("encoders", name)
     section = getattr(kind, "section", None)
-    settings = {} if section is None else {"settings": getattr(params.embed, section)}
-    encoder = kind.open(params.paths.clip, class_names, device, **settings)
+    settings = None if section is None else getattr(params.embed, section)
+    if settings is None:
+        options: list[dict[str, Any]] = [{}]
+    elif isinstance(settings, dict):
+        options = [{"name": own, "settings": one} for own, one in settings.items()]
+    else:
+        options = [{"settings": settings}]
+    encoders = [kind.open(params.paths.clip, class_names, device, **one) for one in options]
     if bf16(params.embed.precision):
-        encoder.use_bf16()
-    return encoder
+        for encoder in encoders:
+            encoder.use_bf16()
+    return encoders
 
 
 def open_source(dataset: Any, split: str, captions_folder: Path, read: str) -> Source:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import compress, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,34 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from condmix import CondmixError
-from condmix.clip.contrastive import Captioned, Recipe, train_clip
+from condmix.clip.contrastive import Captioned, Recipe, draw_text, train_clip
 from condmix.clip.folder import load_clip, read_config, save_clip
+from condmix.clip.huggingface import without_padding
 from condmix.clip.openclip import load_pretrained, new_clip
-from condmix.clip.probes import linear_probe, recall_at_1, zero_shot
+from condmix.clip.probes import linear_probe, recall_at, zero_shot
+from condmix.clip.towers import (
+    Pixels,
+    Seen,
+    new_locked_clip,
+    train_projections,
+    without_projections,
+)
 from condmix.data.captions import read_captions, tidy
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.files.artifacts import write_checked_json
 from condmix.files.atomic import scratch
 from condmix.files.npy import write_pixels
+from condmix.runtime.prefetch import prefetch
 from condmix.runtime.processes import join_group, spawn, threads
 from condmix.settings.load import Params, plugin
 from condmix.tracking.runs import environment
 
 MEASURED = 2000  # pictures of each split that the accuracies below are measured on, with all their captions
 BATCH = 250
+TOWER_BATCH = 64  # pictures that a pretrained tower sees at once
+JOINED = 2  # texts of each picture that join several captions, between pretrained towers
+RANKS = (1, 5, 10)  # of recall
 PIXELS, CAPTIONS, TRAINED, LOSS = "pixels.npy", "captions.json", "trained.safetensors", "loss.json"  # while it trains
 PROMPT = "a photo of a {}."  # Radford et al.; where the profile has class templates, these are averaged instead
 
@@ -53,6 +65,10 @@ def main(params: Params) -> None:
     elif settings.pretrained or weights:
         model, model_cfg, tokenizer = load_pretrained(settings.model, settings.pretrained, weights)
         conditions = {"source": settings.pretrained or str(weights)}
+    elif settings.towers:
+        model, model_cfg, tokenizer = open_towers(settings)
+        conditions = {"source": f"projections trained on {params.profile}"}
+        conditions |= train_between_towers(params, dataset, model, tokenizer)
     else:
         model, model_cfg, tokenizer = new_clip(settings.model)
         conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model)
@@ -66,7 +82,9 @@ def main(params: Params) -> None:
     metrics = measure(dataset, *towers, params.captions.templates)
     name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
-    trained_by = 1 if settings.pretrained or weights else settings.processes  # CLIP is trained in fp32
+    trained_by = (
+        1 if settings.pretrained or weights or settings.towers else settings.processes
+    )  # CLIP is trained in fp32
     metrics["environment"] = environment("fp32", trained_by, threads(trained_by))
     write_checked_json(paths.metrics / "encode.json", metrics)
     if shares := [f"{name} {share:.1%}" for name, share in metrics.get("zero_shot_accuracy", {}).items()]:
@@ -86,15 +104,18 @@ def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
     return clip.model, read_config(folder), clip.tokenizer
 
 
-def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
-    """Give `model` the weights that training on the training split's captioned pictures ends with.
+def open_towers(settings: Any) -> tuple[nn.Module, dict[str, Any], Any]:
+    """The untrained CLIP between the two towers of `clip.towers`; `clip.seed` draws its projections."""
+    towers = settings.towers
+    torch.manual_seed(settings.seed)
+    image, text = towers.image.verified("clip.towers.image"), towers.text.verified("clip.towers.text")
+    return new_locked_clip(settings.model, image, text, Pixels(towers.mean, towers.std))
 
-    Returns the conditions. The processes that train build the same model for themselves.
-    """
-    from open_clip.transform import PreprocessCfg, image_transform_v2
 
+def recipe_of(params: Params) -> Recipe:
+    """How the profile says a CLIP is trained."""
     settings = params.clip
-    recipe = Recipe(
+    return Recipe(
         steps=settings.steps,
         batch_size=settings.batch_size,
         lr=settings.lr,
@@ -104,15 +125,102 @@ def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
         joined=settings.joined,
         flip=params.data.flip,
     )
+
+
+def training_captions(params: Params) -> tuple[list[bool], list[list[str]]]:
+    """Which training pictures have captions (N,), and the captions of those that do."""
     captions = [[text for text in texts if text] for texts in read_captions(params.paths.captions, "train")]
     captioned = [bool(texts) for texts in captions]
     if not any(captioned):
         raise CondmixError(f"profile {params.profile} has no captions to train a CLIP on: give clip.pretrained")
+    return captioned, list(compress(captions, captioned))
+
+
+def train_between_towers(params: Params, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """Give the projections of `model` what training on the training split's captioned pictures ends with.
+
+    Returns the conditions.
+    """
+    recipe, seed = recipe_of(params), params.clip.seed
+    captioned, captions = training_captions(params)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    start = time.monotonic()
+    with without_projections(model) as projections:
+        images = image_features(model, compress(dataset.images("train"), captioned), sum(captioned), recipe.flip)
+        texts, alone, joined = drawn_texts(captions, recipe.joined, seed)
+        seen = Seen(images, text_features(model, tokenizer, texts), alone, joined)
+        asked = time.monotonic()
+        loss = train_projections(projections, seen, recipe, seed)
+    return {
+        "train_images": len(captions),
+        **asdict(recipe),
+        "parameters": sum(p.numel() for p in projections.parameters()),
+        "seconds": round(time.monotonic() - asked, 1),
+        "seconds_towers": round(asked - start, 1),
+        "threads": torch.get_num_threads(),
+        "loss": round(loss, 4),
+    }
+
+
+@torch.no_grad()
+def image_features(model: nn.Module, images: Iterator[np.ndarray], count: int, flip: bool) -> Tensor:
+    """What the image tower of a model without projections says: (V, N, F), of the mirrored pictures too if `flip`."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    shown = prefetch(lambda image: preprocess(Image.fromarray(image)), images, torch.get_num_threads(), 2 * TOWER_BATCH)
+    device, found = model.logit_scale.device, []
+    model.visual.to(memory_format=torch.channels_last)  # on CPUs convolutions take a third less time so
+    with tqdm(total=count, desc="clip: pictures", unit="img", mininterval=1.0) as progress:
+        while batch := list(islice(shown, TOWER_BATCH)):
+            pixels = torch.stack(batch).to(device, memory_format=torch.channels_last)
+            views = [pixels, pixels.flip(-1)] if flip else [pixels]
+            found.append(torch.stack([model.encode_image(view) for view in views]))
+            progress.update(len(batch))
+    return torch.cat(found, dim=1)
+
+
+def drawn_texts(
+    captions: Sequence[Sequence[str]], joined: float, seed: int
+) -> tuple[list[str], list[list[int]], list[list[int]]]:
+    """Each caption and, if `joined`, JOINED texts a picture that join several: texts, and the rows of each picture's.
+
+    The text tower costs most of the time, so a step draws from these and not from all that could be joined.
+    """
+    rng = np.random.default_rng(seed)
+    draws = JOINED if joined else 0
+    several = [[draw_text(own, 1.0, rng) for _ in range(draws)] if len(own) > 1 else [] for own in captions]
+    place = {text: row for row, text in enumerate(dict.fromkeys(chain.from_iterable([*captions, *several])))}
+    return list(place), *([[place[text] for text in own] for own in texts] for texts in (captions, several))
+
+
+@torch.no_grad()
+def text_features(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """What the text tower of a model without projections says: (M, G). Texts of like length go together."""
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    device, found = model.logit_scale.device, []
+    for start in tqdm(range(0, len(texts), BATCH), "clip: texts", unit="batch", mininterval=1.0):
+        tokens = tokenizer([texts[row] for row in order[start : start + BATCH]])
+        found.append(model.encode_text(without_padding(tokens, model.text.config.pad_token_id).to(device)))
+    features = torch.cat(found)
+    return torch.empty_like(features).index_copy_(0, torch.tensor(order, device=device), features)
+
+
+def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
+    """Give `model` the weights that training on the training split's captioned pictures ends with.
+
+    Returns the conditions. The processes that train build the same model for themselves.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings, recipe = params.clip, recipe_of(params)
+    captioned, captions = training_captions(params)
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     with scratch(params.paths.models / ".clip_training") as folder:
         images = compress(dataset.images("train"), captioned)
         shrink(images, sum(captioned), preprocess, model, folder / PIXELS)
-        (folder / CAPTIONS).write_text(json.dumps(list(compress(captions, captioned))))
+        (folder / CAPTIONS).write_text(json.dumps(captions))
         start = time.monotonic()
         processes = 1 if torch.cuda.is_available() else settings.processes
         if processes == 1:
@@ -177,15 +285,26 @@ def measure(dataset: Any, clip_image: Any, clip_text: Any, templates: Sequence[s
         metrics["zero_shot_accuracy"] = {"class": zero_shot(images[known], prompts, truth)}
     captions = dataset.captions("test")
     if captions is not None and not dataset.attributes:  # attributes: many pictures fit a caption equally well
-        first = {row: texts[0] for row, texts in enumerate(map(tidy, captions[: len(images)])) if texts}
-        if first:
-            texts, seen = encode_all(clip_text, list(first.values())), images[list(first)]
-            metrics["recall_at_1"] = {
-                "text_to_image": recall_at_1(texts, seen),
-                "image_to_text": recall_at_1(seen, texts),
-                "candidates": len(first),
-            }
+        metrics |= measure_retrieval(clip_text, images, list(map(tidy, captions[: len(images)])))
     return metrics
+
+
+def measure_retrieval(clip_text: Any, images: Tensor, captions: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Recall at 1, 5 and 10 among all captioned pictures and all their captions, as Karpathy & Fei-Fei 2015 count it.
+
+    A picture is right with any of its captions, a caption with its picture alone. Empty where nothing is captioned.
+    """
+    rows = [row for row, texts in enumerate(captions) if texts]
+    if not rows:
+        return {}
+    seen, texts = images[rows], encode_all(clip_text, [text for row in rows for text in captions[row]])
+    own = torch.tensor([len(captions[row]) for row in rows])
+    fits = torch.arange(len(rows))[:, None] == torch.arange(len(rows)).repeat_interleave(own)
+    recall = {
+        "image_to_text": recall_at(RANKS, seen, texts, fits),
+        "text_to_image": recall_at(RANKS, texts, seen, fits.T),
+    }
+    return {"recall_at": {**recall, "images": len(rows), "captions": len(texts)}}
 
 
 def measure_attributes(dataset: Any, clip_image: Any, clip_text: Any, test_images: Tensor) -> dict[str, Any]:

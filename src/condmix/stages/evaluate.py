@@ -4,16 +4,17 @@ Every picture is drawn for the conditions of one test picture. A variant that se
 two ways: on the held-out picture's own CLIP vector, an oracle that knows the answer, and on the CLIP text vector of a
 caption in the image's place (trained on images, prompted with words). Rows of the one kind don't compare with rows of
 the other. A profile with a prior conditions in a third way, on a picture's vector that it samples for the caption.
-The first way is repeated with changes: at other guidance scales, without each of several perspectives, with another
-picture's in its place, under another picture's conditions (what is right then is right by chance), and several times
-under one condition. What is measured is up to the plug-ins in condmix.metrics.
+The first way is repeated with changes: without each of several perspectives, with another picture's in its place,
+under another picture's conditions (what is right then is right by chance), and several times under one condition. Other
+guidance scales are tried on pictures that are not reported, the last ones of the split, so that the best is not the
+luckiest. What is measured is up to the plug-ins in condmix.metrics.
 Axes: N pictures, P perspectives, A attributes, S image size.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +22,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.data.captions import read_captions, read_claims, read_generated
 from condmix.data.packed import Packed
-from condmix.data.prepared import Split
+from condmix.data.prepared import Split, load_meta
 from condmix.diffusion.model import read_card
 from condmix.evaluation.caption_score import CaptionFit, CaptionScore
 from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.reference import Reference, class_attribute
-from condmix.evaluation.samples import REPEATS, Drawn, Job, draw, picture_seed
+from condmix.evaluation.samples import REPEATS, Drawn, PictureSet, draw, picture_seed
 from condmix.files.artifacts import write_checked_json
-from condmix.files.atomic import replacing, scratch
-from condmix.metrics import Pictures, computed, measures
+from condmix.files.atomic import replacing, scratch, write_json
+from condmix.metrics import Pictures, computed, headline, measures
+from condmix.pipeline import digest, tree_sha256
 from condmix.runtime.processes import is_main, threads, together
 from condmix.sampling.sample import grid
 from condmix.settings.load import Params
@@ -42,6 +45,8 @@ from condmix.settings.perspectives import Perspective, parse
 from condmix.tracking.runs import environment, track
 
 SHOWN = 24  # scenes whose pictures the report shows
+FEWEST = 2  # pictures of which a distance can be measured
+HOW = ("sampler", "steps", "spacing", "last_time", "composed", "interval", "threshold")  # pictures are sampled
 
 
 @dataclass(frozen=True)
@@ -98,35 +103,43 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PictureSets:
     """The sets of pictures that are measured: one for each condition, and changes of the first."""
 
-    conditions: list[Job]  # the headline's first
-    sweep: list[Job]
-    changes: list[Job]
-    repeated: Job
+    conditions: list[PictureSet]  # the headline's first
+    sweep: list[PictureSet]  # of pictures that nothing else is of
+    changes: list[PictureSet]
+    unchanged: PictureSet  # the pictures of `changes` as the headline has them
+    repeated: PictureSet
+    published: list[PictureSet]  # one, if the profile asks for it
 
     @classmethod
-    def of(cls, task: Task) -> Plan:
+    def of(cls, task: Task) -> PictureSets:
         settings, scale, first = task.params.evaluate, task.params.guidance, task.headline.condition
-        n = min(settings.n, len(task.packed))
+        count = len(task.packed)
+        apart = min(settings.sweep_n, count // 2) if settings.sweep else 0
+        if apart < FEWEST:
+            apart = 0
+        n = min(settings.n, count - apart)
         few, others = min(settings.sweep_n, n), min(settings.other_n or n, n)
         several = list(task.packed.vectors) if len(task.packed.vectors) > 1 else []
         changes = [Change(Kind.SHUFFLED), *(Change(kind, x) for kind in (Kind.WITHOUT, Kind.WRONG) for x in several)]
         conditions = [way.condition for way in task.ways]
         return cls(
-            [Job(condition, scale, n if condition is first else others) for condition in conditions],
-            [Job(first, s, few) for s in settings.sweep],
-            [Job(first, scale, few, change) for change in changes],
-            Job(first, scale, max(1, few // REPEATS) * REPEATS, Change(Kind.REPEATED)),
+            [PictureSet(condition, scale, n if condition is first else others) for condition in conditions],
+            [PictureSet(first, s, apart, first=count - apart) for s in settings.sweep if apart],
+            [PictureSet(first, scale, few, change) for change in changes],
+            PictureSet(first, scale, few),
+            PictureSet(first, scale, max(1, few // REPEATS) * REPEATS, Change(Kind.REPEATED)),
+            [PictureSet(first, scale, n, Change(Kind.PUBLISHED)) for n in (settings.published_n,) if n],
         )
 
     @property
-    def all(self) -> list[Job]:
-        return [*self.conditions, *self.sweep, *self.changes, self.repeated]
+    def all(self) -> list[PictureSet]:
+        return [*self.conditions, *self.sweep, *self.changes, self.unchanged, self.repeated, *self.published]
 
     @property
-    def draws(self) -> list[Job]:
+    def draws(self) -> list[PictureSet]:
         """A smaller set is the beginning of a larger one at the same scale, so only the largest is drawn."""
         return list({job.file: job for job in sorted(self.all, key=lambda job: job.n)}.values())
 
@@ -142,7 +155,7 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
     """The evaluation itself, by way of `folder`, in which all processes leave what they draw."""
     started = time.monotonic()
     task = Task.load(params, variant)
-    plan = Plan.of(task)
+    plan = PictureSets.of(task)
     world = together(params.evaluate.processes, draw, params, variant, plan.draws, folder)
     if not is_main():
         return
@@ -166,15 +179,16 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
     record(task, metrics, shown)
 
 
-def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: CaptionFit | None) -> dict[str, Any]:
+def measured(
+    task: Task, plan: PictureSets, drawn: Drawn, reference: Reference, fit: CaptionFit | None
+) -> dict[str, Any]:
     """metrics/<variant>.json, but for what it took."""
     params, card, headline = task.params, task.card, plan.conditions[0]
-    settings = params.evaluate
     with tqdm(total=len(plan.all), desc=f"judge {task.variant}", unit="set") as bar:
 
-        def row(job: Job) -> dict[str, Any]:
+        def row(job: PictureSet) -> dict[str, Any]:
             bar.update()
-            observed = reference.observations(drawn.seen(job), task.named(job.condition))
+            observed = reference.observations(drawn.seen(job), task.named(job.condition), first=job.first)
             conditions = {"condition": job.condition.value, "guidance": job.guidance, "n": job.n}
             return computed(observed, Pictures.EVERY) | conditions
 
@@ -186,6 +200,11 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
+        changed["unchanged"] = row(plan.unchanged)
+        published: dict[str, Any] = {}
+        for job in plan.published:
+            bar.update()
+            published |= computed(reference.published(drawn.seen(job)), Pictures.PUBLISHED)
     return {
         "variant": task.variant,
         "profile": params.profile,
@@ -193,13 +212,8 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         "perspectives": card["perspectives"].split("+"),
         **rows[0],
         **closely,
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "spacing": settings.spacing,
-        "last_time": settings.last_time,
-        "composed": settings.composed,
-        "interval": settings.interval,
-        "threshold": settings.threshold,
+        **published,
+        **{name: getattr(params.evaluate, name) for name in HOW},
         "seed": params.seed,
         "split": "test",
         "reference": reference.facts,
@@ -210,6 +224,7 @@ def measured(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: Ca
         **changed,
         **computed(repeated, Pictures.REPEATED),
         "sweep": sweep,
+        "sweep_of": "the last pictures of the test split, which are in no other figure" if sweep else None,
         "best_guidance": best_guidance(sweep, reference.features),
     }
 
@@ -231,17 +246,15 @@ def conditions(
 
     Imported vectors that were made from the picture are an oracle like its CLIP vector; no words can replace them.
     """
+    _check_words(packed, captions)
     made_of = {entry["name"]: entry["of"] for entry in packed.variant["perspectives"] if "of" in entry}
-    own = [(one, made_of.get(one.name, one.kind)) for one in map(parse, packed.vectors) if not one.of_another]
-    slots = [one for one, of in own if of == "caption"]
-    if "pseudo" in packed.vectors and not any(captions):
-        raise CondmixError(
-            f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
-            "the test split has one: caption some of them"
-        )
-    guesses = [one for one, of in own if of == "generated"]
-    shown = [one.name for one, of in own if of == "image"]
-    has_class = any(of == "class" for _, of in own)
+    own = [perspective for perspective in map(parse, packed.vectors) if not perspective.of_another]
+
+    def made_from(kind: str) -> list[Perspective]:
+        return [perspective for perspective in own if made_of.get(perspective.name, perspective.kind) == kind]
+
+    slots, guesses, shown = made_from("caption"), made_from("generated"), made_from("image")
+    has_class = bool(made_from("class"))
     classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if has_class else None
 
     def texts(chosen: list[Perspective]) -> list[list[str]]:
@@ -268,17 +281,26 @@ def conditions(
     if not shown:
         return [Conditioning(Condition.CAPTIONS, texts(slots), named(slots))]
     oracle = Conditioning(Condition.ORACLE, texts(slots), named(slots, everything=True))
-    if packed.prompt is None or shown != ["image"]:
+    if packed.prompt is None or [perspective.name for perspective in shown] != ["image"]:
         return [oracle]
     words = [parse("caption_1"), *slots]
     prompt = Conditioning(Condition.PROMPT, texts(words), named(words))
     return [prompt, oracle, *([replace(prompt, condition=Condition.PRIOR)] if prior else [])]
 
 
+def _check_words(packed: Packed, captions: list[list[str]]) -> None:
+    """CondmixError where words must stand in for `pseudo`, but there are none."""
+    if "pseudo" in packed.vectors and not any(captions):
+        raise CondmixError(
+            f"{packed.variant['variant']} sees pseudo, in whose place captions stand in evaluation, but no picture of "
+            "the test split has one: caption some of them"
+        )
+
+
 def used_captions(perspectives: Sequence[Perspective], captions: Sequence[Any]) -> list[int]:
     """Indices of a picture's captions that stand in its views, each once; several share a slot or none of them does."""
-    having = [one for one in perspectives if one.caption < len(captions)]
-    return list(dict.fromkeys(k for one in having for k in one.captions))
+    having = [perspective for perspective in perspectives if perspective.caption < len(captions)]
+    return list(dict.fromkeys(k for perspective in having for k in perspective.captions))
 
 
 def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:
@@ -293,7 +315,7 @@ def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:
 
 
 def best_guidance(sweep: list[dict[str, Any]], features: list[str]) -> dict[str, float]:
-    """The scale of the sweep at which each measure is best, in the order of its rows."""
+    """The scale of the sweep at which each measure is best, in the order of its rows: of pictures not reported."""
     known = {m.key: m for m in measures([{**row, "features": features} for row in sweep])}
     chosen = [known[key] for key in (sweep[0] if sweep else ()) if key in known]
     return {
@@ -302,7 +324,9 @@ def best_guidance(sweep: list[dict[str, Any]], features: list[str]) -> dict[str,
     }  # fmt: skip
 
 
-def arrays(task: Task, plan: Plan, drawn: Drawn, reference: Reference, fit: CaptionFit | None) -> dict[str, np.ndarray]:
+def arrays(
+    task: Task, plan: PictureSets, drawn: Drawn, reference: Reference, fit: CaptionFit | None
+) -> dict[str, np.ndarray]:
     """pictures.npz: the headline figures picture by picture, for paired comparisons.
 
     ids (n,), right (n, A), named (n, A), mentions (n, K, A) of the picture's K captions, attribute_names (A,), what is
@@ -332,7 +356,7 @@ def write_pictures(task: Task, content: dict[str, np.ndarray]) -> None:
 
 
 def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
-    """metrics/<variant>.json, and what the report needs in metrics/details/<variant>/."""
+    """metrics/<variant>.json, its headline, sample pictures, and for the report metrics/details/<variant>/."""
     paths, split = task.params.paths, task.split
     folder = paths.details(task.variant)
     folder.mkdir(parents=True, exist_ok=True)
@@ -351,6 +375,14 @@ def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray
             np.save(file, np.asarray(pictures))
     write_checked_json(folder / "details.json", {"metrics": metrics, "card": task.card, "samples": samples})
     write_checked_json(paths.metrics / f"{task.variant}.json", metrics)
+    write_json(paths.headline(task.variant), {measure.key: measure.of(metrics) for measure in headline(metrics)})
+    with replacing(paths.samples(task.variant)) as part:
+        sample_picture(shown[task.headline.condition]).save(part, "PNG")
+
+
+def sample_picture(pictures: np.ndarray) -> Image.Image:
+    """Pictures (n, S, S, 3) side by side, in rows of six."""
+    return Image.fromarray(grid(pictures, columns=6, scale=6))
 
 
 def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
@@ -372,20 +404,38 @@ def record(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarra
     trained = {"tags": tags, "params": {"guidance": params.guidance}}
     with track(variant, described, {"kind": "evaluation", **tags}, joins=trained) as run:
         run.tag({f"evaluation.{name}": value for name, value in metrics["environment"].items()})
-        figures = {name: value for name, value in metrics.items() if not name.endswith("environment")}
-        run.metrics({f"eval/{name}": value for name, value in _numbers(figures)})
-        for row in metrics["sweep"]:
-            percent = round(row["guidance"] * 100)  # the step of a metric is a whole number
-            run.metrics({f"sweep/{name}": value for name, value in _numbers(row) if name != "guidance"}, percent)
+        test = load_meta(params.paths.dataset)["splits"]["test"]["images_sha256"]
+        run.inputs(f"{params.profile}/test", test, "evaluation", params.paths.dataset)
+        figures = headline(metrics)
+        run.metrics({f"eval/{measure.key}": measure.of(metrics) for measure in figures})
         for name, pictures in shown.items():
             run.image(f"held_out_{name}", grid(pictures, columns=6, scale=6), 0)
+        first = shown[task.headline.condition]
+        texts = [" / ".join(texts) for texts in task.headline.texts[: len(first)]]
+        seeds = [picture_seed(params.seed, i) for i in range(len(first))]
+        run.table("samples.json", {"condition": texts, "seed": seeds}, first)
         run.artifact(params.paths.metrics / f"{variant}.json", "metrics")
+        if figures and figures[0].rank is not None:
+            run.score(f"condmix-{params.profile}-{variant}", {
+                **tags, "measure": figures[0].key, "value": figures[0].of(metrics),
+                "higher_is_better": figures[0].higher_is_better, "protocol": protocol(task, test),
+            })  # fmt: skip
 
 
-def _numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a nested mapping under dotted names; lists are left out."""
-    for key, value in found.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{key}", value
+def protocol(task: Task, test_sha256: str) -> str:
+    """Hash of what two headline figures must share to be compared: test pictures, judge, encoder, settings, guidance.
+
+    The seed is not among them, nor what changes no figure but for rounding.
+    """
+    params = task.params
+    settings = params.evaluate.model_dump(mode="json", exclude={"batch_size", "processes", "resamples"})
+    return digest(
+        {
+            "pictures": test_sha256,
+            "judge": tree_sha256(params.paths.judge),
+            "encoder": task.card["encoder"],
+            "condition": task.headline.condition.value,
+            "guidance": params.guidance,
+            "settings": settings,
+        }
+    )

@@ -67,7 +67,7 @@ def main(params: Params) -> None:
     paths, settings = params.paths, params.generated
     if settings is None:
         for split in SPLITS:
-            nothing = [[] for _ in read_captions(paths.captions, split)]
+            nothing: list[PictureCaptions] = [[] for _ in read_captions(paths.captions, split)]
             write_generated(paths.generated / f"{split}.json", nothing, None, None)
         write_json(paths.metrics / "generated.json", {"captions": 0})
         return
@@ -100,7 +100,7 @@ def main(params: Params) -> None:
 
 def key(params: Params, device: str) -> str:
     """What the captioner and its captions depend on, but for the weights that it loads."""
-    chosen = params.generated
+    chosen: Any = params.generated  # main has found it to be there
     learnt = [params.paths.captions / "train.json"] if chosen.training else []
     facts = machine(device, chosen.precision) | {"samples": samples(chosen)}
     facts |= {"reader": pipeline.reader_sha256(params.data.dataset), "world": params.data.world}
@@ -110,7 +110,7 @@ def key(params: Params, device: str) -> str:
 
 def open_captioner(params: Params, dataset: Any, folder: Path, device: str) -> Any:
     """The captioner of the settings; one that is trained here is trained first, if `folder` does not hold it whole."""
-    settings = params.generated
+    settings: Any = params.generated  # main has found it to be there
     kind = plugin("captioners", settings.captioner)
     checksum = folder.with_name(f"{folder.name}.sha256")
     if kind.trained and not _is_whole(folder, checksum):
@@ -163,11 +163,13 @@ class Writer:
 
     def shard(self, pictures: Iterator[np.ndarray], split: str, first: int, progress: tqdm) -> dict[str, Any]:
         """{"rows": each picture's captions, "mismatched": similarities to another picture's caption, "seconds"}."""
-        started, rows, mismatched = time.monotonic(), [], []
+        started = time.monotonic()
+        rows: list[PictureCaptions] = []
+        mismatched: list[float] = []
         while batch := list(islice(pictures, self.settings.batch_size)):
             drawn = self.draw(batch, split, first + len(rows))
-            found, others = self.compare(batch, drawn)
-            rows += found
+            compared, others = self.compare(batch, drawn)
+            rows += compared
             mismatched += others
             progress.update(len(batch))
         return {"rows": rows, "mismatched": mismatched, "seconds": time.monotonic() - started}
@@ -185,22 +187,22 @@ class Writer:
 
     def fits(self, text: str) -> bool:
         """Whether CLIP's text tower reads all of it."""
-        tokenizer = self.clip_text.clip.tokenizer
+        tokenizer: Any = self.clip_text.clip.tokenizer
         if hasattr(tokenizer, "encode"):  # CLIP's own, which counts neither the begin nor the end
-            return len(tokenizer.encode(text)) + 2 <= tokenizer.context_length
-        return len(tokenizer.tokenizer(text).input_ids) <= tokenizer.context_length
+            return len(tokenizer.encode(text)) + 2 <= int(tokenizer.context_length)
+        return len(tokenizer.tokenizer(text).input_ids) <= int(tokenizer.context_length)
 
     def compare(
         self, batch: Sequence[np.ndarray], rows: list[PictureCaptions]
     ) -> tuple[list[PictureCaptions], list[float]]:
         """The rows with each caption's "similarity", and those of the next picture's captions to each picture."""
-        said = [one for row in rows for one in row]
-        if not said:
+        captions = [caption for row in rows for caption in row]
+        if not captions:
             return rows, []
-        images, texts = self.clip_image.encode(batch), self.clip_text.encode([one["text"] for one in said])
+        images, texts = self.clip_image.encode(batch), self.clip_text.encode([caption["text"] for caption in captions])
         own = torch.tensor([i for i, row in enumerate(rows) for _ in row], device=images.device)
-        for one, similarity in zip(said, (images[own] * texts).sum(dim=1).tolist(), strict=True):
-            one["similarity"] = round(similarity, 4)
+        for caption, similarity in zip(captions, (images[own] * texts).sum(dim=1).tolist(), strict=True):
+            caption["similarity"] = round(similarity, 4)
         mismatched = (images[(own + 1) % len(images)] * texts).sum(dim=1).tolist()
         return rows, [round(x, 4) for x in mismatched] if len(images) > 1 else []
 
@@ -231,14 +233,14 @@ def threshold(settings: GeneratedSettings, mismatched: Sequence[float]) -> float
 
 def keep(row: PictureCaptions, limit: float, most: int) -> PictureCaptions:
     """The first captions of a picture that are similar enough to it."""
-    return [one for one in row if one["similarity"] >= limit][:most]
+    return [caption for caption in row if caption["similarity"] >= limit][:most]
 
 
 def claims_of(dataset: Any, kept: list[PictureCaptions]) -> list[list[list[int]]] | None:
     """What each caption claims; None where the data's attributes are not known."""
     if not dataset.attributes:
         return None
-    return [[dataset.claims(one["text"]) for one in row] for row in kept]
+    return [[dataset.claims(caption["text"]) for caption in row] for row in kept]
 
 
 def write_generated(
@@ -246,10 +248,12 @@ def write_generated(
 ) -> None:
     """Write one split's file, whole or not at all."""
     content = {
-        "captions": [[one["text"] for one in row] for row in rows],
+        "captions": [[caption["text"] for caption in row] for row in rows],
         "sources": [["generated"] * len(row) for row in rows],
         "captioner": captioner,
-        "provenance": [[{name: one[name] for name in ("prompt", "seed", "similarity")} for one in row] for row in rows],
+        "provenance": [
+            [{name: caption[name] for name in ("prompt", "seed", "similarity")} for caption in row] for row in rows
+        ],
         "claims": claims,
     }
     write_text(path, json.dumps(content, ensure_ascii=False))
@@ -257,7 +261,7 @@ def write_generated(
 
 def measure(rows: list[PictureCaptions], kept: list[PictureCaptions], shards: list[dict[str, Any]]) -> dict[str, Any]:
     """How many captions there are, and how similar they are to their own and to another picture."""
-    written = [one["similarity"] for row in rows for one in row]
+    written = [caption["similarity"] for row in rows for caption in row]
     mismatched = [x for shard in shards for x in shard["mismatched"]]
     left = sum(map(len, kept))
     return {
@@ -277,14 +281,16 @@ def accuracy(dataset: Any, split: str, claims: list[list[list[int]]] | None) -> 
     if claims is None:
         return {}
     values = dataset.attribute_values(split)
-    said = np.array([claim for row in claims for claim in row]).reshape(-1, values.shape[1])
+    claimed = np.array([claim for row in claims for claim in row]).reshape(-1, values.shape[1])
     truth = np.repeat(values, [len(row) for row in claims], axis=0)
-    named = said >= 0
+    named = claimed >= 0
     right = {}
     for column, name in enumerate(dataset.attributes):
         ours = named[:, column]
-        right[name] = round(float((said == truth)[ours, column].mean()), 4) if ours.any() else None
+        right[name] = round(float((claimed == truth)[ours, column].mean()), 4) if ours.any() else None
     return {
-        "named": {name: round(float(named[:, i].mean()), 4) for i, name in enumerate(dataset.attributes) if len(said)},
+        "named": {
+            name: round(float(named[:, i].mean()), 4) for i, name in enumerate(dataset.attributes) if len(claimed)
+        },
         "right": right,
     }

@@ -22,6 +22,7 @@ from condmix.data.prepared import Split
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
 from condmix.files.artifacts import write_checked_json
 from condmix.settings.schema import Params
+from condmix.tracking.runs import environment
 from condmix.training.loop import Plan, fit
 
 FEWEST = 2  # training pictures: batch normalisation needs as many in a batch
@@ -68,7 +69,11 @@ def main(params: Params) -> None:
         "network": judge.network_name,
         "steps": 0 if settings.weights else settings.steps,
         "seconds": round(time.monotonic() - started, 1),
+        "environment": environment("fp32"),
     }
+    if test.held_out is not None and test.held_out.any():  # combinations that the judge has not seen either
+        rows = np.flatnonzero(test.held_out)
+        facts["accuracy_held_out"] = accuracy(judge, batches(test.images[rows], targets_of(test)[rows]))
     judge.save(params.paths.judge, facts)
     write_checked_json(params.paths.metrics / "judge.json", facts)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in facts["accuracy"].items())
@@ -117,7 +122,8 @@ def train_judge(judge: Judge, plan: Plan, batches: Iterator[tuple[Tensor, Tensor
         images, targets = next(batches)
         wanted = targets.to(device(), non_blocking=True).unbind(dim=1)
         pairs = zip(judge(images).values(), wanted, strict=True)
-        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in pairs)
+        some = ((logits, value) for logits, value in pairs if (value >= 0).any())  # the mean of none is no number
+        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in some)
         return cast(Tensor, sum(losses))
 
     judge.train()

@@ -18,11 +18,11 @@ from condmix.data.embeddings import mean, numbered, read_cache, read_centre, rea
 from condmix.files.artifacts import digest_of_file, write_checked_json
 from condmix.files.atomic import replacing_folder
 from condmix.settings.load import Params, plugins, unknown
-from condmix.settings.perspectives import another, parse
+from condmix.settings.perspectives import another, misled, parse
 from condmix.settings.variants import Variant, resolve
 
 SPLITS = ("train", "test")
-PROMPT = "caption_1"  # the text whose vector stands in the place of image or pseudo when a model is asked with words
+PROMPT = "caption_1"  # the text whose vector replaces that of image or pseudo when a model is prompted
 
 
 def main(params: Params, variant: str) -> None:
@@ -58,7 +58,8 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
     ones for `caption_any_2`, ..., which have no tensors of their own. `mixed_any` has the generated captions after them
     and, with `weights` of true and generated ones, how likely each is as "p.odds" (N, K).
     The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
-    left out where the data have no caption at all. In that split `pseudo` is the same words, absent without them.
+    left out where the data have no caption at all. In that split `pseudo` is the same words, absent without them, and
+    nothing is wrong at times: how a model takes that is computed from pictures whose source is right, and wrong.
     """
     tensors = {}
     for perspective in map(parse, variant.perspectives):
@@ -67,29 +68,32 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
                 continue
             sources = [*numbered(folder, "caption"), *(numbered(folder, "generated") if perspective.mixed else ())]
             vectors, present = zip(*(_read(folder, source, split) for source in sources), strict=True)
-            found = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
+            packed = torch.stack(vectors, dim=1), torch.stack(present, dim=1)
             if perspective.mixed and weights is not None:
                 written = torch.tensor([parse(source).kind == "generated" for source in sources])
-                tensors[f"{perspective.name}.odds"] = odds(found[1], written, *weights)
-                found = found[0], tensors[f"{perspective.name}.odds"] > 0
+                tensors[f"{perspective.name}.odds"] = odds(packed[1], written, *weights)
+                packed = packed[0], tensors[f"{perspective.name}.odds"] > 0
         elif perspective.kind == "pseudo" and split == "test":
-            found = _words(folder, split)
+            packed = _words(folder, split)
         else:
             vectors, present = zip(*(_read(folder, source, split) for source in perspective.sources), strict=True)
-            found = vectors[0], present[0]
+            packed = vectors[0], present[0]
             if perspective.merge == "mean":
                 everything = torch.stack(present).all(dim=0)
-                found = mean(torch.stack(vectors, dim=1)).half() * everything[:, None], everything
-        if perspective.of_another:
-            others = torch.from_numpy(another(len(found[0])))
-            found = tuple(tensor[others] for tensor in found)
-        tensors[perspective.name], tensors[f"{perspective.name}.present"] = found
+                packed = mean(torch.stack(vectors, dim=1)).half() * everything[:, None], everything
+        if perspective.of_another or perspective.wrong and split == "train":
+            others = torch.from_numpy(another(len(packed[0])))
+            if perspective.wrong:
+                wrong = torch.from_numpy(misled(len(others), perspective.wrong))
+                others = others.where(wrong, torch.arange(len(others)))
+            packed = packed[0][others], packed[1][others]
+        tensors[perspective.name], tensors[f"{perspective.name}.present"] = packed
     if split == "test" and "image" in variant.perspectives and (folder / f"{PROMPT}.safetensors").exists():
         tensors["prompt"], tensors["prompt.present"] = _read(folder, PROMPT, split)
     counts = {name: len(rows) for name, rows in tensors.items() if not name.endswith((".present", ".odds"))}
     if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise CondmixError(f"the {split} embeddings count different images ({found}): dvc repro embed")
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise CondmixError(f"the {split} embeddings count different images ({listed}): dvc repro embed")
     return tensors
 
 
@@ -123,7 +127,7 @@ def read_centres(variant: Variant, folder: Path) -> Iterator[tuple[str, Tensor]]
 
 
 def _words(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """The text vectors that a model is asked with; all absent where the data have no caption at all."""
+    """The text vectors that prompt a model; all absent where the data have no caption at all."""
     if (folder / f"{PROMPT}.safetensors").exists():
         return _read(folder, PROMPT, split)
     vectors, present = _read(folder, "image", split)
@@ -139,9 +143,9 @@ def describe(variant: Variant, folder: Path) -> dict[str, Any]:
     image = read_metadata(folder / "image.safetensors")
     perspectives = []
     for perspective in map(parse, variant.perspectives):
-        found = read_metadata(folder / f"{perspective.sources[0]}.safetensors")
-        of = "caption" if perspective.kind == "pseudo" else found.get("of")
-        perspectives.append({"name": perspective.name, "dim": int(found["dim"]), **({"of": of} if of else {})})
+        metadata = read_metadata(folder / f"{perspective.sources[0]}.safetensors")
+        of = "caption" if perspective.kind == "pseudo" else metadata.get("of")
+        perspectives.append({"name": perspective.name, "dim": int(metadata["dim"]), **({"of": of} if of else {})})
     centres = {source: len(centre) for source, centre in read_centres(variant, folder)}
     return {
         "variant": variant.name,

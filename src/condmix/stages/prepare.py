@@ -17,19 +17,23 @@ from condmix import CondmixError
 from condmix.datasets import SPLITS, Dataset
 from condmix.files.atomic import replacing_folder
 from condmix.files.npy import write_pixels
-from condmix.runtime.prefetch import CORES, prefetch
+from condmix.runtime.cores import cores
+from condmix.runtime.prefetch import prefetch
 from condmix.settings import load
 from condmix.settings.schema import Params
 
 
 def main(params: Params) -> None:
-    """Writes {split}_images.npy, _ids, _labels, _attributes, _mentions and meta.json to `params.paths.dataset`."""
+    """Writes {split}_images.npy, _ids, _labels, _attributes, ... and meta.json to `params.paths.dataset`."""
     data = load.plugin("datasets", params.data.dataset)(params.paths.archives, params.data.world)
     prepare(data, params.data.dataset, params.data.image_size, params.paths.dataset)
 
 
-def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int = CORES) -> None:
-    """Writes the whole folder, or leaves what was there as it was. Any number of threads writes the same bytes."""
+def prepare(data: Dataset, name: str, size: int, folder: Path, threads: int | None = None) -> None:
+    """Writes the whole folder, or leaves what was there as it was. Any number of threads (None: one for each core)
+    writes the same bytes.
+    """
+    threads = threads or cores()
     with replacing_folder(Path(folder)) as partial:
         meta = {
             "dataset": name,
@@ -49,6 +53,7 @@ def write_split(data: Dataset, split: str, size: int, folder: Path, threads: int
         "labels": data.labels(split),
         "attributes": data.attribute_values(split),
         "mentions": data.mentions(split),
+        "held_out": data.held_out(split),
     }
     sums = {}
     for name, column in columns.items():

@@ -1,6 +1,6 @@
 """Stage prior: pairs of captions and pictures, as vectors -> models/prior/: from a text's vector to a picture's.
 
-With it a variant that was trained on pictures is asked with words: encode the text, sample a picture's vector, draw.
+With it a variant that was trained on pictures is prompted with words: encode the text, sample a picture's vector, draw.
 metrics/prior.json compares it on the test split with the text's own vector, with linear regression, and (`ablation`)
 with the same network trained alike from the plain start N(0, I). A profile whose `prior` is null has none.
 Axes: N pictures, K captions of each, D width of the vectors.
@@ -95,8 +95,8 @@ def clustered(z: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
         )
     from sklearn.cluster import KMeans  # takes a second to import
 
-    found = KMeans(clusters, n_init=1, random_state=seed).fit(z.numpy())
-    of = torch.from_numpy(found.labels_).long()
+    fitted = KMeans(clusters, n_init=1, random_state=seed).fit(z.numpy())
+    of = torch.from_numpy(fitted.labels_).long()
     members = torch.bincount(of, minlength=clusters).float()[:, None]
     means = torch.zeros(clusters, z.shape[1]).index_add_(0, of, z) / members
     variances = torch.zeros(clusters, z.shape[1]).index_add_(0, of, (z - means[of]).square()) / members
@@ -114,17 +114,17 @@ def measure(
         raise CondmixError(f"profile {params.profile} has no captioned test pictures to measure a prior on")
     images, texts = images[rows].float(), texts[rows].float()
     seeds = [derive(chosen.seed, "prior", "test", int(row)) for row in rows]
-    found = {"text itself": texts, "linear regression": regressed(train, texts)}
+    predictions = {"text itself": texts, "linear regression": regressed(train, texts)}
     for clusters, network in networks.items():
         name = f"diffusion from {clusters} clusters" if clusters else "diffusion from N(0, I)"
-        found[name] = network.sample(texts, seeds, chosen.sample_steps, chosen.guidance).cpu()
+        predictions[name] = network.sample(texts, seeds, chosen.sample_steps, chosen.guidance).cpu()
     real = Statistics.of(images)
     result: dict[str, Any] = {}
-    for name, vectors in found.items():
+    for name, vectors in predictions.items():
         cosine = torch.cosine_similarity(vectors, images).mean().item()
         distance = frechet_distance(Statistics.of(vectors), real)
         result[name] = {"cosine": round(cosine, 4), "fd_embedding": round(distance, 5)}
-    probed = probes(params, train["image"], rows, {**found, "real picture": images})
+    probed = probes(params, train["image"], rows, {**predictions, "real picture": images})
     for name, accuracy in probed.items():
         result.setdefault(name, {}).update(accuracy)
     return {"n": len(rows), **result}
@@ -132,15 +132,15 @@ def measure(
 
 def regressed(train: dict[str, tuple[Tensor, Tensor, Any]], texts: Tensor) -> Tensor:
     """Ridge regression from the first caption's vector to the picture's, applied to texts (B, D); unit norm."""
-    (images, has_image, _), (said, has_text, _) = train["image"], train["caption_1"]
-    both = has_image & has_text
-    x, y = said[both].double(), images[both].double()
+    (images, has_image, _), (captions, has_caption, _) = train["image"], train["caption_1"]
+    both = has_image & has_caption
+    x, y = captions[both].double(), images[both].double()
     weights = ridge(x - x.mean(0), y - y.mean(0), penalty=1e-3)
     return unit((texts.double() - x.mean(0)) @ weights + y.mean(0)).float()
 
 
 def probes(
-    params: settings.Params, train: tuple[Tensor, Tensor, Any], rows: Tensor, found: dict[str, Tensor]
+    params: settings.Params, train: tuple[Tensor, Tensor, Any], rows: Tensor, predictions: dict[str, Tensor]
 ) -> dict[str, dict[str, float]]:
     """Share of the first caption's named attributes that a linear probe of picture vectors reads right.
 
@@ -150,14 +150,14 @@ def probes(
     if test.attributes is None or test.mentions is None:
         return {}
     images, present, _ = train
-    some = present.nonzero()[:PROBED, 0]
+    rows_probed = present.nonzero()[:PROBED, 0]
     named = test.mentions[rows.numpy(), 0]
-    accuracy: dict[str, dict[str, float]] = {name: {} for name in found}
+    accuracy: dict[str, dict[str, float]] = {name: {} for name in predictions}
     for column, attribute in enumerate(test.attribute_names):
         chosen = named[:, column]
         truth = torch.from_numpy(np.asarray(test.attributes)[rows.numpy(), column][chosen])
-        labels = torch.from_numpy(np.asarray(training.attributes)[some.numpy(), column])
-        for name, vectors in found.items():
-            share = linear_probe(images[some].float(), labels, vectors[torch.from_numpy(chosen)], truth)
+        labels = torch.from_numpy(np.asarray(training.attributes)[rows_probed.numpy(), column])
+        for name, vectors in predictions.items():
+            share = linear_probe(images[rows_probed].float(), labels, vectors[torch.from_numpy(chosen)], truth)
             accuracy[name][attribute] = round(share, 4)
     return accuracy

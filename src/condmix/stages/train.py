@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -35,16 +37,30 @@ def run(params: Params, variant: str) -> None:
         with track(variant, described, {"kind": "training"}, trainer.run_id) as tracked:
             trainer.run_id = tracked.id
             tracked.tag({f"environment.{name}": value for name, value in trainer.environment.items()})
+            tracked.inputs(f"{params.profile}/train", trainer.data_sha256, "training", params.paths.dataset)
             trainer.fit(tracked, preview)
             trainer.write(tracked)
+            tracked.model(*registration(params, variant))
         trainer.checkpoint.mark_finished()
+
+
+def registration(params: Params, variant: str) -> tuple[str, str, Path, list[Path]]:
+    """The name of the registered model, the variant, and the project that draws with it: of all variants, only this."""
+    paths = params.paths
+    settings = [paths.root / "params.yaml", paths.root / "conf" / f"{params.profile}.yaml"]
+    return (
+        f"condmix-{params.profile}-{variant}",
+        variant,
+        paths.root,
+        [*settings, paths.model(variant), paths.clip, paths.prior],
+    )
 
 
 def preview(trainer: Trainer) -> np.ndarray:
     """A picture grid (H, W, 3) of the averaged model on the first 16 held-out conditions."""
     params, schedule = trainer.params, trainer.schedule
-    model = ConditionalModel(trainer.model.architecture).to(trainer.device, memory_format=torch.channels_last)
-    model.load_state_dict(trainer.averaged())
+    model = ConditionalModel(trainer.model.architecture).to(trainer.device)
+    model.to(memory_format=torch.channels_last).load_state_dict(trainer.averaged())
     held_out = Packed.load(params.paths.packed(trainer.variant), "test")
     vectors, mask = held_out.batch(torch.arange(min(16, len(held_out))), trainer.device)
     sampling = Sampling(schedule, params.diffusion.prediction, "dpmpp_2m", min(10, schedule.steps), params.guidance)

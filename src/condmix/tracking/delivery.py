@@ -21,6 +21,7 @@ import shutil
 import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,10 +31,12 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from condmix import CondmixError
+from condmix.tracking import machine, registry
 from condmix.tracking.runs import journals, patience, project_root
 
 EXPERIMENT = "condmix"
 RUN_TAG = "condmix.run"
+GRID_TAG = "condmix.grid"
 RETRY = 30  # seconds between two tries to deliver to an MLflow that refused
 EVERY = 2  # seconds between two looks for new events
 POLL = 0.2  # seconds between two looks whether the run has ended
@@ -153,7 +156,7 @@ class Store:
         self._timeout = timeout
         with self.speaking():
             _refuse_unknown(self.uri)
-            with self._alone():
+            with self._alone() if self.uri.startswith("sqlite") else contextlib.nullcontext():
                 self._check_database()
                 if self.uri.startswith("sqlite"):
                     reached()
@@ -226,8 +229,14 @@ class Store:
                     client.log_image(run, image, key=event["key"], step=event["step"], timestamp=event["time"])
             case "artifact" if (journal.folder / event["file"]).exists():
                 client.log_artifact(run, str(journal.folder / event["file"]), event["folder"])
-            case "register":
-                self._register(run, event)
+            case "inputs":
+                client.log_inputs(run, [_dataset(event)])
+            case "table" if (journal.folder / event["file"]).exists():
+                client.log_table(run, _table(event, journal.folder / event["file"]), event["table"])
+            case "model" if (journal.folder / event["file"]).exists():
+                registry.register(client, run, event, journal.folder / event["file"])
+            case "score":
+                registry.score(client, event)
             case "end" if journal.owned:
                 client.set_terminated(run, event["status"], event["time"])
 
@@ -243,6 +252,8 @@ class Store:
             if joins and (run := self._find(joins.get("tags", {}), joins.get("params", {}))):
                 return run, False
             tags = {"mlflow.runName": event["name"], RUN_TAG: event["id"], **event["tags"]}
+            if grid := event["tags"].get("grid"):
+                tags["mlflow.parentRunId"] = self._parent(grid)
             run = self.client.create_run(self.experiment_id, start_time=event["time"], tags=tags).info.run_id
             params = [Param(_name(key), value[:6000]) for key, value in event["params"].items()]
             for start in range(0, len(params), 100):
@@ -256,6 +267,15 @@ class Store:
         found = self.client.search_runs([self.experiment_id], " and ".join(clauses), max_results=1)
         return found[0].info.run_id if found else None
 
+    def _parent(self, grid: str) -> str:
+        """The run under which those of a grid are shown."""
+        if run := self._find({GRID_TAG: grid}, {}):
+            return run
+        tags = {"mlflow.runName": f"grid {grid}", GRID_TAG: grid}
+        run = self.client.create_run(self.experiment_id, tags=tags).info.run_id
+        self.client.set_terminated(run)
+        return str(run)
+
     def _is_lost(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
 
@@ -267,18 +287,6 @@ class Store:
     def _log(self, journal: Journal, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), 500):
             self.client.log_batch(journal.run_id or "", metrics=metrics[start : start + 500])
-
-    def _register(self, run_id: str, event: Mapping[str, Any]) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.create_registered_model(event["name"])
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        source = f"{self.client.get_run(run_id).info.artifact_uri}/{event['folder']}"
-        version = self.client.create_model_version(event["name"], source, run_id, await_creation_for=30)
-        self.client.set_registered_model_alias(event["name"], event["alias"], version.version)
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -297,9 +305,6 @@ class Store:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Processes that create the database, or one run, at once crash each other or make two."""
-        if not self.uri.startswith("sqlite"):
-            yield
-            return
         try:
             with FileLock(project_root() / ".mlflow.lock", timeout=self._timeout):
                 yield
@@ -482,6 +487,21 @@ def _metrics(event: Mapping[str, Any]) -> list[Any]:
     return [Metric(_name(key), value, event["time"], event["step"]) for key, value in event["values"].items()]
 
 
+def _dataset(event: Mapping[str, Any]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": event["source"]})
+    dataset = Dataset(event["name"], event["digest"], "local", source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", event["context"])])
+
+
+def _table(event: Mapping[str, Any], pictures: Path) -> dict[str, list[Any]]:
+    import numpy as np
+    from mlflow import Image
+
+    return {**event["columns"], "picture": [Image(picture) for picture in np.load(pictures)]}
+
+
 def _tags(values: Mapping[str, str]) -> list[Any]:
     from mlflow.entities import RunTag
 
@@ -501,9 +521,14 @@ def main(folder: Path) -> int:
             print(json.dumps(facts), file=sys.__stdout__, flush=True)
 
     report(where=shown(store_uri()))
-    journal = Journal(folder)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    journal, ended = Journal(folder), threading.Event()
     with journal.alone():
-        return 0 if follow(journal, report) else 1
+        machine.watch(folder, ended)
+        try:
+            return 0 if follow(journal, report) else 1
+        finally:
+            ended.set()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import importlib.util
 import json
 import os
@@ -22,12 +23,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from condmix.runtime.cores import cores
+from condmix.runtime.messages import without_credentials
+
+GRID = "CONDMIX_GRID"  # the environment's variable with the name of the grid that a run is part of
 UPLOAD_RATE = 20e6  # bytes per second: how much longer the end of a run waits for large files
 LOCAL = 5  # times longer it waits for a database on this machine, which may be new; there only work takes time
 
@@ -67,7 +72,7 @@ def environment(precision: str, processes: int = 1, threads: int | None = None) 
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "gpus": gpus,
         "precision": precision,
         "threads": threads or torch.get_num_threads(),
@@ -106,8 +111,23 @@ class Run:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into the run."""
 
-    def register(self, name: str, folder: str, alias: str) -> None:
-        """Enter the artifact folder of this run as a new version of the registered model `name`."""
+    def inputs(self, name: str, sha256: str, context: str, source: Path) -> None:
+        """Say which data set the run is of, in "training" or "evaluation"."""
+
+    def table(self, file: str, columns: Mapping[str, Sequence[Any]], pictures: np.ndarray) -> None:
+        """Log a table `file` (.json): a row for each of the pictures (n, H, W, 3) uint8, which are its last column."""
+
+    def model(self, name: str, variant: str, root: Path, paths: Sequence[Path]) -> None:
+        """Register the variant as a new version of the model `name`, which draws, and as the latest (`@current`).
+
+        `paths` are the files and folders of the project in `root` that condmix.load needs for it.
+        """
+
+    def score(self, name: str, figure: Mapping[str, Any]) -> None:
+        """Move `@best` of the registered model to the version with these weights if it is better than the best so far.
+
+        `figure`: model_sha256, measure, value, higher_is_better, and protocol, a hash; other protocols don't compare.
+        """
 
 
 class JournalRun(Run):
@@ -126,7 +146,7 @@ class JournalRun(Run):
         self._files = self._bytes = 0
         self._write("open", id=run_id, **opening)
         hidden.rename(self.folder)
-        self._delivery = Delivery(self.folder, opening["name"])
+        self._delivery = Delivery(self.folder, opening["name"].rpartition("/")[2])
 
     def mlflow_id(self) -> str | None:
         return self._delivery.mlflow_id()
@@ -143,16 +163,30 @@ class JournalRun(Run):
         self._record_file("image", "picture.png", Image.fromarray(image).save, key=key, step=step)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
+        self._record_file("artifact", Path(path).name, lambda target: _link(path, target), folder=folder)
+
+    def inputs(self, name: str, sha256: str, context: str, source: Path) -> None:
+        self._record("inputs", name=name, digest=sha256[:36], context=context, source=str(source.resolve()))
+
+    def table(self, file: str, columns: Mapping[str, Sequence[Any]], pictures: np.ndarray) -> None:
         def place(target: Path) -> None:
-            try:
-                os.link(path, target)  # the file may be replaced before it is delivered; the link stays what it is
-            except OSError:
-                shutil.copyfile(path, target)
+            np.save(target, pictures)
 
-        self._record_file("artifact", Path(path).name, place, folder=folder)
+        self._record_file("table", "pictures.npy", place, table=file, columns={k: list(v) for k, v in columns.items()})
 
-    def register(self, name: str, folder: str, alias: str) -> None:
-        self._record("register", name=name, folder=folder, alias=alias)
+    def model(self, name: str, variant: str, root: Path, paths: Sequence[Path]) -> None:
+        found = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+
+        def place(target: Path) -> None:
+            for file in found:
+                (target / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+                _link(file, target / file.relative_to(root))
+                self._bytes += file.stat().st_size
+
+        self._record_file("model", "project", place, name=name, variant=variant)
+
+    def score(self, name: str, figure: Mapping[str, Any]) -> None:
+        self._record("score", name=name, **figure)
 
     def end(self, status: str) -> None:
         """Finish the journal, and give MLflow a while to take the rest."""
@@ -160,7 +194,7 @@ class JournalRun(Run):
         self._events.close()
         self._delivery.finish(self._bytes / UPLOAD_RATE, hurry=status != "FINISHED")
 
-    def _record_file(self, event: str, name: str, place: Callable[[Path], object], **facts: Any) -> None:
+    def _record_file(self, event: str, name: str, place: Callable[[Path], object], /, **facts: Any) -> None:
         self._files += 1
         file = Path("files", str(self._files), name)
         try:
@@ -172,13 +206,13 @@ class JournalRun(Run):
         else:
             self._record(event, file=str(file), **facts)
 
-    def _record(self, event: str, **facts: Any) -> None:
+    def _record(self, event: str, /, **facts: Any) -> None:
         try:
             self._write(event, **facts)
         except OSError as error:
             self._lost(error)
 
-    def _write(self, event: str, **facts: Any) -> None:
+    def _write(self, event: str, /, **facts: Any) -> None:
         line = json.dumps({"event": event, "time": int(time.time() * 1000), **facts}) + "\n"
         self._events.write(line.encode())
 
@@ -308,12 +342,12 @@ def _opened(name: str, params: Mapping, tags: Mapping, run_id: str, joins: Mappi
     if importlib.util.find_spec("mlflow") is None:
         _say("MLflow is not installed, so this run is not tracked")
         return Run()
-    facts = {"git_commit": git_commit()}
-    for tag, variable in [("dvc_exp", "DVC_EXP_NAME"), ("dvc_baseline", "DVC_EXP_BASELINE_REV")]:
+    facts = {"git_commit": git_commit(), **_source(tags)}
+    for tag, variable in [("dvc_exp", "DVC_EXP_NAME"), ("dvc_baseline", "DVC_EXP_BASELINE_REV"), ("grid", GRID)]:
         if os.environ.get(variable):
             facts[tag] = os.environ[variable]
     opening = {
-        "name": name,
+        "name": f"{facts.get('dvc_exp', facts['git_commit'])}/{name}",
         "params": {key: str(value) for key, value in params.items()},
         "tags": {**facts, **{key: str(value) for key, value in tags.items()}},
         "joins": joins,
@@ -323,6 +357,30 @@ def _opened(name: str, params: Mapping, tags: Mapping, run_id: str, joins: Mappi
     except OSError as error:
         _say(f"{journals()} can't be written ({error.strerror}), so {name} is not tracked")
         return Run()
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        os.link(path.resolve(), target)  # the file may be replaced before it is delivered; the link stays what it is
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _source(tags: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow's own tags for who ran what: command, commit, branch, repository, user."""
+    command = f"condmix {'train' if tags.get('kind') == 'training' else 'evaluate'}"
+    facts = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
+    with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a name
+        facts["mlflow.user"] = getpass.getuser()
+    for key, arguments in {
+        "mlflow.source.git.commit": ("rev-parse", "HEAD"),
+        "mlflow.source.git.branch": ("branch", "--show-current"),
+        "mlflow.source.git.repoURL": ("config", "remote.origin.url"),
+    }.items():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            if value := without_credentials(_git(*arguments)):
+                facts[key] = value
+    return facts
 
 
 def _say(sentence: str) -> None:

@@ -79,15 +79,16 @@ class Trainer:
         self.rows: list[list[float]] = []  # the loss curve, in LOSS_COLUMNS
         self.run_id: str | None = None
         self.seconds = 0.0
+        self._logged = 0, 0.0  # pictures and seconds when the loss was last logged
 
         torch.manual_seed(params.seed)  # the initial weights
         self.model = ConditionalModel(architecture(params, self.packed.variant))
         self.model.centres.load_state_dict(self.packed.centres)
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device).to(memory_format=torch.channels_last)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         self.optimizers = optimizers(self.model, params.train, self.device)
-        network = torch.compile(self.model) if params.train.compile else self.model
-        self.network = averaging(network, group)
+        network: Any = torch.compile(self.model) if params.train.compile else self.model
+        self.network: Any = averaging(network, group)
         self.checkpoint = Checkpoint(project_root(), self._key())
 
     def described(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ class Trainer:
         main = self.group.is_main_process
         started = saved = time.monotonic()
         before = self.seconds
+        self._logged = self.step * self.settings.batch_size, self.seconds
         previews = {self.steps * quarter // 4 for quarter in (1, 2, 3, 4)}
         self.network.train()
         with self._progress() as bar:
@@ -225,10 +227,10 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the checkpoint of this very run, if there is one."""
-        found = self.checkpoint.load(Note)
-        if found is None:
+        saved = self.checkpoint.load(Note)
+        if saved is None:
             return
-        tensors, note = found
+        tensors, note = saved
         path, remedy = self.checkpoint.path, self.checkpoint.remedy
         if not note["rows"] and note["step"] == self.steps:
             raise damaged(path, "its loss curve is empty", remedy)
@@ -268,7 +270,7 @@ class Trainer:
         return moments
 
     def write(self, tracked: Run) -> None:
-        """The stage's outputs: the averaged weights, the card and the loss curve; and MLflow's copy."""
+        """The stage's outputs: the averaged weights, the card and the loss curve."""
         paths = self.params.paths
         folder = paths.model(self.variant)
         card = {
@@ -290,10 +292,6 @@ class Trainer:
         with replacing(curve) as part, open(part, "w", newline="") as file:
             csv.writer(file).writerows([LOSS_COLUMNS, *self.rows])
         tracked.tag({"model_sha256": sha256})
-        for name in ("model.safetensors", "model.json"):
-            tracked.artifact(folder / name, "model")
-        if tracked.id:
-            tracked.register(f"condmix-{self.params.profile}-{self.variant}", "model", "current")
 
     def _progress(self) -> tqdm:
         size = self.settings.batch_size
@@ -316,6 +314,10 @@ class Trainer:
         self.rows.append([seen, value, norm, lr])
         bar.set_postfix_str(f"loss {value:.3f}")
         tracked.metrics({"train/loss": value, "train/gradient_norm": norm, "train/lr": lr}, seen)
+        images, seconds = self._logged
+        self._logged = seen, self.seconds
+        if self.seconds > seconds:
+            tracked.metrics({"train/images_per_second": (seen - images) / (self.seconds - seconds)}, seen)
 
     def _check_finite(self, value: float, norm: float) -> None:
         if math.isfinite(value) and math.isfinite(norm):

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import misbehaving
 from malformed import worlds
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--light", action="store_true", help="only the worlds without networks")
     parser.add_argument("--every", type=int, default=1, help="only every n-th case")
     parser.add_argument("--failed", type=Path, help="only the cases that failed, of an earlier --out")
-    parser.add_argument("--out", type=Path, help="a JSON line per case")
+    parser.add_argument("--out", type=Path, help="a JSON line per case; cases that it holds already are not run again")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true", help="name the cases and run none")
     given = parser.parse_args()
@@ -40,6 +41,12 @@ def main() -> int:
             print("\n".join(ascii(case.id) for case in cases))
             return 0
         return report(run(folder, cases, given.jobs, given.out))
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of an --out by their cases' ids; a last line that was cut short is left out."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return {row["id"]: row for row in map(json.loads, lines)}
 
 
 def all_cases(folder: Path, server: str) -> list[Case]:
@@ -89,55 +96,54 @@ def chosen(cases: list[Case], given: argparse.Namespace) -> list[Case]:
     if given.match:
         cases = [case for case in cases if given.match in case.id]
     if given.failed:
-        rows = [json.loads(line) for line in given.failed.read_text().splitlines()]
-        failed = {row["id"] for row in rows if row["verdict"] in BAD}
+        failed = {name for name, row in read_rows(given.failed).items() if row["verdict"] in BAD}
         cases = [case for case in cases if case.id in failed]
     # by turns of all areas, so that what is done when somebody stops it says something of each
     cases.sort(key=lambda case: hashlib.sha256(case.id.encode(errors="replace")).digest())
     return cases[:: given.every]
 
 
-def run(folder: Path, cases: list[Case], jobs: int, out: Path | None) -> list[Verdict]:
+def run(folder: Path, cases: list[Case], jobs: int, out: Path | None) -> list[dict[str, Any]]:
+    """A row for each case."""
+    known = read_rows(out) if out else {}
+    rows = {case.id: known[case.id] for case in cases if case.id in known}
     if out is not None:
-        out.write_text("")
-    done = Counter()
+        out.write_text("".join(f"{json.dumps(row)}\n" for row in known.values()))
+    done = Counter(row["verdict"] for row in rows.values())
 
     def heard(verdict: Verdict) -> None:
+        row = rows[verdict.case.id] = verdict.row()
         done[verdict.verdict] += 1
         if out is not None:
             with out.open("a") as file:
-                file.write(json.dumps(verdict.row()) + "\n")
-        if sys.stderr.isatty() or sum(done.values()) % 100 == 0:
+                file.write(json.dumps(row) + "\n")
+        if sys.stderr.isatty() or len(rows) % 100 == 0:
             counts = ", ".join(f"{name} {count}" for name, count in done.most_common())
-            print(
-                f"{sum(done.values())} of {len(cases)}: {counts}",
-                end="\r" if sys.stderr.isatty() else "\n",
-                file=sys.stderr,
-            )
+            end = "\r" if sys.stderr.isatty() else "\n"
+            print(f"{len(rows)} of {len(cases)}: {counts}", end=end, file=sys.stderr)
 
     runner = Runner(folder, jobs)
-    verdicts = runner.run(cases, heard)
+    runner.run([case for case in cases if case.id not in rows], heard)
     for (world, commands), answer in runner.baselines.items():
         if answer.code:
             print(f"undamaged, {world}: {commands[-1]} fails: {answer.err.strip().splitlines()[-1:]}", file=sys.stderr)
-    return verdicts
+    return list(rows.values())
 
 
-def report(verdicts: list[Verdict]) -> int:
+def report(rows: list[dict[str, Any]]) -> int:
     """Print a table of the areas and the rows that failed; 1 if any did."""
     kinds = [*GOOD, *BAD]
-    areas = list(dict.fromkeys(verdict.case.area for verdict in verdicts))
     lines = [["area", "cases", *(kind.lower() for kind in kinds), "unnamed"]]
-    for area in [*areas, ""]:
-        own = [verdict for verdict in verdicts if area in ("", verdict.case.area)]
-        counts = Counter(verdict.verdict for verdict in own)
-        row = [area or "all", len(own), *(counts[kind] for kind in kinds), sum(verdict.unnamed for verdict in own)]
-        lines.append([str(field) for field in row])
+    for area in [*dict.fromkeys(row["area"] for row in rows), ""]:
+        own = [row for row in rows if area in ("", row["area"])]
+        counts = Counter(row["verdict"] for row in own)
+        line = [area or "all", len(own), *(counts[kind] for kind in kinds), sum(row["unnamed"] for row in own)]
+        lines.append([str(field) for field in line])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
-    failed = [verdict for verdict in verdicts if verdict.verdict in BAD]
-    for verdict in failed:
-        print(f"{verdict.verdict:<9}  {verdict.case.id!r}  {verdict.seen!r}")
+    failed = [row for row in rows if row["verdict"] in BAD]
+    for row in failed:
+        print(f"{row['verdict']:<9}  {row['id']!r}  {row['seen']!r}")
     return int(bool(failed))
 
 

@@ -15,6 +15,7 @@ import pickle
 import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -210,18 +211,35 @@ def json_keys(document: Any, depth: int, per_key: int) -> dict[str, Any]:
         for _ in range(min(per_key, len(others))):
             name, value = others[turn % len(others)]
             turn += 5  # prime to the number of values, so that all have their turn
-            number = all(
-                type(one) in (int, float) and one == one and abs(one) < 1e300 for one in (value, at(document, path))
-            )
-            found[f"{where} {name}{' (another number)' if number else ''}"] = with_value(document, path, value)
+            found[f"{where} {name}{_if_number(value, at(document, path))}"] = with_value(document, path, value)
     return found
 
 
+def first_keys(document: Any) -> dict[str, Any]:
+    """The same of the keys of the first level, with a value of each type; those of the second level are missing."""
+    found = {}
+    for path in keys_of(document, 2):
+        where = ".".join(map(str, path))
+        if isinstance(path[-1], str):
+            found[f"{where} missing"] = without(document, path)
+        if len(path) == 1:
+            for name, value in other_values(document[path[0]]).items():
+                if name in ("list", "number", "text", "object", "zero", "NaN"):
+                    found[f"{where} {name}{_if_number(value, document[path[0]])}"] = with_value(document, path, value)
+    return found
+
+
+def _if_number(*values: Any) -> str:
+    numbers = all(type(one) in (int, float) and one == one and abs(one) < 1e300 for one in values)
+    return " (another number)" if numbers else ""
+
+
 def json_damages(path: Path, depth: int, per_key: int, most: int) -> dict[str, Damage]:
-    """At most so many of its keys' damages, evenly chosen."""
-    documents = list(json_keys(json.loads(path.read_text()), depth, per_key).items())
-    chosen = documents[:: -(-len(documents) // most)]
-    return json_tops() | {name: replaced(json.dumps(document)) for name, document in chosen}
+    """All of `first_keys`, and at most so many others of its keys' damages, evenly chosen."""
+    document = json.loads(path.read_text())
+    first, others = first_keys(document), list(json_keys(document, depth, per_key).items())
+    chosen = dict(others[:: -(-len(others) // most)])
+    return json_tops() | {name: replaced(json.dumps(changed)) for name, changed in (first | chosen).items()}
 
 
 # arrays and tensors
@@ -278,8 +296,28 @@ def npy_damages(path: Path) -> dict[str, Damage]:
         ),
         "shape of text": header(f"{{'descr': {whole.dtype.str!r}, 'fortran_order': False, 'shape': ('a',)}}"),
         "fortran order": saved(np.asfortranarray(whole)) if whole.ndim > 1 else saved(whole[:-2]),
+        "values out of range": saved(np.full_like(whole, np.iinfo(whole.dtype).max if whole.dtype.kind in "iu" else 1)),
         "version 9": edited(lambda data: data[:6] + b"\x09" + data[7:]),
     }
+
+
+def npz_damages(path: Path, member: str) -> dict[str, Damage]:
+    """Of one array, whose damaged file is an entry of a zip that is whole."""
+
+    def within(damage: Damage) -> Damage:
+        def whole(path: Path) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                entry = Path(folder, member)
+                with zipfile.ZipFile(path) as archive:
+                    entry.write_bytes(archive.read(member))
+                damage(entry)
+                rewrite_zip(path, {member: entry.read_bytes()})
+
+        return whole
+
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        entry = Path(archive.extract(member, folder))
+        return {f"{member}: {name}": within(damage) for name, damage in npy_damages(entry).items()}
 
 
 def _npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -384,7 +422,8 @@ def safetensors_damages(path: Path) -> dict[str, Damage]:
 
     for key in header.get("__metadata__", {}):
         found[f"metadata without {key}"] = changed(lambda header, _, key=key: header["__metadata__"].pop(key) and None)
-        found |= {f"metadata {key} {value!r}": metadata(key, value) for value in ("x", "[1]", 5)}
+        values = ("x", "[1]", 5, "{}", '{"step": "x"}')
+        found |= {f"metadata {key} {value!r}": metadata(key, value) for value in values}
     return found
 
 

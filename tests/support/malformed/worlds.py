@@ -117,6 +117,7 @@ def demo(folder: Path) -> None:
             "t5": {"model": content(folder / "t5", folder), "max_tokens": 16, "precision": "fp32", "revision": None},
             "imports": imports,
             "captions": 2,
+            "joined": [2],
         },
         train={"checkpoint_seconds": 0},
         evaluate={"scorer": content(folder / "scorer", folder)},

@@ -84,7 +84,7 @@ ROWS = (
     Row("archives", "demo", "data/tiny/archives/*.zip", (("prepare",),)),
     Row("archives", "demo", "data/tiny/archives/annotations*.zip", (("captions",),)),
     Row("archives", "demo", "data/tiny/archives/*.tar.gz", (("prepare",),)),
-    Row("archives", "demo", "data/tiny/archives/attributes.json", (("prepare",),)),
+    Row("archives", "demo", "data/tiny/archives/attributes.json", (("prepare",),), depth=4, most=80),
     Row("archives", "demo", "data/tiny/archives/train2017.zip", (("embed",), ("data", "check")), only="bytes"),
     Row("archives", "coco", "data/tiny/archives/*.zip", (("data", "check"),), (".jpg",)),
     Row("archives", "coco", "data/tiny/archives/train2017.zip", (("prepare",),)),
@@ -119,7 +119,7 @@ ROWS = (
     ),
     Row("cache", "shards", "data/tiny/partial/embeddings/*/00000.*", (("embed",),), first=True),
     Row("cache", "ready", "data/tiny/statistics/*.safetensors", (EVALUATE,)),
-    Row("packed", "ready", "data/tiny/packed/experiment/variant.json", (TRAIN,), per_key=4, most=80),
+    Row("packed", "ready", "data/tiny/packed/experiment/variant.json", (TRAIN,), per_key=4, most=120, depth=3),
     Row("packed", "ready", "data/tiny/packed/experiment/variant.json", (EVALUATE,), most=20),
     Row("packed", "ready", "data/tiny/packed/experiment/train.safetensors", (TRAIN,)),
     Row("packed", "ready", "data/tiny/packed/experiment/test.safetensors", (EVALUATE,)),
@@ -156,6 +156,17 @@ ROWS = (
     Row("grids", "grid", "models/experiment/model.json", (PLAN,), most=30, absent=ESTIMATED),
     Row("grids", "grid", "metrics/experiment.json", (PLAN,), most=20, absent=ESTIMATED),
     Row("generate", "ready", "picture.png", ((*DRAW, "--variant", "class_v1", "--image", "picture.png"),)),
+)
+# Files that nobody wrote, beside those that a command reads.
+BESIDE = (
+    ("cache", "data/tiny/embeddings/train/caption_x.safetensors", PACK),
+    ("cache", "data/tiny/embeddings/train/caption_99.safetensors", PACK),
+    ("cache", "data/tiny/embeddings/train/notes.txt", PACK),
+    ("cache", "data/tiny/embeddings/val/caption_1.safetensors", PACK),
+    ("dataset", "data/tiny/dataset/train_depth.npy", TRAIN),
+    ("report", "metrics/another.json", ("summary",)),
+    ("report", "metrics/details/another/details.json", ("report",)),
+    ("models", "models/clip/notes.txt", CAPTION),
 )
 # Files that a command writes: something stands in their place.
 OUTPUTS = (
@@ -201,6 +212,9 @@ def cases(folder: Path, worlds: Sequence[str] = ()) -> Iterator[Case]:
             for name, damage in damages(path, relative, row).items():
                 for command in row.commands:
                     yield _case(row, relative, name, damage, command)
+    for area, relative, command in () if worlds else BESIDE:
+        name = f"{relative} beside"
+        yield Case(area, name, "ready", _on(relative, d.replaced("x")), (command,), relative, (Path(relative).name,))
     for relative, command in () if worlds else OUTPUTS:
         for name, damage in _places(relative).items():
             yield Case(
@@ -211,7 +225,8 @@ def cases(folder: Path, worlds: Sequence[str] = ()) -> Iterator[Case]:
 
 def _places(relative: str) -> dict[str, d.Damage]:
     """Something else stands in the place of the file, or of its folder, which is not the project itself."""
-    return d.places() | (d.places_below() if "/" in relative else {})
+    a_file = {"a file": d.replaced(b"x")} if not Path(relative).suffix else {}
+    return d.places() | a_file | (d.places_below() if "/" in relative else {})
 
 
 def damages(path: Path, relative: str, row: Row) -> dict[str, d.Damage]:

@@ -32,7 +32,10 @@ def coco_annotations() -> Iterator[Case]:
             path = project / "data/tiny/archives" / name
             content = json.loads(_entry(path, file))
             changed = change(content)
-            d.rewrite_zip(path, {file: json.dumps(content if changed is None else changed).encode()})
+            written = (
+                changed if isinstance(changed, bytes) else json.dumps(content if changed is None else changed).encode()
+            )
+            d.rewrite_zip(path, {file: written})
 
         return Case(
             "archives",
@@ -122,6 +125,15 @@ def coco_annotations() -> Iterator[Case]:
                 lambda content, document=document: document if document is not None else "null",
                 commands,
             )
+        for what, text in {"deep": d.DEEP, "not JSON": "{nothing}", "empty": "", "binary": "\0\x80"}.items():
+            yield case(file, what, lambda content, text=text: text.encode("latin-1"), commands)
+    for what, text in {"empty": "", "blank": " \n"}.items():
+        yield case(
+            "annotations/captions_train2017.json",
+            f"all captions {what}",
+            lambda content, text=text: [entry.update(caption=text) for entry in content["annotations"]] and None,
+            (*commands, ("encode",)),
+        )
     yield case(
         "annotations/captions_train2017.json",
         "a file name that escapes",

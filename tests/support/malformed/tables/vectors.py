@@ -57,10 +57,12 @@ def imports() -> Iterator[Case]:
 
     with tempfile.TemporaryDirectory() as scratch:
         whole_npz, whole_tensors = Path(scratch, "a.npz"), Path(scratch, "a.safetensors")
-        np.savez(whole_npz, vectors=np.zeros(3))
+        np.savez(whole_npz, vectors=vectors, ids=ids, **facts)
         whole = save({"vectors": vectors, "ids": ids}, facts)
         whole_tensors.write_bytes(whole)
         of_npz = d.bytewise(whole_npz) | d.places() | d.places_below() | d.zip_damages(whole_npz, "vectors.npy")
+        for member in ("vectors.npy", "ids.npy"):
+            of_npz |= d.npz_damages(whole_npz, member)
         of_tensors = d.safetensors_damages(whole_tensors)
     for name, damage in of_npz.items():
         beside = "its" in name or name.startswith(("a bit flipped", "ends in noise"))
@@ -210,20 +212,30 @@ def weights() -> Iterator[Case]:
                     (f"w{ending}", key),
                     compared=False,
                 )
-    for what, text in {
-        "tokenizer_kwargs trust_remote_code": {"text_cfg": {"tokenizer_kwargs": {"trust_remote_code": True}}},
-        "hf_model_name": {"text_cfg": {"hf_model_name": "x/y"}},
-        "custom_text": {"custom_text": True},
+    for what, change in {
+        "tokenizer_kwargs trust_remote_code": set_to(
+            "model_cfg.text_cfg.tokenizer_kwargs", {"trust_remote_code": True}
+        ),
+        "hf_model_name": set_to("model_cfg.text_cfg.hf_model_name", "x/y"),
+        "custom_text": set_to("model_cfg.custom_text", True),
+        "preprocess size 0": set_to("preprocess_cfg.size", 0),
+        "preprocess size negative": set_to("preprocess_cfg.size", -16),
+        "preprocess size of lists": set_to("preprocess_cfg.size", [[16], 16]),
+        "preprocess size huge": set_to("preprocess_cfg.size", 10**9),
+        "preprocess mean of two": set_to("preprocess_cfg.mean", [0.5, 0.5]),
+        "preprocess std 0": set_to("preprocess_cfg.std", [0, 0, 0]),
+        "preprocess interpolation unknown": set_to("preprocess_cfg.interpolation", "x"),
+        "preprocess resize_mode unknown": set_to("preprocess_cfg.resize_mode", "x"),
+        "embed_dim 0": set_to("model_cfg.embed_dim", 0),
+        "embed_dim huge": set_to("model_cfg.embed_dim", 10**9),
+        "patch_size 0": set_to("model_cfg.vision_cfg.patch_size", 0),
+        "heads 0": set_to("model_cfg.text_cfg.heads", 0),
     }.items():
 
-        def damage(project: Path, text=text) -> None:
+        def damage(project: Path, change=change) -> None:
             path = project / "models/clip/open_clip_config.json"
             config = json.loads(path.read_text())
-            for section, values in text.items():
-                if isinstance(values, dict):
-                    config["model_cfg"].setdefault(section, {}).update(values)
-                else:
-                    config["model_cfg"][section] = values
+            change(config)
             path.write_text(json.dumps(config))
 
         yield Case(

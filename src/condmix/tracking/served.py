@@ -1,0 +1,69 @@
+"""What MLflow loads and serves: a trained variant, drawing through `condmix.load`.
+
+MLflow runs this file when it loads the model ("models from code"), with the package beside it. A row of the input is
+one request of condmix.load's model, with the columns of its signature; what a row leaves out, or holds null, is absent.
+The answer has a row per picture: `request`, the number of the row it is of, its `seed`, and `png`, the file's bytes
+(base64 over HTTP).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from PIL import Image
+
+import condmix
+
+LISTS, WHOLE = ("captions", "negatives"), ("n", "seed", "steps")
+
+
+class Pictures(PythonModel):
+    """One variant, loaded when the model is."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.model = condmix.load(Path(context.artifacts["project"], "models", context.model_config["variant"]))
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be a signature
+        """The pictures of all rows; MlflowException (HTTP 400) with condmix's sentence for what can't be drawn."""
+        found = []
+        for number, row in enumerate(model_input.to_dict("records")):
+            request = given(row)
+            try:
+                pictures = self.model(**request)
+            except condmix.CondmixError as error:
+                raise MlflowException.invalid_parameter_value(f"request {number}: {error}") from None
+            first = request.get("seed", 0)
+            found += [{"request": number, "seed": first + i, "png": png(one)} for i, one in enumerate(pictures)]
+        return pd.DataFrame(found, columns=["request", "seed", "png"])
+
+
+def given(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a request."""
+    request: dict[str, Any] = {}
+    for key, value in row.items():
+        if value is None or (isinstance(value, float) and value != value):  # pandas fills gaps with NaN
+            continue
+        if key in LISTS:
+            request[key] = [str(text) for text in value]
+        elif key == "image":
+            request[key] = Image.open(io.BytesIO(value))
+        else:
+            request[key] = int(value) if key in WHOLE else value
+    return request
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as the bytes of a file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+mlflow.models.set_model(Pictures())

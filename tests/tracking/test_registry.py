@@ -1,0 +1,162 @@
+"""A trained variant as a model of MLflow's: it draws and serves, and its aliases follow the last and the best one."""
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+import condmix
+import condmix.tracking.runs
+from condmix.diffusion.model import read_card
+from condmix.stages.train import run as training
+from condmix.tracking import registry
+from condmix.tracking.delivery import sync
+from condmix.tracking.runs import track
+from no_delivery import NoDelivery
+
+NAME = "condmix-tiny-experiment"
+
+
+@pytest.fixture
+def trained(project, monkeypatch):
+    """The tiny project with its variant `experiment` trained, and all of it delivered to MLflow."""
+    monkeypatch.delenv("CONDMIX_TRACKING", raising=False)
+    monkeypatch.setattr(condmix.tracking.runs, "Delivery", NoDelivery)
+    training(project, "experiment")
+    sync()
+    uri = f"sqlite:///{project.root / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    yield project
+    mlflow.set_tracking_uri(None)
+
+
+def opened(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_a_registered_model_draws_what_condmix_load_draws(trained):
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@current")
+    drawn = model.predict(pd.DataFrame([{"class_name": "round", "n": 2, "seed": 3, "guidance": 1.5}]))
+    own = condmix.load("experiment").draw(class_name="round", n=2, seed=3, guidance=1.5)
+    assert list(drawn["seed"]) == [3, 4] and list(drawn["request"]) == [0, 0]
+    assert np.array_equal(np.stack([opened(png) for png in drawn["png"]]), own)
+
+
+def test_its_signature_has_what_the_variant_sees_and_its_example_is_drawn(trained):
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@current")
+    inputs = model.metadata.get_input_schema()
+    assert {"captions", "class_name", "n", "seed"} <= set(inputs.input_names()) and "image" not in inputs.input_names()
+    assert set(model.input_example.columns) == {"captions", "class_name", "n", "seed"}
+    assert any(line.startswith("torch==") for line in registry.requirements())
+
+
+def test_what_cannot_be_drawn_is_one_sentence(trained):
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@current")
+    with pytest.raises(MlflowException, match='request 0: no class "rond"; found: .*did you mean "round"') as error:
+        model.predict(pd.DataFrame([{"class_name": "rond"}]))
+    assert error.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_the_version_knows_its_run_and_its_data(trained):
+    client = MlflowClient()
+    version = client.get_model_version_by_alias(NAME, "current")
+    card = read_card(trained.paths.model("experiment"))
+    assert version.tags["model_sha256"] == card["sha256"] and version.tags["fusion"] == "concat"
+    run = client.get_run(version.run_id)
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "tiny/train" and card["dataset_sha256"].startswith(data.dataset.digest)
+    assert [tag.value for tag in data.tags] == ["training"]
+    assert run.outputs.model_outputs[0].model_id and run.data.metrics["train/images_per_second"] > 0
+    assert run.data.tags["mlflow.source.name"] == "condmix train" and run.data.tags["mlflow.user"]
+
+
+def scored(project, value, protocol="a", measure="scene_accuracy", better=True):
+    """Judge the weights that lie there."""
+    sha256 = read_card(project.paths.model("experiment"))["sha256"]
+    with track("experiment", {}, {"kind": "evaluation"}, joins={"tags": {"model_sha256": sha256}}) as run:
+        figure = {"measure": measure, "value": value, "higher_is_better": better, "protocol": protocol}
+        run.score(NAME, {"model_sha256": sha256, **figure})
+    sync()
+
+
+def retrained(project, seed):
+    training(project.model_copy(update={"seed": seed}), "experiment")
+    sync()
+
+
+def aliases():
+    found = MlflowClient().get_registered_model(NAME).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def test_best_moves_when_the_figure_improves_and_current_with_each_training(trained):
+    assert aliases() == {"current": 1}
+    scored(trained, 0.5)
+    assert aliases() == {"current": 1, "best": 1}
+    retrained(trained, 1)
+    scored(trained, 0.4)
+    assert aliases() == {"current": 2, "best": 1}
+    scored(trained, 0.9, protocol="b")  # not comparable
+    assert aliases() == {"current": 2, "best": 1}
+    retrained(trained, 2)
+    scored(trained, 0.6)
+    assert aliases() == {"current": 3, "best": 3}
+
+
+def test_a_distance_is_better_when_it_is_smaller(trained):
+    scored(trained, 7.0, measure="fid", better=False)
+    retrained(trained, 1)
+    scored(trained, 6.0, measure="fid", better=False)
+    assert aliases() == {"current": 2, "best": 2}
+
+
+@pytest.mark.slow
+def test_a_model_answers_over_http(trained):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@current"]
+    server = subprocess.Popen([*command, "--env-manager", "local", "--port", str(port)], env=os.environ)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        answer = post(port, [{"class_name": "round", "n": 2, "seed": 3}])
+        pictures = [opened(base64.b64decode(row["png"])) for row in answer["predictions"]]
+        assert np.array_equal(np.stack(pictures), condmix.load("experiment").draw(class_name="round", n=2, seed=3))
+        with pytest.raises(urllib.error.HTTPError) as error:
+            post(port, [{"class_name": "rond"}])
+        assert error.value.code == 400 and b'did you mean \\"round\\"' in error.value.read()
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def post(port, rows):
+    body = json.dumps({"dataframe_records": rows}).encode()
+    url = f"http://127.0.0.1:{port}/invocations"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=300))
+
+
+def wait_for(url, server):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            return urllib.request.urlopen(url, timeout=5)
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"{url} does not answer")
