@@ -1,9 +1,9 @@
 """The Dockerfile built for real, by buildah without an engine, on stand-ins for its base images: `make test-slow`.
 
-It needs root, and Debian's packages buildah and debootstrap. Both stand-ins are a minimal Debian with Python, pip and a
-user `ubuntu` of UID 1000. They download from where this machine's apt does; what a build needs to reach a mirror of its
-own (`--volume /etc/pip.conf:/etc/pip.conf:ro`) are options of `buildah build` in CONDMIX_BUILDAH_OPTIONS. A folder with
-such a Debian in it, CONDMIX_BASE_IMAGE, saves making it.
+It needs root, and Debian's packages buildah and debootstrap. Both stand-ins are a minimal Debian with Python and pip;
+that of NVIDIA's image has a user `ubuntu` of UID 1000, as that one does. They download from where this machine's apt
+does; what a build needs to reach mirrors of its own (`--volume /etc/pip.conf:/etc/pip.conf:ro`) are options of
+`buildah build` in CONDMIX_BUILDAH_OPTIONS. A folder with such a Debian, CONDMIX_BASE_IMAGE, saves making it.
 """
 
 import os
@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 BASES = re.findall(r"^FROM (\S+:\S+) AS", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
 SETUP = """
-id ubuntu 2>/dev/null || useradd --create-home --uid 1000 ubuntu
 rm -f /usr/lib/python3*/EXTERNALLY-MANAGED
 ln -sf python3 /usr/bin/python
 """
@@ -67,6 +66,8 @@ def bases(store, tmp_path_factory):
     container = run(*store, "from", "scratch").strip()
     run(*store, "copy", "--quiet", container, folder, "/")
     for name in BASES:
+        if "ubuntu" in name:
+            run(*store, "run", "--isolation=chroot", container, "useradd", "--create-home", "--uid", "1000", "ubuntu")
         run(*store, "commit", "--quiet", container, f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}")
 
 

@@ -96,7 +96,7 @@ def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
     made.run("dvc", "remote", "add", "--default", "storage", "s3://dvc/condmix")
     made.run("dvc", "repro", "check", "fetch")
     made.commit("fetched")
-    made.run("git", "init", "-q", "--bare", str(tmp_path / "git"))
+    made.run("git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "git"))
     made.run("git", "remote", "add", "origin", str(tmp_path / "git"))
     made.run("git", "push", "-q", "origin", "main")
     made.run("dvc", "push")

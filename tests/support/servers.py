@@ -26,7 +26,7 @@ WAIT = 300  # seconds for a server to answer, on a machine that does much else
 
 def missing():
     """What these servers need and this machine lacks, in words; "" where nothing is missing."""
-    needed = {"PostgreSQL": postgres_programs(), "npm or s3rver": shutil.which("npm") or shutil.which("s3rver")}
+    needed = {"PostgreSQL": postgres_programs(), "npm": shutil.which("npm")}
     return ", ".join(name for name, there in needed.items() if not there)
 
 
@@ -122,14 +122,19 @@ class Postgres(Server):
 
 
 class Store(Server):
-    """s3rver, which keeps objects as files, with the buckets `mlflow` and `dvc`."""
+    """s3rver, which keeps objects as files, with the buckets `mlflow` and `dvc`. npm installs it once, in a cache."""
 
     def __init__(self, folder):
         super().__init__(folder / "store")
-        self.program = shutil.which("s3rver")
-        if not self.program:
-            subprocess.run(["npm", "install", "--prefix", str(folder), "s3rver@3"], check=True, capture_output=True)
-            self.program = str(folder / "node_modules" / ".bin" / "s3rver")
+        installed = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "condmix", "s3rver")
+        self.program = installed / "node_modules" / ".bin" / "s3rver"
+        if not self.program.exists():
+            installed.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["npm", "install", "--prefix", installed, "s3rver@3.7.1"], check=True, capture_output=True)
+        # It does not list a folder that holds nothing but folders, which MLflow then does not download.
+        listing = installed / "node_modules" / "s3rver" / "lib" / "stores" / "filesystem.js"
+        wrong = "beneath a common prefix\n          return false;"
+        listing.write_text(listing.read_text().replace(wrong, wrong.replace("false", "true")))
 
     def command(self):
         buckets = [option for bucket in ("mlflow", "dvc") for option in ("--configure-bucket", bucket)]
