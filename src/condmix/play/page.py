@@ -48,7 +48,7 @@ def main(port: int, say: Callable[[str], None]) -> None:
     check_port(port)
     models = Models()
     first = models[models.names[0]]  # so that what is wrong with it is said here
-    studio.refusals(Form(("a",), prompt="a"), first)  # opens the encoders, for which the first picture need not wait then
+    studio.refusals(Form(("a",), prompt="a"), first)  # opens the encoder, so that the first picture need not wait
     say(f"http://{HOST}:{port}   (Ctrl-C ends it)")
     serve(models, port)
 
