@@ -398,16 +398,19 @@ def experiments() -> None:
 
 
 _grid = click.option("--grid", "name", default="demo", show_default=True, help="Which conf/experiments/<grid>.yaml.")
+_strict = click.option("--strict", is_flag=True, help="Leave out the runs that another version of the code made.")
 
 
 @experiments.command()
 @_grid
-def plan(name: str) -> None:
+@_strict
+def plan(name: str, strict: bool) -> None:
     """List the grid's runs, which are done, and what the others will cost."""
-    from condmix.experiments.grid import read_grid, table
+    from condmix.experiments.evidence import table
+    from condmix.experiments.grid import read_grid
 
     root = Path.cwd()
-    say(table(root, read_grid(root, name)))
+    say(table(root, read_grid(root, name), strict))
 
 
 @experiments.command()
@@ -425,13 +428,14 @@ def run(name: str, jobs: int, only: tuple[str, ...]) -> None:
 
 @experiments.command("report")
 @_grid
-def experiments_report(name: str) -> None:
-    """Write metrics/experiments/<grid>/ from the finished runs."""
+@_strict
+def experiments_report(name: str, strict: bool) -> None:
+    """Write metrics/experiments/<grid>/ from the finished runs; it says which of them other code made."""
     from condmix.experiments.grid import read_grid
     from condmix.reporting.grid_page import report
 
     root = Path.cwd()
-    say(str(report(root, read_grid(root, name)) / "index.html"))
+    say(str(report(root, read_grid(root, name), strict) / "index.html"))
 
 
 def _params() -> Params:

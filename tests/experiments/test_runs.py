@@ -12,32 +12,14 @@ import pytest
 import yaml
 
 from condmix import CondmixError
-from condmix.experiments.grid import collect, cost, done, evidence, plan, read_grid, table
+from condmix.experiments.evidence import collect, evidence, table
+from condmix.experiments.grid import cost, done, plan, read_grid
 from condmix.experiments.runner import Runner
 from condmix.files.artifacts import write_checked_json
-from dvc_project import TINY, Project
+from dvc_project import TINY
+from grid_project import GRID, Repository, changed, write_grid
 
 ROOT = Path(__file__).parents[2]
-GRID = {
-    "profile": "tiny",
-    "seeds": [0, 1],
-    "baseline": "one",
-    "settings": {"train.images": 32},
-    "experiments": {
-        "one": {"says": "one caption", "perspectives": ["caption_1"], "fusion": "concat"},
-        "two": {"says": "two captions", "perspectives": ["caption_1", "caption_2"], "fusion": "mean"},
-    },
-}
-
-
-def write_grid(root, name="small", **changes):
-    path = root / "conf" / "experiments" / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(GRID | changes, sort_keys=False))
-
-
-def changed(experiment="two", **values):
-    return {"experiments": GRID["experiments"] | {experiment: GRID["experiments"][experiment] | values}}
 
 
 @pytest.mark.parametrize(
@@ -91,41 +73,9 @@ def test_several_captions_are_compared_with_one_caption_of_the_same_fusion(name)
             assert alone[one.fusion] in (one.against or read_grid(ROOT, name).baseline, *one.also_against), key
 
 
-class Repository:
-    """The repository's own code and pipeline, committed beside a lock file that nobody reproduced: nothing can run."""
-
-    def __init__(self, made: Project):
-        self.made, self.folder = made, made.folder
-        outputs = {
-            "fetch": "data/tiny/archives",
-            "encode": "models/clip",
-            "generate_captions": "data/tiny/generated",
-            "judge": "models/judge",
-            "prior": "models/prior",
-        }
-        shared = {
-            stage: {"deps": [{"path": "data/tiny/dataset"}], "outs": [{"path": path, "md5": path.rpartition("/")[2]}]}
-            for stage, path in outputs.items()
-        }
-        self.write("dvc.lock", yaml.safe_dump({"stages": shared}))
-
-    def write(self, name, text):
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_text(text)
-        self.made.commit(name)
-
-    def append(self, name, text):
-        self.write(name, (self.folder / name).read_text() + text)
-
-    def names(self, **changes):
-        write_grid(self.folder, **changes)
-        return [run.name for run in plan(self.folder, read_grid(self.folder, "small"))]
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    return Repository(Project.create(tmp_path_factory.mktemp("repository"), "tiny", TINY))
+    return Repository(tmp_path_factory.mktemp("repository"))
 
 
 def test_names_say_what_a_run_is_with_seeds_outermost(repository):

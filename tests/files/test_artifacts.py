@@ -31,6 +31,7 @@ from condmix.diffusion.model import Architecture, ConditionalModel, load_model, 
 from condmix.evaluation import reference
 from condmix.evaluation.judges import Judge
 from condmix.experiments import findings
+from condmix.experiments.evidence import Finished, Origin
 from condmix.experiments.grid import Cost
 from condmix.files.artifacts import (
     read_array,
@@ -123,7 +124,7 @@ def finished(folder):
     sample = {"id": 1, "captions": ["a"], "condition_captions": ["a"], "class": None, "seed": 3}
     facts = {"condition": "captions"}
     write_json(folder / "details.json", {"metrics": facts, "card": {"seconds": 1.0}, "samples": [sample]})
-    return lambda: findings.read_run(SimpleNamespace(experiment="a", seed=0, metrics=facts, folder=folder))
+    return lambda: findings.read_run(Finished("a", 0, facts, folder, Origin("", {})))
 
 
 def cost(folder):

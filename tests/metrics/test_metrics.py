@@ -27,7 +27,8 @@ SPACES, NAMES, N = ("judge", "clip", "inception"), ("shape", "colour"), 8
 def space(name, n=N):
     random = np.random.default_rng([len(name), n])
     drawn, real = (torch.from_numpy(random.normal(size=(count, 3))) for count in (n, n + 5))  # of other numbers
-    return Space(name, drawn + 0.5, real, Statistics.of(real))
+    allowed, training = (torch.from_numpy(random.normal(size=(count, 3))) for count in (n + 3, n + 9))
+    return Space(name, drawn + 0.5, real, Statistics.of(real), allowed, Statistics.of(training))
 
 
 def tiny():
@@ -70,6 +71,7 @@ def entries(name, drawn):
 def test_a_metric_says_what_it_is_and_every_number_that_it_computes(name, observed):
     metric, found = plugins.plugin("metrics", name)(), entries(name, observed)
     listed = metric.measures([found | {"features": list(SPACES)}])
+    listed = [one for one in listed if name != "precision_recall" or one.of(found) is not None]  # of one reference each
     assert found and listed and any(one.higher_is_better is not None for one in listed)
     for one in listed:
         assert one.heading and one.words and len(one.explanation) > 20 and len(one.blind_to) > 10
@@ -94,9 +96,9 @@ def test_keys_are_unique_and_files_group_what_is_of_one_space(observed):
     keys = [measure.key for measure in measures([file])]
     assert len(keys) == len(set(keys))
     headline = list(computed(observed, Pictures.HEADLINE))
-    assert headline[:4] == ["fd_judge_interval", "kid_judge", "precision_judge", "recall_judge"]
-    assert headline[4:9] == ["fd_clip_interval", "kid_clip", "precision_clip", "recall_clip", "mmd_clip"]
-    assert headline[9:13] == ["fid_interval", "kid", "precision_inception", "recall_inception"]
+    assert headline[:4] == ["fd_judge_interval", "fd_judge_allowed", "kid_judge", "precision_judge_allowed"]
+    assert headline[5:8] == ["fd_clip_interval", "fd_clip_allowed", "kid_clip"] and "mmd_clip" in headline[8:11]
+    assert headline[11:15] == ["fid_interval", "fid_allowed", "kid", "precision_inception_allowed"]
     ranks = {measure.key: measure.rank for measure in measures([file]) if measure.rank}
     assert list(ranks) == ["fid", "fd_judge", "fd_clip", "scene_accuracy", "attribute_accuracy_mean", "class_accuracy"]
     shown = [measure.key for measure in compared([file]) if measure.attribute is None]
@@ -106,6 +108,21 @@ def test_keys_are_unique_and_files_group_what_is_of_one_space(observed):
 def test_too_few_pictures_have_no_precision_and_no_third_neighbour(observed):
     few = entries("precision_recall", replace(observed, spaces=(space("judge", 3),)))
     assert few == {}
+
+
+def test_where_it_is_not_known_what_is_allowed_the_test_split_is(observed):
+    (space,) = observed.spaces[:1]
+    found = entries("precision_recall", replace(observed, spaces=(replace(space, allowed=None),)))
+    assert found["precision_judge"] == pytest.approx(within_reach(space.drawn.numpy(), space.real.numpy()), abs=1e-4)
+
+
+def test_a_median_does_not_see_one_copy_in_twenty_and_the_lower_tail_does(observed):
+    random = np.random.default_rng(0)
+    pictures, real, training = random.integers(0, 256, (3, 40, 4, 4, 3), dtype=np.uint8)
+    pictures[7], pictures[20] = training[3], training[30]
+    found = entries("nearest_training", replace(observed, pictures=pictures, real=real, training=training))
+    tail = found["nearest_training"]
+    assert tail["p1"] < 0.5 * tail["p1_of_real"] and tail["p5"] < tail["p5_of_real"]
 
 
 def test_groups_by_caption_are_the_same_whatever_the_condition(observed):
@@ -153,11 +170,11 @@ def within_reach(points, of):
     return np.mean([any(distance(p, a) <= r for a, r in zip(of, reach, strict=True)) for p in points])
 
 
-def median_nearest(pictures, training):
+def nearest_percentile(pictures, training, percent):
     def rms(a, b):
         return np.sqrt(((a.astype(float) - b) ** 2).mean()) / 255
 
-    return torch.tensor([min(rms(a, b) for b in training) for a in pictures]).median().item()
+    return np.percentile([min(rms(a, b) for b in training) for a in pictures], percent)
 
 
 def grain(pictures):
@@ -181,12 +198,15 @@ def reference(o):
     found = {"scene_accuracy": np.mean([all_ for row in o.right for all_ in row])}
     for s in o.spaces:
         x, y, fid = s.drawn.numpy(), s.real.numpy(), s.name == "inception"
+        allowed = s.allowed.numpy()
         conditions = [[x[2 * i], x[2 * i + 1]] for i in range(N // 2)]
         ends = frechet_interval(s.drawn, s.statistics, o.seed, o.resamples)
         found |= {
             "fid" if fid else f"fd_{s.name}": frechet(x, y), "kid" if fid else f"kid_{s.name}": kid(x, y),
             "fid_interval" if fid else f"fd_{s.name}_interval": ends,
-            f"precision_{s.name}": within_reach(x, y), f"recall_{s.name}": within_reach(y, x),
+            "fid_allowed" if fid else f"fd_{s.name}_allowed": frechet(x, allowed),
+            f"precision_{s.name}_allowed": within_reach(x, allowed),
+            f"recall_{s.name}_allowed": within_reach(allowed, x),
             f"diversity.{s.name}": np.mean([distance(*pair) for pair in conditions]),
         }  # fmt: skip
     named, unnamed = shares(o.right, o.named), shares(o.right, ~o.named)
@@ -207,8 +227,9 @@ def reference(o):
         "grain": grain(o.pictures), "grain_real": grain(o.real),
         "mmd_clip": mmd(o.spaces[1].drawn.numpy(), o.spaces[1].real.numpy()),
         "diversity_n.conditions": N // 2, "diversity_n.pictures_each": 2,
-        "nearest_training.median": median_nearest(o.pictures, o.training),
-        "nearest_training.median_of_real": median_nearest(o.real, o.training),
+        "nearest_training.p1": nearest_percentile(o.pictures, o.training, 1),
+        "nearest_training.p5": nearest_percentile(o.pictures, o.training, 5),
+        "nearest_training.p5_of_real": nearest_percentile(o.real, o.training, 5),
         "attribute_accuracy_mean": np.mean(list(named.values())), "class_accuracy": sum(o.class_right) / N,
         "held_out_captions.score": np.mean(o.captions.drawn.tolist()), "held_out_captions.rank": np.mean(ranks),
         "held_out_captions.of_real_pictures": np.mean(o.captions.real.tolist()),

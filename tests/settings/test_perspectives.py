@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from condmix.settings.perspectives import another, fill_slots, is_perspective, known, most_texts, parse
+from condmix.settings.perspectives import another, fill_slots, is_perspective, known, misled, most_texts, parse
 
 
 def test_every_known_name_is_read_and_reads_a_cache():
@@ -33,6 +33,15 @@ def test_every_known_name_is_read_and_reads_a_cache():
         ["caption_3"],
         ["caption_any", "caption_any_2"],
     )
+
+
+def test_a_source_that_is_wrong_at_times_is_the_same_source():
+    one = parse("caption_2_wrong_30")
+    assert (one.kind, one.sources, one.caption, one.wrong, one.of_another) == ("caption", ["caption_2"], 1, 30, False)
+    assert parse("t5_1_wrong_5").wrong == 5 and parse("caption_2").wrong == parse("caption_2_of_another").wrong == 0
+    few, more = misled(20_000, 10), misled(20_000, 30)
+    assert abs(few.mean() - 0.1) < 0.01 and abs(more.mean() - 0.3) < 0.015
+    assert (more >= few).all() and np.array_equal(few, misled(20_000, 10))
 
 
 def test_an_image_network_is_named_in_the_perspective():
@@ -70,6 +79,7 @@ def test_slots_for_several_captions_take_the_first_of_all_that_were_typed():
     "name",
     ["caption", "caption_0", "class_1", "image_again", "caption_any_again", "caption_1_twice", "Caption_1", "dino", ""]
     + ["t5_any", "caption_any_1", "image_1_of_another", "my_dino_1", "pseudo_1"]
+    + ["caption_1_wrong", "caption_1_wrong_0", "caption_1_wrong_100", "image_wrong_10", "caption_any_wrong_10"]
     + ["mixed", "mixed_1", "generated_any", "mixed_any_again"]
     + ["caption_joined", "caption_joined_0", "caption_joined_1", "caption_mean_1", "caption_joined_02", "class_mean_2"]
     + ["caption_joined_any", "caption_joined_2_again", "dino_mean_2", "mixed_joined_2", "image_joined_2"],

@@ -16,9 +16,10 @@ from condmix.data.prepared import Split
 from condmix.evaluation import samples
 from condmix.evaluation.caption_score import CaptionScore
 from condmix.evaluation.conditions import Change, Condition, Kind
+from condmix.evaluation.frechet import Statistics, frechet_distance
 from condmix.evaluation.judges import Judge
 from condmix.evaluation.observers import Observer
-from condmix.evaluation.reference import Reference
+from condmix.evaluation.reference import Reference, allowed
 from condmix.evaluation.samples import REPEATS, Drawn, PictureSet
 from condmix.metrics import Pictures, computed
 from condmix.runtime.processes import together
@@ -51,7 +52,8 @@ def judged(project, monkeypatch):
 
 
 def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
-    evaluate.main(judged, "experiment")
+    settings = judged.evaluate.model_copy(update={"published_n": 11})
+    evaluate.main(judged.model_copy(update={"evaluate": settings}), "experiment")
     metrics = json.loads((judged.paths.metrics / "experiment.json").read_text())
     folder = judged.paths.details("experiment")
     saved = np.load(folder / "pictures.npz")
@@ -61,13 +63,18 @@ def test_every_promised_figure_is_there_and_follows_from_the_pictures(judged):
     assert metrics["attribute_accuracy_by_caption"]["both"]["all"] == metrics["scene_accuracy"]
     low, high = metrics["fd_judge_interval"]
     assert 0 <= low < high
-    assert {"kid_judge", "precision_judge", "recall_judge", "nearest_training", "shuffled"} <= metrics.keys()
-    assert list(metrics["without"]) == ["caption_1", "class"] and metrics["without"]["class"]["n"] == 4
-    assert list(metrics["wrong"]) == ["caption_1", "class"] and metrics["wrong"]["class"]["n"] == 4
+    promised = ("kid_judge", "precision_judge_allowed", "recall_judge_allowed", "nearest_training", "shuffled")
+    assert metrics.keys() >= set(promised)
+    assert list(metrics["without"]) == ["caption_1", "class"] and metrics["without"]["class"]["n"] == 2
+    assert list(metrics["wrong"]) == ["caption_1", "class"] and metrics["wrong"]["class"]["n"] == 2
     assert metrics["diversity"]["judge"] > 0 and metrics["diversity_n"] == {"conditions": 1, "pictures_each": REPEATS}
     assert [row["guidance"] for row in metrics["sweep"]] == [1.0, 2.0]
     assert metrics["best_guidance"]["fd_judge"] in (1.0, 2.0)
-    assert metrics["nearest_training"]["median_of_real"] > 0
+    assert [row["n"] for row in metrics["sweep"]] == [2, 2] and "in no other figure" in metrics["sweep_of"]
+    assert metrics["unchanged"]["n"] == 2 and metrics["unchanged"]["guidance"] == 2.0
+    assert metrics["unchanged"]["scene_accuracy"] == pytest.approx(saved["right"][:2].mean(), abs=1e-4)
+    assert metrics["published_n"] == 11 and metrics["fd_judge_train"] > 0 and metrics["fd_judge_allowed"] > 0
+    assert 0 < metrics["nearest_training"]["p1_of_real"] <= metrics["nearest_training"]["p5_of_real"]
 
 
 def test_each_job_is_conditioned_as_it_says(judged):
@@ -77,6 +84,10 @@ def test_each_job_is_conditioned_as_it_says(judged):
     assert (shuffled.rows(8) != np.arange(6)).all()
     assert plain.seeds(0) == shuffled.seeds(0) == without.seeds(0)  # the same noise, so that they pair
     assert len({*repeated.seeds(0), *plain.seeds(0)}) == 12
+    published, swept = PictureSet(CAPTIONS, 2.0, 11, Change(Kind.PUBLISHED)), PictureSet(CAPTIONS, 3.0, 2, first=6)
+    assert list(published.rows(8)) == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2] and len(set(published.seeds(0))) == 11
+    assert list(swept.rows(8)) == [6, 7] and swept.seeds(0) == PictureSet(CAPTIONS, 1.0, 8).seeds(0)[6:]
+    assert swept.file != PictureSet(CAPTIONS, 3.0, 2).file
 
     folder = judged.root / "drawn"
     folder.mkdir()
@@ -222,11 +233,60 @@ def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     assert computed(observed, Pictures.EVERY)["fd_judge"] == pytest.approx(0, abs=1e-4)
     copies = np.asarray(Split.load(judged.paths.dataset, "train").images[:8])
     closely = computed(reference.headline(reference.observer.all(copies), everything, copies), Pictures.HEADLINE)
-    assert closely["nearest_training"]["median"] == 0 < closely["nearest_training"]["median_of_real"]
+    assert closely["nearest_training"]["p5"] == 0 < closely["nearest_training"]["p1_of_real"]
     (path,) = judged.paths.statistics.iterdir()
     path.write_bytes(b"damaged")
     again = Reference(judged, split).observations(real, everything)
     assert computed(again, Pictures.EVERY)["fd_judge"] < 1e-4
+
+
+def test_the_published_distance_is_to_the_whole_training_split(judged):
+    split, training = (Split.load(judged.paths.dataset, name) for name in ("test", "train"))
+    reference = Reference(judged, split)
+    seen = reference.observer.all(np.asarray(training.images))
+    assert computed(reference.published(seen), Pictures.PUBLISHED) == {
+        "fd_judge_train": pytest.approx(0, abs=1e-3),
+        "published_n": 48,
+    }
+    fewer = computed(reference.published(seen.first(30)), Pictures.PUBLISHED)["fd_judge_train"]
+    by_hand = [Statistics.of(seen.first(n).features["judge"]) for n in (30, 48)]
+    assert fewer == pytest.approx(frechet_distance(*by_hand), abs=6e-5)
+    (path,) = judged.paths.statistics.glob("*_train.safetensors")  # read when it is asked for again
+    before = path.stat().st_mtime_ns
+    reference.published(seen)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_the_allowed_pictures_show_what_is_named_and_anything_else(judged):
+    random = np.random.default_rng(0)
+    known = random.integers(0, 3, (400, 4))
+    attributes, named = known[:100], random.random((100, 4)) < 0.5
+    rows = allowed(named, attributes, known)
+    assert (known[rows] == attributes)[named].all() and 0.2 < (known[rows] == attributes)[~named].mean() < 0.5
+    assert (known[allowed(np.ones((100, 4), bool), attributes, known)] == attributes).all()
+    assert np.array_equal(rows, allowed(named, attributes, known))  # the same for every model
+    split = Split.load(judged.paths.dataset, "test")
+    reference = Reference(judged, split)
+    drawn = reference.observer.all(np.asarray(split.images))
+    (space,) = reference.headline(drawn, np.ones((8, 1), bool), np.asarray(split.images)).spaces
+    chosen = allowed(np.ones((8, 1), bool), split.attributes, np.concatenate([
+        Split.load(judged.paths.dataset, "train").attributes, split.attributes,
+    ]))  # fmt: skip
+    everything = np.concatenate([Split.load(judged.paths.dataset, "train").images, split.images])
+    expected = reference.observer.all(everything[chosen]).features["judge"]
+    torch.testing.assert_close(space.allowed.sort(0).values, expected.sort(0).values)
+
+
+def test_the_sweep_is_of_other_pictures_than_what_is_reported(judged):
+    task = evaluate.Task.load(judged, "experiment")
+    plan = evaluate.PictureSets.of(task)
+    swept = {int(row) for job in plan.sweep for row in job.rows(8)}
+    reported = {int(row) for job in (*plan.conditions, plan.unchanged) for row in job.rows(8)}
+    assert swept == {6, 7} and reported == set(range(6))
+    for sweep_n, count in ((50, 4), (3, 5)):  # at most half of the split is kept apart
+        settings = judged.evaluate.model_copy(update={"sweep_n": sweep_n, "n": 50})
+        plan = evaluate.PictureSets.of(replace(task, params=judged.model_copy(update={"evaluate": settings})))
+        assert plan.conditions[0].n == count and plan.sweep[0].first == count
 
 
 def test_several_pictures_of_one_condition_are_compared_with_its_picture(judged):

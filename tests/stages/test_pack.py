@@ -12,7 +12,7 @@ from condmix import CondmixError, pipeline
 from condmix.data.embeddings import cache_key, read_cache, write_cache
 from condmix.data.packed import Packed
 from condmix.settings.load import VARIANTS
-from condmix.settings.perspectives import another
+from condmix.settings.perspectives import another, misled
 from condmix.settings.variants import REFERENCES, resolve
 from condmix.stages import pack
 
@@ -88,6 +88,18 @@ def test_controls_read_the_captions_they_are_named_after(params):
     assert len(only_second)
     drawn, mask = train.batch(only_second, draws=torch.zeros(len(only_second), 1))
     assert torch.equal(drawn["caption_any"], second[0][only_second].float()) and mask[:, 3].all()
+
+
+def test_a_source_is_wrong_for_its_share_of_the_training_pictures_and_right_in_evaluation(params):
+    params.perspectives = ("caption_2", "caption_2_of_another", "caption_2_wrong_60")
+    pack.main(params, "experiment")
+    train, test = (Packed.load(params.paths.packed("experiment"), split) for split in COUNTS)
+    wrong = torch.from_numpy(misled(COUNTS["train"], 60))
+    assert 0 < wrong.sum() < len(wrong)
+    vectors = {name: train.vectors[f"caption_2{name}"] for name in ("", "_of_another", "_wrong_60")}
+    assert torch.equal(vectors["_wrong_60"], vectors["_of_another"].where(wrong[:, None], vectors[""]))
+    assert torch.equal(train.present[:, 2], train.present[:, 1].where(wrong, train.present[:, 0]))
+    assert torch.equal(test.vectors["caption_2_wrong_60"], test.vectors["caption_2"])
 
 
 def test_several_captions_in_one_slot_are_there_where_all_of_them_are(params):

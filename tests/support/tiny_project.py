@@ -31,7 +31,7 @@ CONF = profile(
     train={"images": 96, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "checkpoint_seconds": 0, "log_every": 4,
            "ema": 0.9995, "pseudo_noise": 3.0, "logit_normal_times": None},
     evaluate={"n": 6, "other_n": None, "interval": None, "threshold": 0.0, "steps": 2, "sweep": [1.0, 2.0],
-              "sweep_n": 4, "batch_size": 4, "features": ["judge"]},
+              "sweep_n": 2, "batch_size": 4, "features": ["judge"]},
 )  # fmt: skip
 
 

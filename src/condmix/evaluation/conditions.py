@@ -46,6 +46,7 @@ class Kind(StrEnum):
     WRONG = "wrong"  # one perspective is another picture's, beside what is right
     SHUFFLED = "shuffled"  # all perspectives are another picture's
     REPEATED = "repeated"  # several pictures of each condition
+    PUBLISHED = "published"  # as many pictures as published distances take, for all test conditions in turn
 
 
 @dataclass(frozen=True)

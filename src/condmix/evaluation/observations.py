@@ -20,6 +20,8 @@ class Space:
     drawn: Tensor  # (n, F) float32
     real: Tensor  # (N, F) float32
     statistics: Statistics  # of `real`
+    allowed: Tensor | None = None  # (N, F) of real pictures that show what the conditions name; None: that is not known
+    training: Statistics | None = None  # of the whole training split, for the published set
 
 
 @dataclass(frozen=True)

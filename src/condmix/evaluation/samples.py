@@ -36,32 +36,36 @@ ROWS = 1000  # pictures in memory when those of several processes become one fil
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A set of pictures to draw and measure: for the first n test conditions at one guidance scale.
+    """A set of pictures to draw and measure: for n test conditions, from number `first` on, at one guidance scale.
 
-    Where pictures are repeated, it is REPEATS of each of n / REPEATS conditions.
+    Where pictures are repeated, it is REPEATS of each of n / REPEATS conditions; published ones take all in turn.
     """
 
     condition: Condition
     guidance: float
     n: int
     change: Change = Change()
+    first: int = 0
 
     @property
     def file(self) -> str:
         """Name of the files that hold what was drawn, without the process's number."""
-        return f"{self.condition}-{self.guidance}-{self.change}"
+        return f"{self.condition}-{self.guidance}-{self.change}-{self.first}"
 
     def rows(self, count: int) -> np.ndarray:
         """Which of `count` test pictures each of the n pictures is conditioned on (n,)."""
         if self.change.kind is Kind.REPEATED:
             return np.arange(self.n) // REPEATS
-        return another(count)[: self.n] if self.change.kind is Kind.SHUFFLED else np.arange(self.n)
+        if self.change.kind is Kind.PUBLISHED:
+            return np.arange(self.n) % count
+        rows = np.arange(self.first, self.first + self.n)
+        return another(count)[rows] if self.change.kind is Kind.SHUFFLED else rows
 
     def seeds(self, seed: int) -> list[int]:
-        """One seed per picture; but for repeated conditions those of `picture_seed`."""
-        if self.change.kind is Kind.REPEATED:
-            return [derive(seed, "repeated", i) for i in range(self.n)]
-        return [picture_seed(seed, i) for i in range(self.n)]
+        """One seed per picture; those of `picture_seed` where a condition has one picture."""
+        if self.change.kind in (Kind.REPEATED, Kind.PUBLISHED):
+            return [derive(seed, self.change.kind.value, i) for i in range(self.n)]
+        return [picture_seed(seed, row) for row in range(self.first, self.first + self.n)]
 
 
 def draw(params: Params, variant: str, jobs: list[PictureSet], folder: Path) -> None:

@@ -6,6 +6,8 @@ pictures show (where only a class is known, is it right); how much of what the f
 fit captions that conditioned no experiment. The last two are the same examination for all, so further conditions can't
 help by themselves.
 
+Runs that another version of the code made are shown too (condmix.experiments.evidence), but a difference is always
+between two runs of the same code: seeds for which both experiments have none are left out of their comparison.
 An experiment that was conditioned on the held-out picture itself is an oracle: it stands apart and is never ranked.
 The page for people is condmix.reporting.grid_page.
 """
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from condmix import CondmixError
-from condmix.evaluation.conditions import Change, Condition
+from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.experiments import statistics
 from condmix.files.artifacts import damaged, read_arrays, read_json, require
 from condmix.files.atomic import write_json, write_text
@@ -32,9 +34,11 @@ from condmix.metrics import Measure, Place, compared, measures
 from condmix.results.details import DetailsFile, read_pictures
 from condmix.results.rows import agreed, flat
 from condmix.runtime.seeds import derive
+from condmix.settings.perspectives import parse
 
 if TYPE_CHECKING:
-    from condmix.experiments.grid import Finished, Grid
+    from condmix.experiments.evidence import Finished, Origin
+    from condmix.experiments.grid import Grid
 
 QUESTIONS = {  # the first that is answered ranks the experiments
     "scene": "the scene",
@@ -55,6 +59,7 @@ class MeasuredRun:
     card: Mapping[str, Any]
     samples: Sequence[Mapping[str, Any]]
     folder: Path
+    origin: Origin
     ids: np.ndarray
     scores: dict[str, np.ndarray]
     ranks: np.ndarray | None = None  # (n, K) of the picture's captions, CaptionScore.ranks
@@ -81,6 +86,8 @@ class Test:
     result: statistics.Comparison
     adjusted_p: float
     at_most: bool  # the adjusted p is an upper bound
+    commits: tuple[str, ...] = ()  # of its pairs, each once
+    unpaired: tuple[int, ...] = ()  # seeds left out, for which no code made both sides
 
     @property
     def verdict(self) -> str:
@@ -90,19 +97,23 @@ class Test:
 class Evidence:
     """A grid's runs in the grid's order, and every comparison between them.
 
-    `finished` are some of the grid's runs or all.
+    `finished` are some of the grid's runs or all; of several of one experiment and seed, by different code, the first
+    is shown, and the others are for comparisons with runs of their own code.
     CondmixError where there are none, or where they did not draw the same pictures.
     """
 
     def __init__(self, grid: Grid, finished: Sequence[Finished]):
         self.grid = grid
         planned = list(itertools.product(grid.experiments, grid.seeds))
-        self.by_place = {(run.experiment, run.seed): run for run in map(read_run, finished)}
-        check(grid, planned, finished, list(self.by_place.values()))
-        self.runs = [self.by_place[place] for place in planned if place in self.by_place]
+        everything = [read_run(run) for run in finished]
+        check(grid, planned, everything)
+        self.by_place: dict[tuple[str, int], list[MeasuredRun]] = {}
+        for run in everything:
+            self.by_place.setdefault((run.experiment, run.seed), []).append(run)
+        self.runs = [self.by_place[place][0] for place in planned if place in self.by_place]
         self.missing = [place for place in planned if place not in self.by_place]
         self.names = list(dict.fromkeys(run.experiment for run in self.runs))
-        score_held_out(self.runs)
+        score_held_out(everything)
         self.measures = measures([run.metrics for run in self.runs])
         self.questions = [question for question in QUESTIONS if any(question in run.scores for run in self.runs)]
         self.tests = self.compare()
@@ -117,8 +128,24 @@ class Evidence:
         return [run for run in self.runs if run.experiment == experiment]
 
     def pairs(self, first: str, second: str) -> list[tuple[MeasuredRun, MeasuredRun]]:
-        """The runs of two experiments under the seeds that both have."""
-        return [(run, self.by_place[second, run.seed]) for run in self.of(first) if (second, run.seed) in self.by_place]
+        """The runs of two experiments by the same code, a pair for each seed that has one."""
+        found = []
+        for seed in self.grid.seeds:
+            sides = itertools.product(self.by_place.get((first, seed), ()), self.by_place.get((second, seed), ()))
+            found += itertools.islice((pair for pair in sides if pair[0].origin.agrees(pair[1].origin)), 1)
+        return found
+
+    def unpaired(self, first: str, second: str) -> tuple[int, ...]:
+        """The seeds under which both experiments are finished, but not by the same code."""
+        paired = {run.seed for run, _ in self.pairs(first, second)}
+        having = [seed for seed in self.grid.seeds if {(first, seed), (second, seed)} <= self.by_place.keys()]
+        return tuple(seed for seed in having if seed not in paired)
+
+    @property
+    def uncompared(self) -> list[tuple[str, str]]:
+        """Experiments that could be compared, if the same code had made both."""
+        pairs = [(name, other) for name in self.names for other in self.all_against(name)]
+        return [pair for pair in pairs if self.unpaired(*pair) and not self.pairs(*pair)]
 
     def oracle(self, experiment: str) -> bool:
         """Was the held-out picture itself the condition of its headline pictures?"""
@@ -162,7 +189,15 @@ class Evidence:
         adjusted = dict(zip(results, statistics.holm([result.p for result in results.values()]), strict=True))
         # Holm may hand a bound on to the next larger p
         bounds = {adjusted[place] for place, result in results.items() if result.at_most} - {1.0}
-        return [Test(*place, result, adjusted[place], adjusted[place] in bounds) for place, result in results.items()]
+        return [
+            Test(*place, result, adjusted[place], adjusted[place] in bounds, self.commits(*place[:2]),
+                 self.unpaired(*place[:2]))
+            for place, result in results.items()
+        ]  # fmt: skip
+
+    def commits(self, first: str, second: str) -> tuple[str, ...]:
+        """The commits at which the compared runs of two experiments were made."""
+        return tuple(dict.fromkeys(run.origin.commit for pair in self.pairs(first, second) for run in pair))
 
     def change(self, experiment: str, change: Change) -> statistics.Comparison | None:
         """An experiment's models, under a change of their conditions, against themselves without it."""
@@ -184,6 +219,34 @@ class Evidence:
         ]
         first, second = zip(*pairs, strict=True) if pairs else ((), ())
         return compare_some(first, second, derive(self.grid.name, experiment, other, str(change)))
+
+    def misled(self, experiment: str, source: str, share: float) -> tuple[float, statistics.Comparison | None] | None:
+        """(mean score, comparison with what it is compared with) where a share of this source is another picture's.
+
+        None for an experiment without the source. No pictures are drawn for it: of each its score with the right source
+        and with a wrong one are known, under the same noise, and a share of them is misled, whichever they are.
+        """
+        own = [scores for run in self.of(experiment) if (scores := self.misled_scores(run, source, share)) is not None]
+        if slot(self.grid.experiments[experiment].perspectives, source) is None or not own:
+            return None
+        other = self.against(experiment)
+        pairs = [
+            [self.misled_scores(run, source, share) for run in pair]
+            for pair in (self.pairs(experiment, other) if other else ())
+        ]
+        pairs = [pair for pair in pairs if all(scores is not None for scores in pair)]
+        first, second = zip(*pairs, strict=True) if pairs else ((), ())
+        compared = compare_some(first, second, derive(self.grid.name, experiment, source, str(share)))
+        return float(np.mean([scores.mean() for scores in own])), compared
+
+    def misled_scores(self, run: MeasuredRun, source: str, share: float) -> np.ndarray | None:
+        """(m,): what a picture's first score is on average, where so large a share of pictures has a wrong source."""
+        right = run.scores.get(self.questions[0])
+        name = slot(self.grid.experiments[run.experiment].perspectives, source)
+        if name is None or right is None:
+            return right
+        wrong = run.changed.get(Change(Kind.WRONG, name))
+        return None if wrong is None else (1 - share) * right[: len(wrong)] + share * wrong
 
     def test(self, experiment: str, question: str) -> Test | None:
         """The comparison with what the experiment is compared with first of all."""
@@ -229,6 +292,11 @@ class Evidence:
         return next((measure for measure in self.measures if measure.answers == self.questions[0]), None)
 
 
+def slot(perspectives: Sequence[str], source: str) -> str | None:
+    """The perspective that is this source, always right in training or wrong at times; None where none is."""
+    return next((name for name in perspectives if name == source or name.startswith(f"{source}_wrong_")), None)
+
+
 def compare_some(first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int) -> statistics.Comparison | None:
     """Scores of several seeds, each (n,), over the first pictures that all of them have; None for fewer than two."""
     n = min(map(len, (*first, *second)), default=0)
@@ -271,7 +339,7 @@ def read_run(finished: Finished) -> MeasuredRun:
     if right.size and mentions.shape[1]:
         scores["first_caption"] = statistics.asked_score(right, mentions[:, 0])
     return MeasuredRun(finished.experiment, finished.seed, finished.metrics, details["card"], details["samples"],
-               finished.folder, ids, scores, ranks, used, changed)  # fmt: skip
+               finished.folder, finished.origin, ids, scores, ranks, used, changed)  # fmt: skip
 
 
 def _remedy(folder: Path) -> str:
@@ -294,21 +362,20 @@ def score_held_out(runs: Sequence[MeasuredRun]) -> None:
         run.scores["held_out"] = np.nanmean(np.where(unused, ranks, np.nan)[some], axis=1)
 
 
-def check(grid: Grid, planned: list[tuple[str, int]], finished: Sequence[Finished], runs: list[MeasuredRun]) -> None:
-    """CondmixError unless the runs are of this grid, each once, and all drew the same pictures."""
+def check(grid: Grid, planned: list[tuple[str, int]], runs: list[MeasuredRun]) -> None:
+    """CondmixError unless the runs are of this grid, each once by the same code, and all drew the same pictures."""
     if not runs:
         raise CondmixError(f'no run of the grid "{grid.name}" is finished: run {REMEDY}')
-    places = [(run.experiment, run.seed) for run in finished]
-    for name, seed in places:
-        if (name, seed) not in planned:
-            raise CondmixError(f'the run "{name}" with seed {seed} does not belong to the grid "{grid.name}"')
-        if places.count((name, seed)) > 1:
-            raise CondmixError(f'the run "{name}" with seed {seed} was given twice')
     for run in runs:
+        if (run.experiment, run.seed) not in planned:
+            raise CondmixError(
+                f'the run "{run.experiment}" with seed {run.seed} does not belong to the grid "{grid.name}"'
+            )
         if not np.array_equal(run.ids, runs[0].ids):
             raise CondmixError(
                 f'the runs "{runs[0].experiment}" (seed {runs[0].seed}) and "{run.experiment}" (seed {run.seed}) were '
                 f"evaluated on different pictures, so they can't be compared in pairs: run {REMEDY}"
+                f"{'' if run.origin.current else ', or condmix experiments report --strict'}"
             )
 
 
@@ -326,9 +393,10 @@ def write_tables(evidence: Evidence, folder: Path) -> None:
 
 def run_row(run: MeasuredRun) -> dict[str, Any]:
     """One run as a flat row; the sweep is in guidance.csv."""
-    facts = {key: value for key, value in run.metrics.items() if key not in ("sweep", "variant", "seed")}
+    facts = {key: value for key, value in run.metrics.items() if key not in ("sweep", "variant", "seed", "commit")}
     own = {f"{question}_score": float(scores.mean()) for question, scores in run.scores.items()}
-    return {"experiment": run.experiment, "seed": run.seed, "parameters": run.card.get("parameters"), **own,
+    return {"experiment": run.experiment, "seed": run.seed, "commit": run.origin.commit,
+            "present_code": run.origin.current, "parameters": run.card.get("parameters"), **own,
             **{key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in flat(facts)},
             }  # fmt: skip
 
@@ -359,6 +427,7 @@ def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                     f"{question}_adjusted_p": test.adjusted_p, f"{question}_p_at_most": test.at_most,
                     f"{question}_effect": found.effect,
                     f"{question}_compared_seeds": found.seeds, f"{question}_verdict": test.verdict,
+                    f"{question}_commits": " ".join(test.commits),
                 }  # fmt: skip
         for measure in evidence.of_sets:
             key = measure.key
@@ -391,6 +460,22 @@ def guidance_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
             yield {"experiment": name, "guidance": scale, "n": agreed(there, "n"), "seeds": len(there), **means}
 
 
+def misled_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """One flat row per experiment with a source that the grid has wrong at times, and share in evaluation."""
+    for source, shares in evidence.grid.wrong.items():
+        for name, share in itertools.product(evidence.names, shares):
+            found = evidence.misled(name, source, share)
+            if found:
+                made = evidence.grid.experiments[name]
+                row = {"experiment": name, "fusion": made.fusion, "source": source, "against": evidence.against(name),
+                       "wrong_in_training": parse(slot(made.perspectives, source) or source).wrong / 100,
+                       "wrong_in_evaluation": share, evidence.questions[0]: found[0]}  # fmt: skip
+                if found[1]:
+                    row |= {"difference": found[1].difference, "low": found[1].low, "high": found[1].high,
+                            "seeds": found[1].seeds, "n": found[1].n}  # fmt: skip
+                yield row
+
+
 def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that was measured and concluded."""
     grid = evidence.grid
@@ -399,18 +484,27 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
         "missing": [{"experiment": name, "seed": seed} for name, seed in evidence.missing],
         "comparisons": [
             {"experiment": test.experiment, "against": test.against, "question": test.question, "verdict": test.verdict,
-             **asdict(test.result), "adjusted_p": test.adjusted_p, "adjusted_p_at_most": test.at_most}
+             **asdict(test.result), "adjusted_p": test.adjusted_p, "adjusted_p_at_most": test.at_most,
+             "commits": test.commits, "seeds_by_different_code": test.unpaired}
             for test in evidence.tests
         ],
         "correction": f"Holm, over {len(evidence.tests)} comparisons",
         "summary": summary,
         "guidance": guidance,
+        "misled": list(misled_rows(evidence)),
         "runs": [
             {"experiment": run.experiment, "seed": run.seed, "metrics": run.metrics,
-             "environment": run.card.get("environment")}
+             "environment": run.card.get("environment"), "origin": origin(run)}
             for run in evidence.runs
         ],
     }  # fmt: skip
+
+
+def origin(run: MeasuredRun) -> dict[str, Any]:
+    """What made a run, and how that differs from what would make it now."""
+    made = run.origin
+    return {"commit": made.commit, "present_code": made.current, "changed_since": made.changed,
+            "settings_of_one_version_only": made.unknown}  # fmt: skip
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,24 +1,21 @@
 """A grid of experiments, conf/experiments/<grid>.yaml -> its runs, which of them are done, and what the rest will cost.
 
-A run is one (experiment, seed). Its name holds a hash of everything that decides its result, so that a change of
-code or settings makes it missing again, and nothing else does. Finished runs are DVC experiments in the repository, and
-each leaves its evidence, what reports are made of, as one small file in metrics/experiments/<grid>/runs/. Committed,
-that is enough for a report in a clone, and for the grid to go on there, on another machine too: the networks that all
-runs share count by how they are trained, not by their bits, which differ between processors.
+A run is one (experiment, seed). Its name holds a hash of everything that decides its result, its recipe, so that a
+change of code or settings makes it missing again, and nothing else does. Finished runs are DVC experiments in the
+repository, and each leaves its evidence (condmix.experiments.evidence), with which the grid goes on in a clone, on
+another machine too: the networks that all runs share count by how they are trained, not by their bits, which differ
+between processors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,22 +26,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from condmix import CondmixError, pipeline
-from condmix.files.artifacts import damaged, read_checked_json, read_json
-from condmix.files.atomic import replacing, scratch
-from condmix.results.details import DetailsFile
+from condmix.files.artifacts import read_checked_json
 from condmix.settings.load import load, unknown
-from condmix.settings.schema import Guidance, Name, Seed, Settings, Text, sentence
+from condmix.settings.schema import Fraction, Guidance, Name, Seed, Settings, Text, sentence
 from condmix.settings.yamlfile import parse_yaml, read_yaml
 
 TARGET = "evaluate@experiment"
-DETAILS = "metrics/details/experiment"
 HEADLINE = "metrics/headline/experiment.json"
 PARAMS_OK = "data/params.ok"  # the same text after every check, so what is behind it decides no result
 FUSIONS, DATASETS = "src/condmix/fusions", "src/condmix/datasets"
 SHARED = ("data/${profile}/archives", "data/${profile}/generated")  # made once for all runs, from what lies outside
 # Stages that do nothing where this section of the profile is null, so that their code decides nothing there either.
 OPTIONAL = {"generate_captions": "generated", "prior": "prior"}
-LARGEST = 2**28  # bytes of one file of a run's evidence
 MESSAGE = "condmix experiments: {seconds:.0f} s, {jobs} at a time"
 MESSAGE_RE = re.compile(r"condmix experiments: (\d+) s, (\d+) at a time")
 
@@ -73,6 +66,7 @@ class Grid(Settings):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     baseline: Text
     settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, for all runs
+    wrong: dict[Text, tuple[Fraction, ...]] = {}  # for a source, such as caption_2: shares that are wrong in evaluation
     experiments: Annotated[dict[Identifier, Experiment], Field(min_length=1)]
 
 
@@ -126,16 +120,7 @@ class PlannedRun:
     profile: str
     params: Mapping[str, Any]
     settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished run: metrics/experiment.json, and a local folder with the files of metrics/details/experiment."""
-
-    experiment: str
-    seed: int
-    metrics: dict[str, Any]
-    folder: Path
+    recipe: Mapping[str, Any]  # what the digits are the hash of
 
 
 def read_grid(root: Path, name: str) -> Grid:
@@ -195,10 +180,15 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[PlannedRun]:
     for seed in grid.seeds:
         for name, experiment in grid.experiments.items():
             params, settings = _changes(grid, experiment, seed)
-            decides = json.dumps(_recipe(root, commit, grid.profile, params, settings, files), sort_keys=True)
-            digest = hashlib.sha256(decides.encode()).hexdigest()[:8]
-            runs.append(PlannedRun(f"{grid.name}-{name}-{seed}-{digest}", name, seed, grid.profile, params, settings))
+            recipe = _recipe(root, commit, grid.profile, params, settings, files)
+            full = f"{grid.name}-{name}-{seed}-{hashed(recipe)}"
+            runs.append(PlannedRun(full, name, seed, grid.profile, params, settings, recipe))
     return runs
+
+
+def hashed(recipe: Mapping[str, Any]) -> str:
+    """The digits of a run's name."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def done(root: Path) -> dict[str, str]:
@@ -206,60 +196,6 @@ def done(root: Path) -> dict[str, str]:
     references = git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
     # refs/exps/<2 digits>/<38 digits of the baseline>/<name>; what has fewer parts is DVC's own
     return {reference.split("/")[4]: reference for reference in references if reference.count("/") == 4}
-
-
-def evidence(root: Path, run: PlannedRun) -> Path:
-    """The file with what reports are made of: metrics/details/experiment as a zip, details.json with the metrics."""
-    return root / "metrics" / "experiments" / run.name.split("-")[0] / "runs" / f"{run.name}.zip"
-
-
-def keep(root: Path, run: PlannedRun, reference: str) -> Path:
-    """Write the evidence of a finished run out of its DVC experiment, where it does not lie yet."""
-    path = evidence(root, run)
-    if not path.exists():
-        folder = _details(root, run.name, git(root, "rev-parse", reference).strip())
-        with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-            for member in sorted(folder.iterdir()):
-                file.writestr(zipfile.ZipInfo(member.name), member.read_bytes(), zipfile.ZIP_DEFLATED)
-    return path
-
-
-def collect(root: Path, grid: Grid) -> list[Finished]:
-    """The grid's finished runs, in the plan's order."""
-    references = done(root)
-    found = []
-    for run in plan(root, grid):
-        if run.name in references:
-            keep(root, run, references[run.name])
-        if evidence(root, run).exists():
-            folder = _unpacked(root, run)
-            remedy = f"git checkout {evidence(root, run).relative_to(root)}, or delete it and run the grid again"
-            metrics = read_json(folder / "details.json", DetailsFile, remedy)["metrics"]
-            found.append(Finished(run.experiment, run.seed, metrics, folder))
-    return found
-
-
-def is_done(root: Path, run: PlannedRun, references: Mapping[str, str]) -> bool:
-    """Whether a run is finished: it is a DVC experiment here, or its evidence lies here."""
-    return run.name in references or evidence(root, run).exists()
-
-
-def table(root: Path, grid: Grid) -> str:
-    """The runs with their states, and what the missing ones will cost."""
-    runs, references = plan(root, grid), done(root)
-    width = max(len(run.experiment) for run in runs)
-    lines = [
-        f"{run.experiment:<{width}}  {run.seed:>4}  {'done' if is_done(root, run, references) else 'missing'}"
-        for run in runs
-    ]
-    missing = sum(not is_done(root, run, references) for run in runs)
-    seconds, source = cost(root, grid, runs, references)
-    left = f"{missing} of {len(runs)} runs are missing"
-    if seconds is None:
-        left += f"; what they will cost is not known: {source}"
-    elif missing:
-        left += f": about {duration(missing * seconds)} of this machine, {duration(seconds)} each, {source}"
-    return "\n".join([f"{'experiment':<{width}}  seed  state", *lines, "", left])
 
 
 class Cost(TypedDict):
@@ -442,45 +378,6 @@ def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) ->
             )
         found |= {path: made[path] for path in kept}
     return found
-
-
-def _details(root: Path, name: str, revision: str) -> Path:
-    """The run's details, out of DVC's cache, in .checkpoints/experiments/<name>/: there as a whole or not at all."""
-    folder = root / ".checkpoints" / "experiments" / name
-    if folder.exists():
-        return folder
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-
-    with scratch(folder.with_name(f".{name}")) as part:
-        try:
-            DVCFileSystem(str(root), rev=revision).get(DETAILS, str(part), recursive=True)
-        except (DvcException, FileNotFoundError) as error:
-            raise CondmixError(
-                f"the files of {name} are not in DVC's cache any more ({error}): "
-                f"dvc exp remove {name}, and run the grid again"
-            ) from None
-        os.replace(part / Path(DETAILS).name, folder)
-    return folder
-
-
-def _unpacked(root: Path, run: PlannedRun) -> Path:
-    """The members of a run's evidence, in .checkpoints/experiments/<name>/: there as a whole or not at all."""
-    folder = root / ".checkpoints" / "experiments" / run.name
-    if folder.exists():
-        return folder
-    path = evidence(root, run)
-    with scratch(folder.with_name(f".{run.name}")) as part:
-        try:
-            with zipfile.ZipFile(path) as file:
-                for member in file.infolist():
-                    if member.file_size > LARGEST or Path(member.filename).name != member.filename:
-                        raise zipfile.BadZipFile(f"unexpected file {member.filename!r}")
-                    (part / member.filename).write_bytes(file.read(member))
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise damaged(path, str(error), f"git checkout, or delete {path.name} and run the grid again") from None
-        os.replace(part, folder)
-    return folder
 
 
 def _yaml_at(root: Path, commit: str, path: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.experiments.evidence import is_done, keep
 from condmix.experiments.grid import (
     HEADLINE,
     MESSAGE,
@@ -45,8 +46,6 @@ from condmix.experiments.grid import (
     done,
     duration,
     git,
-    is_done,
-    keep,
     on_path,
     plan,
     write_changes,

@@ -30,6 +30,7 @@ class Pictures(Enum):
     EVERY = auto()  # each condition, guidance scale and change
     HEADLINE = auto()  # the headline condition's, which has the most pictures
     REPEATED = auto()  # several pictures of each of few conditions
+    PUBLISHED = auto()  # as many pictures as published distances take, where a profile asks for them
 
 
 class Place(Flag):

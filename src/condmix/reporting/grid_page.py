@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,18 @@ from PIL import Image
 from condmix import CondmixError
 from condmix.evaluation.conditions import Condition, changes_of
 from condmix.experiments import statistics
-from condmix.experiments.findings import QUESTIONS, Evidence, Test, difference, guidance_rows
-from condmix.experiments.grid import Grid, collect
+from condmix.experiments.evidence import collect
+from condmix.experiments.findings import (
+    QUESTIONS,
+    Evidence,
+    MeasuredRun,
+    Test,
+    difference,
+    guidance_rows,
+    misled_rows,
+    write_tables,
+)
+from condmix.experiments.grid import Grid
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
 from condmix.reporting.charts import STYLES, Difference, Line, Quantity, forest_plot, line_chart
@@ -62,6 +73,9 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "notes": notes([m for m in [*evidence.compared, *evidence.of_sets]]),
         "planned": len(grid.experiments) * len(grid.seeds),
         "finished": len(evidence.runs),
+        "older": sum(not run.origin.current for run in evidence.runs),
+        "versions": list(versions(evidence)),
+        "uncompared": [(label(name), label(other)) for name, other in evidence.uncompared],
         "answer": answer(evidence),
         "ranking": list(ranking(evidence)),
         "further": [
@@ -80,6 +94,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "chosen": len(selected(evidence)) < len(evidence.names),
         "best_guidance": best_guidance(evidence),
         "changed": list(changed_rows(evidence)),
+        "misled": list(misled_tables(evidence)),
         "distances": distance_table(evidence),
         "sizes": [size_row(evidence, name) for name in in_order(evidence)],
         "conditions": conditions(evidence, metrics),
@@ -129,6 +144,8 @@ def sentence(evidence: Evidence, test: Test) -> str:
         f"95% interval {points(found.low)} to {points(found.high)}; {found.seeds} seed{'s' * (found.seeds > 1)} × "
         f"{found.n} conditions; adjusted {p_text(test)}"
     )
+    if test.unpaired:
+        basis += f"; seed{'s' * (len(test.unpaired) > 1)} {', '.join(map(str, test.unpaired))} left out: different code"
     if test.verdict == "no difference found":
         return (
             f"Between {first} and {second} no difference was found in how much of {what} the pictures show: "
@@ -142,14 +159,20 @@ def sentence(evidence: Evidence, test: Test) -> str:
 
 
 def answer(evidence: Evidence) -> list[str]:
-    """A few sentences: what the best experiment brings over the baseline, and how the others stand to it."""
+    """A few sentences: what the best experiment brings over the baseline, and how the others stand to it.
+
+    Controls that do as well as the best experiment stand in the first one, since they explain its lead more simply.
+    """
     sentences = []
     others = [name for _, name in evidence.ranked() if evidence.test(name, evidence.questions[0])]
     if not others:
         return ["Nothing can be compared yet: no two experiments of a comparison have finished under the same seed."]
     for question in evidence.questions:
         if test := evidence.test(others[0], question):
-            sentences.append(sentence(evidence, test))
+            simpler = [sentence(evidence, t) for t in evidence.tests if explains(evidence, t, test)]
+            sentences.append(
+                " ".join([sentence(evidence, test), *(["But a control does as well."] if simpler else []), *simpler])
+            )
     for question in evidence.questions:
         what = QUESTIONS[question]
         verdicts = [test.verdict for name in others if (test := evidence.test(name, question))]
@@ -162,6 +185,17 @@ def answer(evidence: Evidence) -> list[str]:
     return sentences
 
 
+def explains(evidence: Evidence, control: Test, of: Test) -> bool:
+    """Whether a comparison is of a control that does as well as the experiment which came out better in `of`."""
+    compared = (control.against, control.question) == (of.experiment, of.question)
+    return (
+        compared
+        and of.verdict == "better"
+        and bool(evidence.control(control.experiment))
+        and control.verdict != "worse"
+    )
+
+
 def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Rows of the main table: the ranked experiments, then the controls, which have no rank."""
     ranked = evidence.ranked()
@@ -172,6 +206,7 @@ def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "rank": rank, "name": name, "seeds": len(runs), "baseline": name == evidence.grid.baseline,
             "against": other if other != evidence.grid.baseline else None,
             "perspectives": short_perspectives(evidence.grid.experiments[name].perspectives),
+            "older": sum(not run.origin.current for run in runs),
             "questions": [question_cell(evidence, name, question) for question in evidence.questions],
             "distance": spread_text(evidence.spread([run.metrics for run in runs], evidence.distance)),
         }  # fmt: skip
@@ -271,14 +306,20 @@ def guidance_charts(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def best_guidance(evidence: Evidence) -> dict[str, Any]:
-    """The scale that was best by each measure, every one that a seed had."""
-    measures = list(dict.fromkeys(key for run in evidence.runs for key in run.metrics.get("best_guidance", {})))
+    """The scale that is best by each measure's mean over seeds; `apart` where its pictures are in no other figure."""
+    points, files = list(guidance_rows(evidence)), [run.metrics for run in evidence.runs]
+    found = [m for m in measures(files, points) if m.higher_is_better is not None and m.attribute is None]
     rows = []
     for name in in_order(evidence):
-        found = [run.metrics["best_guidance"] for run in evidence.of(name) if "best_guidance" in run.metrics]
-        if found:
-            rows.append((name, [agreed(found, measure, "{:g}") or NONE for measure in measures]))
-    return {"measures": measures, "rows": rows}
+        of_name, cells = [point for point in points if point["experiment"] == name], []
+        for measure in found if of_name else ():
+            own = [point for point in of_name if measure.of(point) is not None]
+            best = (max if measure.higher_is_better else min)(own, key=measure.of, default=None)
+            cells.append(f"{best['guidance']:g}" if best else NONE)
+        if of_name:
+            rows.append((name, cells))
+    return {"measures": [m.heading for m in found], "rows": rows, "n": agreed(points, "n"),
+            "apart": all("sweep_of" in facts for facts in files if facts.get("sweep"))}  # fmt: skip
 
 
 def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -302,6 +343,30 @@ def changed_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
+def misled_tables(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """A table per source that is wrong at times: shares that are wrong in evaluation as columns."""
+    found = list(misled_rows(evidence))
+    for source, shares in evidence.grid.wrong.items():
+        rows = []
+        for name in evidence.names:
+            own = [row for row in found if (row["experiment"], row["source"]) == (name, source)]
+            cells = [misled_cell(row, evidence.questions[0]) for row in own]
+            if own:
+                rows.append({"name": name, "fusion": own[0]["fusion"], "against": own[0]["against"],
+                             "trained": f"{own[0]['wrong_in_training']:.0%}", "cells": cells})  # fmt: skip
+        if rows:
+            yield {"source": source, "shares": [f"{share:.0%}" for share in shares], "rows": rows}
+
+
+def misled_cell(row: Mapping[str, Any], question: str) -> tuple[str, ...]:
+    """A share, the difference in points to what the experiment is compared with, and its interval."""
+    share = f"{row[question]:.1%}"
+    if "difference" not in row:
+        return (share,)
+    interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
+    return share, points(row["difference"], sign=True), interval
+
+
 def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
     """A difference of shares in points, and its interval."""
     if found is None:
@@ -312,9 +377,10 @@ def difference_text(found: statistics.Comparison | None) -> tuple[str, str]:
 def same_pictures(facts: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
     """The figures of the unchanged conditions for as many pictures as `changed` has; {} where there are none.
 
-    Fewer than all were measured in the guidance sweep. A distance of another number of pictures would not compare.
+    A distance of another number of pictures would not compare.
     """
-    rows = [facts, *facts.get("sweep", [])]
+    # Before there was "unchanged", the sweep was of the same pictures.
+    rows = [facts, *([facts["unchanged"]] if "unchanged" in facts else facts.get("sweep", []))]
     alike = [row for row in rows if (row.get("n"), row["guidance"]) == (changed.get("n"), changed["guidance"])]
     return alike[0] if alike else {}
 
@@ -380,9 +446,25 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("distances against", " / ".join(against)),
         ("conditioned on", agreed(metrics, "condition")),
         ("moving average of the weights", agreed(metrics, "ema")),
-        ("code, commit", agreed(metrics, "commit")),
     ]
     return [*((what, value or NONE) for what, value in found), *machines(evidence)]
+
+
+def versions(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """The code that made the runs, a row per commit: which runs, and how it differs from the present code."""
+    groups: dict[tuple[bool, str], list[MeasuredRun]] = {}
+    for run in itertools.chain.from_iterable(evidence.by_place.values()):
+        groups.setdefault((run.origin.current, run.origin.commit), []).append(run)
+    for (current, commit), runs in sorted(groups.items(), key=lambda group: -len(group[1])):
+        seeds: dict[str, list[str]] = {}
+        for run in runs:
+            seeds.setdefault(label(run.experiment), []).append(str(run.seed))
+        yield {
+            "commit": commit[:12] or NONE, "current": current,
+            "runs": "; ".join(f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in seeds.items()),
+            "changed": sorted({name for run in runs for name in run.origin.changed}),
+            "unknown": sorted({name for run in runs for name in run.origin.unknown}),
+        }  # fmt: skip
 
 
 def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -464,12 +546,9 @@ def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
     return Image.fromarray(sheet.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
 
 
-def report(root: Path, grid: Grid) -> Path:
-    """Write metrics/experiments/<grid>/ from what is finished; returns the folder."""
-    from condmix.experiments.findings import Evidence, write_tables
-    from condmix.reporting.grid_page import write_page
-
-    finished = collect(root, grid)
+def report(root: Path, grid: Grid, strict: bool = False) -> Path:
+    """Write metrics/experiments/<grid>/ from what is finished, by the present code if `strict`; returns the folder."""
+    finished = collect(root, grid, strict)
     if not finished:
         raise CondmixError(f"no run of grid {grid.name} is finished: condmix experiments run --grid {grid.name}")
     folder = root / "metrics" / "experiments" / grid.name

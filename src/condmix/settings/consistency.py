@@ -5,6 +5,7 @@ Each check is a generator of sentences. Nothing is opened here and no network is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def _perspectives(params: Params) -> Iterator[str]:
     networks = list(params.embed.timm) if "timm_image" in params.embed.encoders else []
     known = known_perspectives(params.embed.captions, t5, list(imported), generated, joined, networks)
     for name in params.perspectives:
-        if name not in known:
+        if re.sub(r"_wrong_[1-9]\d?$", "_of_another", name) not in known:  # any share of what can be another's
             yield _merged(name, params) or unknown("perspective", name, known)
     for perspective in map(parse, params.perspectives):
         missing = [name for name in perspective.drawn_before if name not in params.perspectives]

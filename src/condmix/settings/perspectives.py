@@ -18,14 +18,16 @@ Controls for the second slot itself, with no second text:
 
     caption_k_again         the k-th caption, as a slot beside another that holds it already
     caption_k_of_another    the k-th caption of some other picture, always the same one
+    caption_k_wrong_p       the same in training for p in 100 pictures, always the same ones; else, and for every
+                            picture when it is evaluated, the k-th caption: a source that is wrong at times
 
 Controls for the additional text itself, with one slot (k is 2 or more):
 
     caption_joined_k        its first k captions as one text in one slot (condmix.data.captions.one_text)
     caption_mean_k          the mean of its first k captions' vectors in one slot (condmix.data.embeddings.mean)
 
-All names with a number have the first two; caption, generated and t5 the last two. A picture with fewer than k captions
-lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
+All names with a number have the first three; caption, generated and t5 the last two. A picture with fewer than k
+captions lacks caption_joined_k and caption_mean_k, as it lacks caption_k.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from typing import Any, cast
 
 NAME = re.compile(
     r"(?P<kind>image_(?!(?:again|any|joined|mean)$)[a-z][a-z0-9]*|[a-z][a-z0-9]*)"
-    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another))?|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
+    r"(_((?P<number>[1-9]\d*)(_(?P<control>again|of_another|wrong_(?P<wrong>[1-9]\d?)))?"
+    r"|(?P<any>any)(_(?P<place>[2-9]|[1-9]\d+))?"
     r"|(?P<merge>joined|mean)_(?P<first>[2-9]|[1-9]\d+)))?"
 )
 MERGES = ("joined", "mean")
@@ -55,6 +58,7 @@ class Perspective:
     place: int | None = None  # j of the j-th of a random set, from 1; None where nothing is drawn
     mixed: bool = False  # drawn from generated captions as well
     of_another: bool = False
+    wrong: int = 0  # per cent of the training pictures for which it is another picture's
     merge: str | None = None  # "joined" or "mean": how the first `number` captions become one vector
 
     @property
@@ -124,6 +128,7 @@ def parse(name: str) -> Perspective:
         place=int(parts["place"] or 1) if parts["any"] else None,
         mixed=mixed,
         of_another=parts["control"] == "of_another",
+        wrong=int(parts["wrong"] or 0),
         merge=cast(Any, parts["merge"]),  # one of the two that NAME lets through
     )
 
@@ -189,3 +194,10 @@ def another(count: int) -> Any:
     other = np.empty(count, np.int64)
     other[order] = np.roll(order, 1)
     return other
+
+
+def misled(count: int, percent: int) -> Any:
+    """Which of `count` pictures (count,) bool get another's where so many per cent do: those of a lower share too."""
+    import numpy as np
+
+    return np.random.default_rng(1).random(count) < percent / 100

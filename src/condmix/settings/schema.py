@@ -422,6 +422,7 @@ class Evaluate(Settings):
     last_time: Annotated[float, Strict(), Field(ge=0, lt=1)] | None  # as a share of the diffusion time; null: 1 / steps
     sweep: tuple[Guidance, ...]
     sweep_n: Several
+    published_n: Several | None  # pictures for the distance to the training split; null: it is not measured
     processes: Processes
     composed: Flag  # guide every source by itself, with weights s / K
     interval: Interval | None  # shares of the diffusion time between which guidance acts

@@ -4,9 +4,10 @@ Every picture is drawn for the conditions of one test picture. A variant that se
 two ways: on the held-out picture's own CLIP vector, an oracle that knows the answer, and on the CLIP text vector of a
 caption in the image's place (trained on images, prompted with words). Rows of the one kind don't compare with rows of
 the other. A profile with a prior conditions in a third way, on a picture's vector that it samples for the caption.
-The first way is repeated with changes: at other guidance scales, without each of several perspectives, with another
-picture's in its place, under another picture's conditions (what is right then is right by chance), and several times
-under one condition. What is measured is up to the plug-ins in condmix.metrics.
+The first way is repeated with changes: without each of several perspectives, with another picture's in its place,
+under another picture's conditions (what is right then is right by chance), and several times under one condition. Other
+guidance scales are tried on pictures that are not reported, the last ones of the split, so that the best is not the
+luckiest. What is measured is up to the plug-ins in condmix.metrics.
 Axes: N pictures, P perspectives, A attributes, S image size.
 """
 
@@ -44,6 +45,8 @@ from condmix.settings.perspectives import Perspective, parse
 from condmix.tracking.runs import environment, track
 
 SHOWN = 24  # scenes whose pictures the report shows
+FEWEST = 2  # pictures of which a distance can be measured
+HOW = ("sampler", "steps", "spacing", "last_time", "composed", "interval", "threshold")  # pictures are sampled
 
 
 @dataclass(frozen=True)
@@ -104,28 +107,36 @@ class PictureSets:
     """The sets of pictures that are measured: one for each condition, and changes of the first."""
 
     conditions: list[PictureSet]  # the headline's first
-    sweep: list[PictureSet]
+    sweep: list[PictureSet]  # of pictures that nothing else is of
     changes: list[PictureSet]
+    unchanged: PictureSet  # the pictures of `changes` as the headline has them
     repeated: PictureSet
+    published: list[PictureSet]  # one, if the profile asks for it
 
     @classmethod
     def of(cls, task: Task) -> PictureSets:
         settings, scale, first = task.params.evaluate, task.params.guidance, task.headline.condition
-        n = min(settings.n, len(task.packed))
+        count = len(task.packed)
+        apart = min(settings.sweep_n, count // 2) if settings.sweep else 0
+        if apart < FEWEST:
+            apart = 0
+        n = min(settings.n, count - apart)
         few, others = min(settings.sweep_n, n), min(settings.other_n or n, n)
         several = list(task.packed.vectors) if len(task.packed.vectors) > 1 else []
         changes = [Change(Kind.SHUFFLED), *(Change(kind, x) for kind in (Kind.WITHOUT, Kind.WRONG) for x in several)]
         conditions = [way.condition for way in task.ways]
         return cls(
             [PictureSet(condition, scale, n if condition is first else others) for condition in conditions],
-            [PictureSet(first, s, few) for s in settings.sweep],
+            [PictureSet(first, s, apart, first=count - apart) for s in settings.sweep if apart],
             [PictureSet(first, scale, few, change) for change in changes],
+            PictureSet(first, scale, few),
             PictureSet(first, scale, max(1, few // REPEATS) * REPEATS, Change(Kind.REPEATED)),
+            [PictureSet(first, scale, n, Change(Kind.PUBLISHED)) for n in (settings.published_n,) if n],
         )
 
     @property
     def all(self) -> list[PictureSet]:
-        return [*self.conditions, *self.sweep, *self.changes, self.repeated]
+        return [*self.conditions, *self.sweep, *self.changes, self.unchanged, self.repeated, *self.published]
 
     @property
     def draws(self) -> list[PictureSet]:
@@ -173,12 +184,11 @@ def measured(
 ) -> dict[str, Any]:
     """metrics/<variant>.json, but for what it took."""
     params, card, headline = task.params, task.card, plan.conditions[0]
-    settings = params.evaluate
     with tqdm(total=len(plan.all), desc=f"judge {task.variant}", unit="set") as bar:
 
         def row(job: PictureSet) -> dict[str, Any]:
             bar.update()
-            observed = reference.observations(drawn.seen(job), task.named(job.condition))
+            observed = reference.observations(drawn.seen(job), task.named(job.condition), first=job.first)
             conditions = {"condition": job.condition.value, "guidance": job.guidance, "n": job.n}
             return computed(observed, Pictures.EVERY) | conditions
 
@@ -190,6 +200,11 @@ def measured(
         changed: dict[str, Any] = {kind.value: {} for kind in (Kind.SHUFFLED, Kind.WITHOUT, Kind.WRONG)}
         for job in plan.changes:
             changed[job.change.kind] |= {job.change.perspective: row(job)} if job.change.perspective else row(job)
+        changed["unchanged"] = row(plan.unchanged)
+        published: dict[str, Any] = {}
+        for job in plan.published:
+            bar.update()
+            published |= computed(reference.published(drawn.seen(job)), Pictures.PUBLISHED)
     return {
         "variant": task.variant,
         "profile": params.profile,
@@ -197,13 +212,8 @@ def measured(
         "perspectives": card["perspectives"].split("+"),
         **rows[0],
         **closely,
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "spacing": settings.spacing,
-        "last_time": settings.last_time,
-        "composed": settings.composed,
-        "interval": settings.interval,
-        "threshold": settings.threshold,
+        **published,
+        **{name: getattr(params.evaluate, name) for name in HOW},
         "seed": params.seed,
         "split": "test",
         "reference": reference.facts,
@@ -214,6 +224,7 @@ def measured(
         **changed,
         **computed(repeated, Pictures.REPEATED),
         "sweep": sweep,
+        "sweep_of": "the last pictures of the test split, which are in no other figure" if sweep else None,
         "best_guidance": best_guidance(sweep, reference.features),
     }
 
@@ -304,7 +315,7 @@ def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:
 
 
 def best_guidance(sweep: list[dict[str, Any]], features: list[str]) -> dict[str, float]:
-    """The scale of the sweep at which each measure is best, in the order of its rows."""
+    """The scale of the sweep at which each measure is best, in the order of its rows: of pictures not reported."""
     known = {m.key: m for m in measures([{**row, "features": features} for row in sweep])}
     chosen = [known[key] for key in (sweep[0] if sweep else ()) if key in known]
     return {

@@ -18,7 +18,7 @@ from condmix.data.embeddings import mean, numbered, read_cache, read_centre, rea
 from condmix.files.artifacts import digest_of_file, write_checked_json
 from condmix.files.atomic import replacing_folder
 from condmix.settings.load import Params, plugins, unknown
-from condmix.settings.perspectives import another, parse
+from condmix.settings.perspectives import another, misled, parse
 from condmix.settings.variants import Variant, resolve
 
 SPLITS = ("train", "test")
@@ -58,7 +58,8 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
     ones for `caption_any_2`, ..., which have no tensors of their own. `mixed_any` has the generated captions after them
     and, with `weights` of true and generated ones, how likely each is as "p.odds" (N, K).
     The test split of a variant that sees images has "prompt" besides: words in the image's place. It is
-    left out where the data have no caption at all. In that split `pseudo` is the same words, absent without them.
+    left out where the data have no caption at all. In that split `pseudo` is the same words, absent without them, and
+    nothing is wrong at times: how a model takes that is computed from pictures whose source is right, and wrong.
     """
     tensors = {}
     for perspective in map(parse, variant.perspectives):
@@ -80,8 +81,11 @@ def pack_split(variant: Variant, folder: Path, split: str, weights: Sequence[flo
             if perspective.merge == "mean":
                 everything = torch.stack(present).all(dim=0)
                 packed = mean(torch.stack(vectors, dim=1)).half() * everything[:, None], everything
-        if perspective.of_another:
+        if perspective.of_another or perspective.wrong and split == "train":
             others = torch.from_numpy(another(len(packed[0])))
+            if perspective.wrong:
+                wrong = torch.from_numpy(misled(len(others), perspective.wrong))
+                others = others.where(wrong, torch.arange(len(others)))
             packed = packed[0][others], packed[1][others]
         tensors[perspective.name], tensors[f"{perspective.name}.present"] = packed
     if split == "test" and "image" in variant.perspectives and (folder / f"{PROMPT}.safetensors").exists():

@@ -84,6 +84,7 @@ def contents(params: Params, metrics: Sequence[Mapping[str, Any]], variants: Seq
         "shown": SCENES,
         "sweeps": sweep_charts(metrics),
         "sweep_n": agreed(sweep, "n", "{:,}"),
+        "sweep_apart": all("sweep_of" in facts for facts in metrics if facts.get("sweep")),
         "loss": loss_chart(variants),
         "runs": run_facts(variants),
         "encode": fact_tables(encode),
