@@ -4,7 +4,7 @@
     model = condmix.load("models/experiment")
     pictures = model(captions=["a red ring", "navy backdrop"], n=4, guidance=2.0, seed=0)
 
-`load` and what it gives are condmix.sampling.loaded; that is imported when it is first used, for torch takes seconds.
+`load` and what it gives are in condmix.sampling.loaded, imported when it is first used, for torch takes seconds.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condmix.sampling.loaded import LoadedModel, Request, load
+    from condmix.sampling.loaded import LoadedModel, load
+    from condmix.sampling.request import Request
 
 __all__ = ["CondmixError", "LoadedModel", "Request", "load", "shown"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("LoadedModel", "Request", "load"):
+    if name in ("LoadedModel", "load"):
         return getattr(import_module("condmix.sampling.loaded"), name)
+    if name == "Request":
+        return import_module("condmix.sampling.request").Request
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

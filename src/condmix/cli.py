@@ -214,6 +214,7 @@ def summary() -> None:
 
 @main.command()
 @click.option("--variant", default="experiment", show_default=True, help="Which trained model draws.")
+@click.option("--demo", is_flag=True, help="Draw with the small model of the demo world that comes with condmix.")
 @click.option(
     "--caption",
     "captions",
@@ -224,6 +225,8 @@ def summary() -> None:
 @click.option("--prompt", help="Words in the image's place: their CLIP text vector instead of a picture's.")
 @click.option("--prior", is_flag=True, help="Turn the prompt's text vector into picture vectors, by the trained prior.")
 @click.option("--class", "class_name", help="A class name.")
+@click.option("--without", multiple=True, metavar="NAME", help="A perspective to leave out of what was given.")
+@click.option("--to", multiple=True, help="Where a caption ends, in --n pictures of one seed; several, like --caption.")
 @click.option("--negative", "negatives", multiple=True, help="A caption to steer away from; several, like --caption.")
 @click.option("--guidance", type=float, help="Guidance scale s; s = 1 is the plain conditional model.")
 @click.option("--composed", is_flag=True, help="Guide by each source alone, with s shared among those given.")
@@ -234,19 +237,66 @@ def summary() -> None:
 )
 @click.option("--sampler", help=f"{', '.join(plugins('samplers'))}; best at few steps: dpmpp_2m.")
 @click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, which suits heun.")
-@click.option("--steps", type=click.IntRange(1), help="Sampler steps.")
+@click.option("--steps", type=click.IntRange(1), help="Sampler steps, over the whole diffusion time.")
+@click.option("--start", type=click.Path(path_type=Path), help="A picture file to draw over (SDEdit).")
+@click.option("--strength", type=float, help="How much of --start is redrawn, up to 1, all of it.  [default: 0.6]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Picture i uses seed + i.")
 @click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")
 @click.option("--scale", type=click.IntRange(1), default=8, show_default=True, help="Enlargement of each pixel.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("grid.png"), show_default=True)
-def generate(variant: str, weights: tuple[str, ...], scale: int, out: Path, **request: Any) -> None:
+@click.option(
+    "--like", type=click.Path(path_type=Path), help="A PNG that condmix drew, to draw again; other options change it."
+)
+@click.option(
+    "--out", default="grid.png", show_default=True, help="A sheet, or with / at its end a folder of single pictures."
+)
+@click.pass_context
+def generate(context: click.Context, like: Path | None, demo: bool, **options: Any) -> None:
     """Make pictures from any subset of a trained model's perspectives."""
+    from condmix.sampling.generate import Output, weights_of
     from condmix.sampling.generate import main as run
-    from condmix.sampling.generate import weights_of
 
-    asked: Any = {**request, "weights": weights_of(weights)}  # what click knows, `Request` checks
-    run(_params(), variant, asked, scale, out)
-    say(f"{request['n']} picture{'s' if request['n'] > 1 else ''} in {shown(str(out))}")
+    options["weights"] = weights_of(options["weights"])
+    if like is not None:  # only what was typed replaces what the picture was made with
+        options = {k: v for k, v in options.items() if _was_typed(context, k) or k == "out"}
+    variant, out, scale = options.pop("variant", None), options.pop("out"), options.pop("scale", None)
+    request: Any = options  # what click knows, `Request` checks
+    files = run(request, Output("demo" if demo else variant, out, scale), like)
+    say(f"{len(files)} pictures in {out}" if len(files) > 1 else str(files[0]))
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65_535), default=7860, show_default=True)
+def play(port: int) -> None:
+    """Open a page on this machine to type captions and see pictures; without a trained model, of the demo."""
+    from condmix.play.page import main as run
+
+    run(port, say)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", help="Of the profile, conf/<name>.yaml.  [default: the folder's name]")
+def new(folder: Path, name: str | None) -> None:
+    """Write the settings for a folder of pictures, and say what it holds and how long training will take."""
+    from condmix.new import main as run
+
+    say(run(Path.cwd(), folder, name))
+
+
+@main.command()
+@click.argument("variant")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--small", is_flag=True, help="Half precision, and of CLIP only the words of the captions.")
+def export(variant: str, folder: Path, small: bool) -> None:
+    """Write a trained model as a folder for the Hugging Face hub, which condmix.load reads."""
+    from condmix.sharing.export import main as run
+
+    size = run(_params(), variant, folder, small)
+    say(f"{folder}: {size / 1e6:,.1f} MB; read its README.md, and fill in what it asks, before you publish it")
+
+
+def _was_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 @main.command()

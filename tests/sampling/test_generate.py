@@ -1,11 +1,16 @@
 """`condmix generate` draws what `sample` draws with the settings and vectors that its options stand for."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from click.testing import CliRunner
+from PIL import Image, PngImagePlugin
 
+import condmix
 from condmix import CondmixError
+from condmix.cli import main
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, save_prior
 from condmix.diffusion.model import load_model
 from condmix.diffusion.schedule import Schedule
@@ -182,8 +187,9 @@ def undrawn(drawing, monkeypatch):
     def refuse(*_):
         raise AssertionError("drawn before all options were checked")
 
-    monkeypatch.setattr("condmix.sampling.loaded.sample_batches", refuse)
+    monkeypatch.setattr("condmix.sampling.drawing._predict", refuse)
     drawing.root.joinpath("folder.png").mkdir()
+    Image.new("RGB", (9, 9), "red").save("red.png")
     return drawing
 
 
@@ -191,6 +197,18 @@ def undrawn(drawing, monkeypatch):
     ("given", "says"),
     [
         *((["--out", name], "the name must end in .png, .jpg, .jpeg, .webp") for name in ("x", "x.svg", "-", "")),
+        (["--out", "params.yaml/"], "--out params.yaml/ can't be written (File exists)"),
+        (["--out", "new/", "--n", "20000"], "more than 10,000 pictures; lower it, and go on with --seed"),
+        (["--like", "nothing.png"], "there is no file nothing.png"),
+        (["--like", "params.yaml"], "params.yaml is no whole PNG file"),
+        (["--to", "left"], "to: nothing was given for caption_1, where the way would begin"),
+        (["--caption", "red", "--to", "left", "--n", "1"], "n 1: from captions to others it takes at least 2"),
+        (["--caption", "red", "--to", " "], "a caption of to has no words"),
+        (["--without", "caption_7"], 'without: no perspective "caption_7"; found: caption_any'),
+        (["--without", "caption_1"], "without caption_1: none was given"),
+        (["--start", "params.yaml"], "params.yaml does not decode (not an image)"),
+        (["--strength", "0.5"], "strength says how much of a start picture is redrawn; give a start picture"),
+        *((["--start", "red.png", "--strength", text], f"strength {text}: give") for text in ("0", "1.5", "nan")),
         (["--out", "folder.png"], "folder.png is there already and is not a file"),
         (["--out", "params.yaml/x.png"], "params.yaml/x.png can't be written (File exists)"),
         (["--out", "x" * 300 + ".png"], "can't be written (File name too long)"),
@@ -237,3 +255,121 @@ def test_the_format_is_what_the_name_says(drawing, name, form, run):
     assert run("--out", name).exit_code == 0
     with Image.open(name) as picture:
         assert picture.format == form
+
+
+# ---- what a PNG says of how it was made ----
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+@pytest.fixture
+def seen(drawing):
+    """A picture for the model to look at, and one to draw over."""
+    for name, seed in (("seen.png", 0), ("start.png", 1)):
+        noise = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(noise).save(name)
+
+
+MADE = [
+    ["--caption", "red", "--caption", "left", "--without", "caption_1", "--seed", "3"],
+    ["--caption", "red", "--to", "left", "--n", "3", "--composed"],
+    ["--caption", "red", "--negative", "blue", "--weight", "caption_1=3", "--interval", "0.2", "0.8"],
+    ["--variant", "class_v1", "--image", "seen.png", "--class", "round", "--guidance", "3", "--threshold", "0.99"],
+    ["--start", "start.png", "--strength", "0.4", "--sampler", "ddpm"],
+]
+
+
+@pytest.mark.parametrize("options", MADE)
+def test_a_sheet_is_made_again_to_the_bit(options, seen, sheet):
+    first = sheet(*options)
+    again = CliRunner().invoke(main, ["generate", "--like", "grid.png", "--out", "again.png"])
+    assert again.exit_code == 0, again.output
+    assert np.array_equal(pixels("again.png"), first)
+    with Image.open("grid.png") as one, Image.open("again.png") as other:
+        assert one.info["condmix"] == other.info["condmix"]
+
+
+def test_a_single_file_is_made_again_with_the_batch_that_it_was_drawn_in(drawing, run):
+    asked = ["generate", "--caption", "red", "--steps", "5", "--n", "12", "--scale", "2", "--out", "some/"]
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert sorted(path.name for path in drawing.root.glob("some/*")) == [f"{i:02}.png" for i in range(12)]
+    again = CliRunner().invoke(main, ["generate", "--like", "some/07.png", "--out", "again.png"])
+    assert again.exit_code == 0, again.output
+    assert np.array_equal(pixels("again.png"), pixels("some/07.png")) and pixels("again.png").shape == (16, 16, 3)
+
+
+def test_what_is_typed_beside_like_replaces_what_was_recorded(drawing, sheet, run):
+    sheet("--caption", "red", "--seed", "7")
+    assert run("--like", "grid.png", "--caption", "left", "--out", "other.png").exit_code == 0
+    assert np.array_equal(pixels("other.png"), sheet("--caption", "left", "--seed", "7"))
+
+
+def test_a_file_says_in_words_what_was_asked_for(drawing, sheet):
+    sheet("--caption", "red", "--caption", "caf\u00e9")
+    with Image.open("grid.png") as picture:
+        assert picture.info["Description"] == '"red" + "caf\\xe9"'
+        assert picture.info["Software"].startswith("condmix ")
+        record = json.loads(picture.info["condmix"])
+    assert record["request"]["captions"] == ["red", "caf\u00e9"] and record["variant"] == "experiment"
+    assert record["request"]["steps"] == 5 and record["request"]["guidance"] == drawing.guidance
+
+
+def test_a_picture_that_cannot_be_made_again_is_one_sentence(drawing, seen, sheet, run, save_random):
+    Image.fromarray(sheet("--caption", "red")).save("bare.png")
+    assert 'bare.png does not say how it was made: it has no text "condmix"' in run("--like", "bare.png").output
+    Image.fromarray(sheet()).save("bad.png", pnginfo=texts_of({"condmix": '{"variant": 3}'}))
+    assert 'bad.png: its text "condmix" is damaged' in run("--like", "bad.png").output
+
+    sheet()
+    with Image.open("grid.png") as picture:
+        record = json.loads(picture.info["condmix"])
+    record["request"]["n"] = "many"
+    Image.fromarray(sheet()).save("bad.png", pnginfo=texts_of({"condmix": json.dumps(record)}))
+    again = CliRunner().invoke(main, ["generate", "--like", "bad.png"])
+    assert "n is 'many'; input should be a valid integer" in again.output
+
+    sheet("--variant", "class_v1", "--image", "seen.png")
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("seen.png")
+    assert "another picture than seen.png is now: give that one with --image" in run("--like", "grid.png").output
+    drawing.root.joinpath("seen.png").unlink()
+    assert "from seen.png, which is not there" in run("--like", "grid.png").output
+
+    sheet("--caption", "red")
+    save_random("experiment", WORDS)
+    output = run("--like", "grid.png").output
+    assert "grid.png was drawn by experiment with weights of sha256" in output and output.count("\n") == 1
+
+
+def texts_of(texts):
+    info = PngImagePlugin.PngInfo()
+    for keyword, text in texts.items():
+        info.add_text(keyword, text)
+    return info
+
+
+# ---- from captions to others, and from a start picture ----
+
+
+def test_the_way_begins_and_ends_at_the_pictures_of_both_captions(drawing):
+    model = condmix.load("experiment")
+    way = model.draw(captions=["red", "left"], to=["blue"], n=5, seed=3, steps=3)
+    ends = [model.draw(captions=[word, "left"], seed=3, steps=3)[0] for word in ("red", "blue")]
+    for picture, end in zip(way[[0, -1]], ends, strict=True):
+        assert np.abs(picture.astype(int) - end).max() <= 1  # batches of other sizes are rounded differently
+    assert len({picture.tobytes() for picture in way}) == 5
+
+
+def test_where_words_stand_in_the_images_place_the_way_leads_there(drawing):
+    model = condmix.load("class_v1")
+    way = model.draw(prompt="red", to=["blue"], n=3, seed=3, steps=3)
+    assert np.abs(way[2].astype(int) - model.draw(prompt="blue", seed=3, steps=3)[0]).max() <= 1
+
+
+def test_what_is_left_out_is_as_if_it_had_not_been_given(drawing):
+    model = condmix.load("experiment")
+    left_out = model.draw(captions=["red", "left"], without=["caption_2"], steps=3)
+    assert np.array_equal(left_out, model.draw(captions=["red"], steps=3))
+    assert np.array_equal(model.draw(captions=["red"], without=["caption_1"], steps=3), model.draw(steps=3))

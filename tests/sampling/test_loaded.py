@@ -86,7 +86,12 @@ def test_a_folder_without_a_variant_is_refused(drawing):
         condmix.load("models/judge")
 
 
-@pytest.mark.parametrize("given", [5, None, ["experiment"], b"models/experiment"])
+def test_what_was_not_trained_yet_says_so_and_names_the_demo(drawing):
+    with pytest.raises(CondmixError, match="^caption is not trained yet: run dvc repro train@caption, or draw with"):
+        condmix.load("caption")
+
+
+@pytest.mark.parametrize("given", [5, ["experiment"], b"models/experiment"])
 def test_what_names_no_model_is_refused(given):
     with pytest.raises(CondmixError, match="load was given .*: give a folder models/<variant> or a variant's name"):
         condmix.load(given)

@@ -214,10 +214,16 @@ def rebuilt(
 
 
 def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
-    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite."""
+    """CondmixError unless these are the module's weights: all of them, of its shapes and types, and finite.
+
+    Half precision passes too, as small exports have it: loading it into the module widens it.
+    """
+    import torch
+
     own = module.state_dict()
     for name, tensor in own.items():
-        stored = require(tensors, name, tensor.dtype, tensor.shape, path, remedy)
+        half = name in tensors and tensors[name].dtype == torch.float16
+        stored = require(tensors, name, torch.float16 if half else tensor.dtype, tensor.shape, path, remedy)
         if stored.is_floating_point() and not stored.isfinite().all():
             raise damaged(path, f'"{name}" holds NaN or infinity', remedy)
     for name in tensors:

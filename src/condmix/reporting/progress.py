@@ -58,6 +58,7 @@ def timed(params: Params, name: str, say: Callable[[str], None]) -> Iterator[Non
 def kept(path: Path) -> dict[str, float]:
     """Seconds by stage; none where the file can't be read, as it only serves the line."""
     try:
-        return read_json(path, dict[str, float], "")
+        seconds: dict[str, float] = read_json(path, dict[str, float], "")
     except CondmixError:
         return {}
+    return seconds

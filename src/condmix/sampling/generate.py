@@ -1,37 +1,104 @@
-"""`condmix generate`: pictures of a trained model (condmix.sampling.loaded), laid out as one picture file."""
+"""`condmix generate`: pictures of a trained model (condmix.sampling.loaded), as one sheet or as single files."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from condmix import CondmixError
+from condmix.diffusion.model import read_card
 from condmix.files.atomic import replacing
-from condmix.sampling.loaded import LoadedModel, Request
+from condmix.sampling.loaded import load
+from condmix.sampling.record import Record, check_model, read_record, record_of, request_of, save_png
+from condmix.sampling.request import Request
 from condmix.sampling.sample import grid
-from condmix.settings.load import VARIANTS, Params, unknown
+from condmix.sampling.setup import DEMO
+from condmix.settings.load import VARIANTS, unknown
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MOST_PIXELS = 16_383  # of a side, which is WebP's limit
+MOST_FILES = 10_000
 
 
-def main(params: Params, variant: str, request: Request, scale: int, out: Path) -> None:
-    """Draw the pictures of `request` and write them to `out` as one sheet, each pixel enlarged `scale` times.
+@dataclass(frozen=True)
+class Output:
+    """Which model draws, and where the pictures go: one sheet, or a file each where `out` ends in "/" or is a folder.
 
-    CondmixError for an invalid option, before anything is drawn.
+    `variant` may be "demo", the model that comes with condmix. `scale` enlarges each pixel. None is what it was in the
+    picture that is drawn again.
     """
-    if variant not in VARIANTS:
+
+    variant: str | None
+    out: str
+    scale: int | None
+
+    @property
+    def path(self) -> Path:
+        return Path(self.out)
+
+    @property
+    def single(self) -> bool:
+        """Whether each picture is a file of its own."""
+        return self.out.endswith("/") or (os.path.isdir(self.out) and self.path.suffix.lower() not in FORMATS)
+
+
+def main(request: Request, output: Output, like: Path | None = None) -> list[Path]:
+    """Draw the pictures of `request` and write them; the files that were written.
+
+    With `like`, a PNG that condmix drew, everything that `request` does not have is as it was made; of a file that
+    holds one of several pictures that one is made again. CondmixError for an invalid option, before anything is drawn.
+    """
+    record = None if like is None else read_record(like)
+    model = load(_model(output.variant, record))
+    chosen, batch_size, scale = None, None, output.scale or 1
+    if like is not None and record is not None:
+        check_model(record, model, like)
+        request = request_of(record, request)
+        chosen, batch_size, scale = record["picture"], record["batch_size"], output.scale or record["scale"]
+    n = request.get("n", 1)
+    check_size(n, model.size, scale, as_sheet=chosen is None and not output.single)
+    if chosen is not None and chosen >= n:
+        raise CondmixError(f"{like} is picture {chosen} of several, counted from 0, and --n {n} does not draw it")
+    drawing = model.checked(**request)
+    drawing = replace(drawing, batch_size=batch_size or drawing.batch_size)
+    check_out(output)
+    pictures, files = drawing(), _files(output, n, chosen)
+    for path, number in files.items():
+        pixels = grid(pictures, scale=scale) if number is None else pictures[number].repeat(scale, 0).repeat(scale, 1)
+        save(path, pixels, record_of(model, drawing, scale, number))
+    return list(files)
+
+
+def _model(variant: str | None, record: Record | None) -> str:
+    """The name of the model that draws; what the demo drew is drawn by the demo, whatever else was trained."""
+    if variant not in (None, "demo", *VARIANTS):
         raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))
-    model = LoadedModel(params.paths.model(variant), params)
-    check_sheet(request["n"], model.size, scale)
-    draw = model.checked(**request)
-    check_out(out)
-    sheet = grid(draw(), scale=scale)
-    with replacing(out) as part:
-        Image.fromarray(sheet).save(part, FORMATS[out.suffix.lower()])
+    if record is None:
+        return variant or "experiment"
+    return "demo" if record["model"] == read_card(DEMO)["sha256"] else variant or record["variant"]
+
+
+def _files(output: Output, n: int, chosen: int | None) -> dict[Path, int | None]:
+    """{file: which picture it holds}, None for a sheet of all."""
+    if not output.single:
+        return {output.path: chosen}
+    digits = len(str(n - 1))
+    return {output.path / f"{i:0{digits}}.png": i for i in (range(n) if chosen is None else [chosen])}
+
+
+def save(path: Path, pixels: np.ndarray, record: Record) -> None:
+    """Write (H, W, 3) uint8 in the format that the name says; a PNG says how it was made."""
+    form = FORMATS[path.suffix.lower()]
+    if form == "PNG":
+        return save_png(path, pixels, record)
+    with replacing(path) as part:
+        Image.fromarray(pixels).save(part, form)
 
 
 def weights_of(texts: Sequence[str]) -> dict[str, float]:
@@ -51,26 +118,36 @@ def weights_of(texts: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-def check_sheet(n: int, size: int, scale: int) -> None:
-    """The sheet of n pictures must be one that its formats can hold."""
-    side = (math.ceil(math.sqrt(n)) * (size + 1) + 1) * scale
+def check_size(n: int, size: int, scale: int, as_sheet: bool) -> None:
+    """What n pictures are written to must be what formats and folders can hold."""
+    side = (math.ceil(math.sqrt(n)) * (size + 1) + 1) * scale if as_sheet else size * scale
     if side > MOST_PIXELS:
         raise CondmixError(
-            f"--n {n} and --scale {scale} make a sheet {side:,} pixels wide, more than {MOST_PIXELS:,}; "
-            "lower --scale or --n"
+            f"--n {n} and --scale {scale} make a {'sheet' if as_sheet else 'picture'} {side:,} pixels wide, more than "
+            f"{MOST_PIXELS:,}; lower --scale{' or --n' if as_sheet else ''}"
         )
+    if not as_sheet and n > MOST_FILES:
+        raise CondmixError(f"--n {n} would draw more than {MOST_FILES:,} pictures; lower it, and go on with --seed")
 
 
-def check_out(out: Path) -> None:
-    """Make the folder, and see that the file can be written there, in a format that its name says."""
-    if out.suffix.lower() not in FORMATS:
-        raise CondmixError(f"--out {out}: the name must end in {', '.join(FORMATS)}, as in grid.png")
+def check_out(output: Output) -> None:
+    """Make the folder, and see that files can be written there, in a format that the name says."""
+    out = output.path
+    if output.single:
+        first = out / "0.png"
+    elif out.suffix.lower() in FORMATS:
+        first = out
+    else:
+        raise CondmixError(
+            f"--out {output.out}: the name must end in {', '.join(FORMATS)}, as in grid.png, or in / for a folder of "
+            "single pictures"
+        )
     try:
-        if out.exists() and not out.is_file():
+        if not output.single and out.exists() and not out.is_file():
             raise CondmixError(f"--out {out} is there already and is not a file; give another name")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(f".{out.name}.part")  # as it is written to first
+        first.parent.mkdir(parents=True, exist_ok=True)
+        part = first.with_name(f".{first.name}.part")  # as it is written to first
         part.touch()
         part.unlink()
     except OSError as error:
-        raise CondmixError(f"--out {out} can't be written ({error.strerror}); give another name") from None
+        raise CondmixError(f"--out {output.out} can't be written ({error.strerror}); give another name") from None

@@ -1,0 +1,243 @@
+"""`condmix new FOLDER`: a folder of pictures -> conf/<name>.yaml, params.yaml, dvc.yaml, and how long a run will take.
+
+Which pictures are of which split, class and caption is asked of the data set `folder` itself, over a copy of the folder
+in which pictures are empty: names and texts are all that it reads for that.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from condmix import CondmixError
+from condmix.bench import ours
+from condmix.bench.pictures import STEPS, Batch
+from condmix.bench.setting import NetworkSize, Setting
+from condmix.bench.training import recipe_of
+from condmix.data.captions import tidy
+from condmix.datasets import SPLITS
+from condmix.datasets.folder import Folder
+from condmix.files.atomic import write_text
+from condmix.files.pictures import is_picture
+from condmix.runtime.precision import bf16
+from condmix.settings.load import Params, load
+
+TEMPLATE = "conf/folder.yaml"
+LOOKED_AT = 200  # pictures whose size is read
+MANY = 400  # pictures of which 5% are enough to test on
+MEASURED = 2  # pictures in the step whose time gives the estimate
+LONG = 2 * 24 * 3600  # seconds of a run above which it is worth asking for a GPU
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    pictures: dict[str, int]  # of each split
+    held_out_percent: int | None  # None where the folder itself has train/ and test/
+    classes: list[str]
+    captioned: int  # pictures with a caption
+    captions: int  # the most that one picture has
+    smallest: int  # shorter side in pixels, of those that were looked at
+
+    def lines(self, size: int) -> list[str]:
+        """What a person wants to know of it."""
+        divided = f", {self.held_out_percent}% held out by their names" if self.held_out_percent else ""
+        names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        small = f", less than the {size} that the model sees" if self.smallest < size else ""
+        return [
+            f"{self.pictures['train']:,} pictures to train on and {self.pictures['test']:,} to test{divided}",
+            f"{len(self.classes)} classes ({names})" if self.classes else "no classes: there are no sub-folders",
+            f"pictures with captions: {self.captioned:,}, up to {self.captions} each"
+            if self.captions
+            else "no captions",
+            f"the smallest of those looked at has {self.smallest} pixels{small}",
+        ]
+
+
+def main(root: Path, folder: Path, name: str | None = None) -> str:
+    """Write the three files, and say what was found and how long a run will take."""
+    name = name or re.sub(r"[^a-z0-9]+", "_", folder.absolute().name.lower()).strip("_")
+    path = root / "conf" / f"{name}.yaml"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise CondmixError(f'"{name}" can\'t name a profile: give --name with lowercase letters, digits, _ and -')
+    if path.exists():
+        raise CondmixError(f"conf/{name}.yaml is there already: give another --name, or delete it")
+    for needed in (TEMPLATE, "params.yaml", "dvc.yaml"):
+        if not (root / needed).is_file():
+            raise CondmixError(f"no {needed}: run condmix new in the root of a condmix project")
+    found = look(folder)
+    place = _place(root, folder)
+    texts = {
+        path: profile(found, place, (root / TEMPLATE).read_text(encoding="utf-8")),
+        root / "params.yaml": experiment(found, name, (root / "params.yaml").read_text(encoding="utf-8")),
+        root / "dvc.yaml": dependency(place, (root / "dvc.yaml").read_text(encoding="utf-8")),
+    }
+    for file, text in texts.items():
+        write_text(file, text)
+    params = load(root)
+    lines = [
+        f"{folder}:",
+        *(f"  {line}" for line in found.lines(params.data.image_size)),
+        f"written: conf/{name}.yaml, params.yaml (variants {', '.join(params.variants)}), dvc.yaml",
+        estimate(params, seconds_per_picture(params)),
+        "next: dvc repro fetch && condmix data check && dvc repro",
+    ]
+    return "\n".join(lines)
+
+
+def look(folder: Path) -> Found:
+    """What the folder holds; CondmixError where that is no picture."""
+    if not folder.is_dir():
+        raise CondmixError(f"{folder} is no folder: give one with pictures")
+    with tempfile.TemporaryDirectory() as temporary:
+        outline, archives = Path(temporary, "folder"), Path(temporary, "archives")
+        pictures = _outline(folder, outline)
+        try:
+            return _read(folder, pictures, outline, archives)
+        except CondmixError as error:  # of the copy
+            raise CondmixError(str(error).replace(f"{archives}/pictures.zip", str(folder))) from error
+
+
+def _read(folder: Path, pictures: list[Path], outline: Path, archives: Path) -> Found:
+    Folder.pack(outline, archives)
+    own = all((folder / split).is_dir() for split in SPLITS)
+    percent = None if own else 5 if len(pictures) >= MANY else 20
+    data = Folder(archives, {} if percent is None else {"held_out_percent": percent})
+    captions = [tidy(texts) for split in SPLITS for texts in data.captions(split) or []]
+    return Found(
+        pictures={split: len(data.ids(split)) for split in SPLITS},
+        held_out_percent=percent,
+        classes=data.class_names,
+        captioned=sum(map(bool, captions)),
+        captions=max(map(len, captions), default=0),
+        smallest=min(filter(None, map(_side, islice(pictures, LOOKED_AT))), default=0),
+    )
+
+
+def profile(found: Found, folder: str, template: str) -> str:
+    """conf/<name>.yaml, from conf/folder.yaml."""
+    text = f"# Pictures in {folder}; conf/reference/settings.yaml says what each setting means.\n"
+    text += template[template.index("data:\n") :]
+    text = _replaced(text, r"^  folder: .*$", f"  folder: {folder}")
+    if found.held_out_percent is not None:
+        text = _replaced(text, r"^  world: .*$", f"  world: {{held_out_percent: {found.held_out_percent}}}")
+    return _replaced(text, r"^  captions: \d+$", f"  captions: {max(1, found.captions)}")
+
+
+def experiment(found: Found, name: str, text: str) -> str:
+    """params.yaml with this profile, and the variants and perspectives that the data can feed."""
+    captions = [f"caption_{k}" for k in range(1, min(2, found.captions) + 1)]
+    labels = ["image", "class"] if found.classes else ["image"]
+    templated = ["caption_1"] if found.classes and not captions else captions  # the profile makes them of the classes
+    variants = [*(["class_v1", "class_v2"] if found.classes else []), *(["caption"] if templated else []), "experiment"]
+    text = _replaced(text, r"^profile: .*$", f"profile: {name}")
+    for key, names in (("perspectives", captions or labels), ("variants", variants)):
+        items = "".join(f"- {item}\n" for item in names)
+        text = _replaced(text, rf"^{key}:(?: \[.*\]\n|\n(?:- .*\n)+)", f"{key}:\n{items}")
+    return text
+
+
+def dependency(folder: str, text: str) -> str:
+    """dvc.yaml in which the stage fetch depends on the folder, so that a changed picture makes it run again."""
+    if f"      - {folder}\n" in text:
+        return text
+    fetch = r"^  fetch:\n(?:(?:    .*)?\n)*?    deps:\n      - data/params\.ok\n"
+    return _replaced(text, fetch, lambda found: f"{found[0]}      - {folder}\n")
+
+
+def seconds_per_picture(params: Params) -> float:
+    """What one picture of training costs on this machine: a step of `condmix bench` with the profile's U-Net."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, size = params.model, params.data.image_size
+    network = NetworkSize(
+        model.channels, model.multipliers, model.blocks, model.attention, model.dropout, peer_dim=0, image_size=size
+    )
+    setting = Setting("train", "quick", MEASURED, device, bf16=bf16(params.train.precision), compile=False)
+    learner = ours.learner(network, recipe_of(setting), device)
+    count = MEASURED if device == "cpu" else params.train.batch_size
+    x_0, noise = torch.rand(2, count, 3, size, size, device=device)
+    batch = Batch(x_0, torch.arange(count, device=device) % STEPS, noise)
+    learner.step(batch)  # the first one allocates
+    began = time.perf_counter()
+    learner.step(batch).item()  # which waits for a GPU
+    return (time.perf_counter() - began) / count
+
+
+def estimate(params: Params, seconds: float) -> str:
+    """How long one variant will take at so many seconds per picture of training.
+
+    A sampler's step under guidance is two passes, a step of training one and its gradients, which cost as much as two.
+    """
+    evaluate = params.evaluate
+    drawn = (evaluate.n + len(evaluate.sweep) * evaluate.sweep_n) * evaluate.steps * 2 / 3
+    total = seconds * (params.train.images + drawn)
+    device = "GPU" if torch.cuda.is_available() else "CPU"
+    advice = "; lower train.images or model.channels in the profile, or take a faster machine" if total > LONG else ""
+    return (
+        f"one variant will take about {_duration(total)} on this {device}: {params.train.images:,} pictures at "
+        f"{1 / seconds:,.1f} per second, then {evaluate.n:,} to measure{advice}"
+    )
+
+
+def _outline(folder: Path, outline: Path) -> list[Path]:
+    """Copy the folder with empty pictures; the pictures' true paths."""
+    pictures = []
+    for path in sorted(folder.rglob("*")):
+        copy = outline / path.relative_to(folder)
+        if path.is_dir():
+            copy.mkdir(parents=True, exist_ok=True)
+        elif is_picture(path.name):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.touch()
+            pictures.append(path)
+        elif path.suffix in (".jsonl", ".csv", ".txt", ".caption"):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    if not pictures:
+        raise CondmixError(f"{folder} holds no pictures")
+    return pictures
+
+
+def _side(path: Path) -> int | None:
+    """The shorter side; None where the file is no picture, which `condmix data check` will say."""
+    try:
+        with Image.open(path) as picture:
+            return min(picture.size)
+    except Exception:  # Pillow raises many kinds
+        return None
+
+
+def _place(root: Path, folder: Path) -> str:
+    """The folder as settings name it: in full, unless it lies in the project."""
+    whole = folder.absolute()
+    place = whole.relative_to(root.absolute()) if whole.is_relative_to(root.absolute()) else whole
+    if not re.fullmatch(r"[\w./ +@-]+", str(place)) or str(place) != str(place).strip():
+        raise CondmixError(f"{place} has characters that mean something in YAML: rename the folder")
+    return str(place)
+
+
+def _replaced(text: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
+    made = replacement if callable(replacement) else lambda _: replacement
+    text, count = re.subn(pattern, made, text, count=1, flags=re.MULTILINE)
+    if not count:
+        raise CondmixError(
+            f"the project's files are not as condmix new knows them (no line like {pattern}): see README"
+        )
+    return text
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,136 @@
+"""The page of `condmix play` in a real browser: typing, drawing, refusals, download, a phone's width.
+
+Needs `pip install 'condmix[play]' playwright` and a Chromium, such as Debian's.
+"""
+
+import shutil
+import socket
+
+import pytest
+
+from condmix.cli import main
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WAIT = 120_000  # ms, on a machine that is busy with other work
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_port_in_use_and_a_missing_gradio_are_one_sentence(missing, monkeypatch):
+    import sys
+    from types import ModuleType
+
+    from click.testing import CliRunner
+
+    monkeypatch.setitem(sys.modules, "gradio", None if missing else ModuleType("gradio"))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = CliRunner().invoke(main, ["play", "--port", str(port)])
+    says = "pip install 'condmix[play]'" if missing else f"port {port} can't be used (Address already in use)"
+    assert done.exit_code == 1 and says in done.output.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page over the demo, served from an empty folder."""
+    pytest.importorskip("gradio")
+    from condmix.play.page import check_port, serve
+    from condmix.play.studio import Models
+
+    port = free_port()
+    check_port(port)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("nowhere"))
+        page = serve(Models(), port, block=False)
+        yield f"http://127.0.0.1:{port}"
+        page.close()
+
+
+@pytest.fixture
+def open_page(address):
+    """A function that opens the page at a width; fails the test where the page asks for anything elsewhere."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        elsewhere = []
+
+        def opened(width=1200, height=1000):
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(WAIT)
+            page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
+                    else elsewhere.append(request.url))  # fmt: skip
+            page.goto(address)
+            page.wait_for_selector("#caption_1 input, #caption_1 textarea")
+            return page
+
+        yield opened
+        browser.close()
+        assert elsewhere == []
+
+
+def fill(page, field, text):
+    page.locator(f"#{field} input, #{field} textarea").first.fill(text)
+
+
+def draw(page):
+    """Click, and wait for the pictures and the whole strip."""
+    page.click("#draw button, button#draw")
+    page.wait_for_selector("#pictures a[download]")
+
+
+@pytest.mark.slow
+def test_captions_that_are_typed_are_drawn_shown_and_downloaded(open_page, tmp_path):
+    from condmix.sampling.record import read_record
+
+    page = open_page()
+    fill(page, "caption_0", "a large red ring")
+    fill(page, "caption_1", "a navy backdrop")
+    fill(page, "seed", "7")
+    draw(page)
+    assert page.locator("#pictures img").count() == 4
+    page.wait_for_function("document.querySelectorAll('#strip img').length == 4")
+    texts = page.locator("#strip figcaption").all_inner_texts()
+    assert texts == ["all sources", "without caption_1", "without caption_2", "no source"]
+    with page.expect_download() as download:
+        page.locator("#pictures a").nth(1).click()
+    download.value.save_as(tmp_path / "one.png")
+    record = read_record(tmp_path / "one.png")
+    assert record["request"]["captions"] == ["a large red ring", "a navy backdrop"]
+    assert record["request"]["seed"] == 7 and record["picture"] == 1
+
+    fill(page, "caption_0", "a small yellow square")
+    page.locator("#caption_0 input, #caption_0 textarea").first.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#session img').length == 8")
+
+
+@pytest.mark.slow
+def test_a_refusal_stands_beside_its_field_and_goes_when_it_is_mended(open_page):
+    page = open_page()
+    fill(page, "caption_1", "a dragon")
+    page.click("#draw button, button#draw")
+    error = page.locator("#caption_1-error")
+    error.get_by_text("is not among the words").wait_for()
+    field, said = page.locator("#caption_1").bounding_box(), error.bounding_box()
+    assert 0 <= said["y"] - (field["y"] + field["height"]) < 60
+    assert page.locator("#pictures img").count() == 0
+    fill(page, "caption_1", "a navy backdrop")
+    draw(page)
+    assert error.inner_text().strip() == ""
+
+
+@pytest.mark.slow
+def test_on_a_phone_nothing_scrolls_sideways(open_page):
+    page = open_page(390, 844)
+    fill(page, "caption_0", "a large red ring")
+    draw(page)
+    page.wait_for_function("document.querySelectorAll('#strip img').length == 2")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,112 @@
+"""`condmix new`: the settings that it writes are those that the folder can feed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from condmix import CondmixError
+from condmix.datasets import SPLITS
+from condmix.new import dependency, estimate, look, main
+from condmix.settings.load import load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A copy of this project's settings."""
+    (tmp_path / "project").mkdir()
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / "project")
+    shutil.copytree(ROOT / "conf", tmp_path / "project" / "conf")
+    monkeypatch.setattr("condmix.new.seconds_per_picture", lambda params: 0.5)
+    return tmp_path / "project"
+
+
+def pictures(folder, names, side=80):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, side + 5)).save(folder / name)
+    return folder
+
+
+def test_classes_and_captions_decide_what_is_trained(root, tmp_path):
+    names = [f"{split}/{kind}/{i}.png" for split in SPLITS for kind in ("cat", "dog") for i in range(3)]
+    folder = pictures(tmp_path / "My Pets", names)
+    lines = [json.dumps({"file": "cat/0.png", "captions": ["a cat", "a  cat ", "cat", "fur"]})]
+    (folder / "train" / "captions.jsonl").write_text("\n".join(lines))
+    said = main(root, folder)
+    params = load(root)
+    assert params.profile == "my_pets" and params.data.folder == str(folder) and params.data.world == {}
+    assert params.variants == ("class_v1", "class_v2", "caption", "experiment")
+    assert params.perspectives == ("caption_1", "caption_2") and params.embed.captions == 3
+    parts = ["6 pictures to train on and 6 to test", "2 classes (cat, dog)", "pictures with captions: 1, up to 3 each"]
+    for part in (*parts, "has 80 pixels", " days on this ", "lower train.images"):
+        assert part in said, said
+    fetch = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]
+    assert str(folder) in fetch["deps"]
+
+
+def test_bare_pictures_are_divided_and_condition_on_themselves(root, tmp_path):
+    folder = pictures(root / "mine", [f"{i}.jpg" for i in range(30)], side=20)
+    (folder / "broken.png").write_bytes(b"no picture")
+    said = main(root, folder, "mine")
+    params = load(root)
+    assert params.variants == ("experiment",) and params.perspectives == ("image",)
+    assert params.data.folder == "mine" and params.data.world == {"held_out_percent": 20}
+    assert "20% held out by their names" in said and "20 pixels, less than the 64" in said and "no captions" in said
+
+
+def test_comments_and_everything_else_stay(root, tmp_path):
+    before = {name: (root / name).read_text().splitlines() for name in ("params.yaml", "dvc.yaml")}
+    main(root, pictures(tmp_path / "flat", [f"{i}.png" for i in range(30)]))
+    gone = [line for line in before["params.yaml"] if line not in (root / "params.yaml").read_text()]
+    assert gone == ["profile: demo", "- caption_1", "- caption_2", "- class_v1", "- class_v2", "- caption"]
+    after = (root / "dvc.yaml").read_text().splitlines()
+    assert len(after) == len(before["dvc.yaml"]) + 1 and set(before["dvc.yaml"]) < set(after)
+    assert dependency(str(tmp_path / "flat"), "\n".join(after) + "\n").splitlines() == after  # once
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("nothing", "nothing is no folder: give one with pictures"), ("empty", "empty holds no pictures")],
+)
+def test_what_holds_no_pictures_is_refused_and_nothing_is_written(root, tmp_path, name, says):
+    (tmp_path / "empty").mkdir()
+    before = sorted(root.rglob("*"))
+    with pytest.raises(CondmixError, match=says):
+        main(root, tmp_path / name)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_profile_is_not_overwritten(root, tmp_path):
+    folder = pictures(tmp_path / "demo", ["1.png"])
+    with pytest.raises(CondmixError, match="conf/demo.yaml is there already: give another --name"):
+        main(root, folder)
+    with pytest.raises(CondmixError, match="can't name a profile"):
+        main(root, folder, "../x")
+    with pytest.raises(CondmixError, match="no conf/folder.yaml: run condmix new in the root"):
+        main(tmp_path, folder, "x")
+
+
+def test_pictures_are_looked_at_and_not_copied(tmp_path, monkeypatch):
+    folder = pictures(tmp_path / "flat", [f"{split}/{name}" for split in SPLITS for name in ("a/1.png", "b/2.png")])
+    monkeypatch.setattr("condmix.files.pictures.decode", None)
+    found = look(folder)
+    assert found.classes == ["a", "b"] and found.pictures == {"train": 2, "test": 2}
+
+
+def test_the_time_is_that_of_training_and_of_drawing(root):
+    params = load(root)
+    drawn = params.evaluate.n + len(params.evaluate.sweep) * params.evaluate.sweep_n
+    hours = 0.5 * (params.train.images + drawn * params.evaluate.steps * 2 / 3) / 3600
+    assert f"about {hours:.1f} hours" in estimate(params, 0.5)
+
+
+def test_a_folder_that_can_not_be_divided_is_named_itself(tmp_path):
+    with pytest.raises(CondmixError, match=f"^{tmp_path}/flat: holding out 20% of 2 pictures leaves none in test"):
+        look(pictures(tmp_path / "flat", ["1.png", "2.png"]))
