@@ -235,8 +235,8 @@ def summary() -> None:
 @click.option(
     "--threshold", type=FiniteNumber(0, 1), help="Dynamic thresholding at this quantile, such as 0.995; 0 only clips."
 )
-@click.option("--sampler", help=f"{', '.join(plugins('samplers'))}; best at few steps: dpmpp_2m.")
-@click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, which suits heun.")
+@click.option("--sampler", help=f"{', '.join(plugins('samplers'))}.")
+@click.option("--spacing", help="Of the times that the sampler visits: uniform, or karras, for ten steps or more.")
 @click.option("--steps", type=click.IntRange(1), help="Sampler steps, over the whole diffusion time.")
 @click.option("--start", type=click.Path(path_type=Path), help="A picture file to draw over (SDEdit).")
 @click.option("--strength", type=float, help="How much of --start is redrawn, up to 1, all of it.  [default: 0.6]")

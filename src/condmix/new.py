@@ -227,7 +227,9 @@ def _place(root: Path, folder: Path) -> str:
 
 
 def _replaced(text: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
-    made = replacement if callable(replacement) else lambda _: replacement
+    def made(found: re.Match[str]) -> str:
+        return replacement if isinstance(replacement, str) else replacement(found)
+
     text, count = re.subn(pattern, made, text, count=1, flags=re.MULTILINE)
     if not count:
         raise CondmixError(

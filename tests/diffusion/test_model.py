@@ -81,7 +81,7 @@ def test_models_of_before_centres_were_saved_load_and_have_none(tmp_path):
         ({"depth": 3}, "it holds architecture.depth, which this version of condmix does not know"),
         (
             {"perspectives": {"Caption 1": 12}},
-            'architecture.perspectives.Caption 1: no perspective can be called "Caption 1"',
+            'architecture.perspectives.Caption 1: no perspective is called "Caption 1"',
         ),
         ({"fusion": "addtive"}, 'no fusion "addtive"; found: '),
         ({"match_parameters": 10}, "model.match_parameters is 10, but "),

@@ -184,6 +184,19 @@ def test_controls_are_answered_in_a_sentence(tmp_path):
     assert re.search(r"points less of\s+the scene than with two captions \(concat\)", text)
 
 
+def test_a_control_that_does_as_well_stands_in_the_answer(tmp_path):
+    grid = make_grid(seeds=range(5), same_twice={"against": "two_captions_concat"})
+    runs = [
+        finished_run(tmp_path, name, seed, chance=CHANCE["two_captions_concat"] if name == "same_twice" else None)
+        for name in grid.experiments
+        for seed in grid.seeds
+    ]
+    as_well = "But a control does as well. Between the same <caption> twice (concat) and two captions (concat) no "
+    assert as_well in " ".join(Page(rendered(tmp_path, grid, runs)).text["answer"].split())
+    worse = Page(rendered(tmp_path / "worse", grid, all_runs(tmp_path / "worse", grid)))
+    assert "a control does as well" not in worse.text["answer"]
+
+
 def test_an_experiment_may_be_compared_with_several(tmp_path):
     further = {"also_against": ("two_captions_concat",)}
     grid = make_grid(seeds=range(5), same_twice=further, two_captions_mean=further)
@@ -306,7 +319,7 @@ def test_a_difference_is_between_runs_of_the_same_code(tmp_path):
     assert [run.origin.current for run in evidence.of("two_captions_concat")] == [True, True, True, False]
 
     page = Page(rendered(tmp_path, grid, runs))
-    assert "3 of the 8 finished runs were made by another version" in " ".join(page.text[""].split())
+    assert "3 of the 8 finished runs were made by another version" in " ".join(page.text["answer"].split())
     code = " ".join(page.text["code"].split())
     assert "two captions concat (seeds 1, 3); one caption (seeds 0, 1, 4) differs in a" in code
     assert "only one of the two knows the setting evaluate.more" in code and "the same" in code
@@ -324,7 +337,7 @@ def test_what_no_code_made_both_sides_of_is_not_compared(tmp_path):
     runs = [finished_run(tmp_path, "two_captions_concat", 0), by_other_code(tmp_path, "one_caption", 0)]
     evidence = Evidence(grid, runs)
     assert not evidence.tests and evidence.uncompared == [("two_captions_concat", "one_caption")]
-    text = " ".join(Page(rendered(tmp_path, grid, runs)).text[""].split())
+    text = " ".join(Page(rendered(tmp_path, grid, runs)).text["answer"].split())
     assert "no version of the code made both: two captions concat with one caption." in text
 
 

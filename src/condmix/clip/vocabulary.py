@@ -98,6 +98,6 @@ def save_text_tower(clip: Path, out: Path, texts: Iterable[str]) -> str:
 
 def _tokens(clip: Clip, texts: Iterable[str]) -> list[int]:
     """The tokens of these texts, those that begin and end one, and 0, with which they are filled up."""
-    tokenizer = clip.tokenizer
+    tokenizer: Any = clip.tokenizer  # open_clip's, of whose methods `Clip` names the call alone
     found = {token for text in texts for token in tokenizer.encode(text)}
     return sorted({0, tokenizer.sot_token_id, tokenizer.eot_token_id, *found})

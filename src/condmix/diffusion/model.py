@@ -48,9 +48,7 @@ Size = Annotated[int, Field(ge=1, le=2**16)]  # no network is larger, and a dama
 
 
 def _perspective(name: str) -> str:
-    if parse(name) is None:
-        raise ValueError(f'no perspective can be called "{name}"')
-    return name
+    return parse(name).name  # ValueError where there is no such perspective
 
 
 @with_config(extra="forbid")

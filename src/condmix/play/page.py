@@ -48,7 +48,7 @@ def main(port: int, say: Callable[[str], None]) -> None:
     check_port(port)
     models = Models()
     first = models[models.names[0]]  # so that what is wrong with it is said here
-    studio.refusals(Form(("a",)), first)  # opens the encoders, for which the first picture need not wait then
+    studio.refusals(Form(("a",), prompt="a"), first)  # opens the encoder, so that the first picture need not wait
     say(f"http://{HOST}:{port}   (Ctrl-C ends it)")
     serve(models, port)
 
@@ -212,7 +212,9 @@ def layout(model: LoadedModel) -> dict[str, dict[str, Any]]:
     defaults, sees = model.resolved({}), model.perspectives
     hidden: dict[str, Any] = {"visible": False, "value": None}
     captions = studio.caption_fields(model)
-    settings = {name: {"visible": True} if number < captions else hidden for number, name in enumerate(CAPTIONS)}
+    settings: dict[str, dict[str, Any]] = {
+        name: {"visible": True} if number < captions else hidden for number, name in enumerate(CAPTIONS)
+    }
     settings["picture"] = settings["prompt"] = {"visible": True} if "image" in sees else hidden
     settings["class"] = {"visible": True, "choices": ["", *model.class_names]} if "class" in sees else hidden
     return settings | {"guidance": {"value": defaults["guidance"]}, "steps": {"value": defaults["steps"]}}
@@ -220,7 +222,8 @@ def layout(model: LoadedModel) -> dict[str, dict[str, Any]]:
 
 def _fields(gr: Any, settings: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """{field: its component} and {field: where its refusal stands}, one below the other."""
-    inputs, errors = {}, {}
+    inputs: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
 
     def add(name: str, component: Callable[..., Any], label: str, **more: Any) -> None:
         inputs[name] = component(label=label, elem_id=name, **more, **settings.get(name, {}))

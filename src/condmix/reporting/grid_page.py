@@ -159,14 +159,20 @@ def sentence(evidence: Evidence, test: Test) -> str:
 
 
 def answer(evidence: Evidence) -> list[str]:
-    """A few sentences: what the best experiment brings over the baseline, and how the others stand to it."""
+    """A few sentences: what the best experiment brings over the baseline, and how the others stand to it.
+
+    Controls that do as well as the best experiment stand in the first one, since they explain its lead more simply.
+    """
     sentences = []
     others = [name for _, name in evidence.ranked() if evidence.test(name, evidence.questions[0])]
     if not others:
         return ["Nothing can be compared yet: no two experiments of a comparison have finished under the same seed."]
     for question in evidence.questions:
         if test := evidence.test(others[0], question):
-            sentences.append(sentence(evidence, test))
+            simpler = [sentence(evidence, t) for t in evidence.tests if explains(evidence, t, test)]
+            sentences.append(
+                " ".join([sentence(evidence, test), *(["But a control does as well."] if simpler else []), *simpler])
+            )
     for question in evidence.questions:
         what = QUESTIONS[question]
         verdicts = [test.verdict for name in others if (test := evidence.test(name, question))]
@@ -177,6 +183,17 @@ def answer(evidence: Evidence) -> list[str]:
                 "difference was found."
             )
     return sentences
+
+
+def explains(evidence: Evidence, control: Test, of: Test) -> bool:
+    """Whether a comparison is of a control that does as well as the experiment which came out better in `of`."""
+    compared = (control.against, control.question) == (of.experiment, of.question)
+    return (
+        compared
+        and of.verdict == "better"
+        and bool(evidence.control(control.experiment))
+        and control.verdict != "worse"
+    )
 
 
 def ranking(evidence: Evidence) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,8 @@ class Start(NamedTuple):
     strength: float  # share of the diffusion time, above 0 and up to 1
 
 
-class FirstTimes(NamedTuple):
+@dataclass
+class FirstTimes:
     """The part of a schedule that lies before a time, as samplers take it."""
 
     alpha_bar: Tensor

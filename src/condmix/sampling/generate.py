@@ -77,7 +77,7 @@ def main(request: Request, output: Output, like: Path | None = None) -> list[Pat
 
 def _model(variant: str | None, record: Record | None) -> str:
     """The name of the model that draws; what the demo drew is drawn by the demo, whatever else was trained."""
-    if variant not in (None, "demo", *VARIANTS):
+    if variant is not None and variant not in ("demo", *VARIANTS):
         raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))
     if record is None:
         return variant or "experiment"
@@ -96,9 +96,10 @@ def save(path: Path, pixels: np.ndarray, record: Record) -> None:
     """Write (H, W, 3) uint8 in the format that the name says; a PNG says how it was made."""
     form = FORMATS[path.suffix.lower()]
     if form == "PNG":
-        return save_png(path, pixels, record)
-    with replacing(path) as part:
-        Image.fromarray(pixels).save(part, form)
+        save_png(path, pixels, record)
+    else:
+        with replacing(path) as part:
+            Image.fromarray(pixels).save(part, form)
 
 
 def weights_of(texts: Sequence[str]) -> dict[str, float]:
