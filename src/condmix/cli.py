@@ -250,7 +250,7 @@ def summary() -> None:
     "--out", default="grid.png", show_default=True, help="A sheet, or with / at its end a folder of single pictures."
 )
 @click.pass_context
-def generate(context: click.Context, like: Path | None, demo: bool, **options: Any) -> None:
+def generate(context: click.Context, /, like: Path | None, demo: bool, **options: Any) -> None:
     """Make pictures from any subset of a trained model's perspectives."""
     from condmix.sampling.generate import Output, weights_of
     from condmix.sampling.generate import main as run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,10 @@ def open_backbone(model: str, path: Path, device: torch.device | str = "cpu") ->
     check_backbone(model)
     import timm
 
-    backbone = timm.create_model(model, num_classes=0)
+    backbone: nn.Module = timm.create_model(model, num_classes=0)
     load_backbone(backbone, path)
     check_finite(backbone, path)
-    return backbone.eval().to(device, memory_format=torch.channels_last)  # a third less time on CPUs
+    return backbone.eval().to(torch.device(device)).to(memory_format=torch.channels_last)  # a third less time on CPUs
 
 
 def check_backbone(model: str) -> None:
@@ -42,7 +42,7 @@ def check_backbone(model: str) -> None:
         raise CondmixError(f'timm has no model "{model}"; near to it are {", ".join(near)}')
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
+def load_backbone(backbone: Any, path: Path) -> None:
     """Load a file's weights, safetensors or a plain PyTorch state dict, into timm's network.
 
     The file may name them as timm does, or as EfficientNet-PyTorch does. A classifier in it that the network lacks is
@@ -64,13 +64,13 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         ) from error
 
 
-def _classifier(backbone: nn.Module) -> tuple[str, ...]:
+def _classifier(backbone: Any) -> tuple[str, ...]:
     """The names of timm's classifier, whether the network has it or not."""
     names = backbone.default_cfg.get("classifier", ())
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
-def timm_names(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+def timm_names(state: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
     """Weights named as in EfficientNet-PyTorch, by timm's names; others as they are.
 
     There a network is a row of blocks, in timm a row of stages of blocks. The layers of a block come in the same

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
@@ -112,7 +112,7 @@ def text_tower_in(folder: Path) -> dict[str, Any]:
     return {"text_cfg": text_cfg | {"hf_model_name": str(place), "hf_model_pretrained": False}} if place else {}
 
 
-def save_clip(folder: Path, model: nn.Module, model_cfg: dict[str, Any], tokenizer: Any) -> None:
+def save_clip(folder: Path, model: Any, model_cfg: dict[str, Any], tokenizer: Any) -> None:
     """Write a CLIP so that `load_clip` and `open_clip.create_model("local-dir:<folder>")` give it back.
 
     With a text tower of transformers open_clip does so where the folder is the current one.

@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
 def new_locked_clip(
     architecture: Mapping[str, Any], image: Path, text: Path, pixels: Pixels
-) -> tuple[nn.Module, dict[str, Any], Any]:
+) -> tuple[Any, dict[str, Any], Any]:
     """An untrained CLIP between two pretrained towers: model, configuration and tokenizer.
 
     `architecture` is open_clip's (embed_dim, vision_cfg, text_cfg). `image` holds the weights of its timm backbone,
@@ -75,7 +75,7 @@ def new_locked_clip(
     return model.eval(), model_cfg, tokenizer
 
 
-def _build(architecture: Mapping[str, Any], text: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+def _build(architecture: Mapping[str, Any], text: Path) -> tuple[Any, dict[str, Any], Any]:
     """The CLIP of this architecture with the text tower that a folder describes; all weights are random."""
     from open_clip import CustomTextCLIP
     from open_clip.tokenizer import HFTokenizer
@@ -102,7 +102,7 @@ def _build(architecture: Mapping[str, Any], text: Path) -> tuple[nn.Module, dict
 
 
 @contextmanager
-def without_projections(model: nn.Module) -> Iterator[Projections]:
+def without_projections(model: Any) -> Iterator[Projections]:
     """Inside, `model` ends where its towers do, in features (B, F) and (B, G); yields what came after them."""
     held = Projections(model.visual.head, model.text.proj, model.logit_scale)
     model.visual.head, model.text.proj = nn.Identity(), nn.Identity()
@@ -155,4 +155,4 @@ def train_projections(projections: Projections, seen: Seen, recipe: Recipe, seed
 def draw_row(alone: Sequence[int], joined: Sequence[int], share: float, rng: np.random.Generator) -> int:
     """One of a picture's texts: with probability `share` one of those that join several captions, if it has any."""
     rows = joined if joined and rng.random() < share else alone
-    return rows[rng.integers(len(rows))]
+    return rows[int(rng.integers(len(rows)))]

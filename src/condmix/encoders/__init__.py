@@ -24,8 +24,11 @@ class Encoder:
     limit: int  # tokens of a caption that it reads, with those that begin and end it; of encoders of captions alone
 
     @classmethod
-    def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> Encoder:
-        """The encoder for a data set, from the CLIP folder and the data set's class names."""
+    def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu", **options: Any) -> Encoder:
+        """The encoder for a data set, from the CLIP folder and the data set's class names.
+
+        `options` are those of the encoder's own section of the profile's `embed`, if it has one.
+        """
         raise NotImplementedError
 
     def features(self, batch: Any) -> Tensor:

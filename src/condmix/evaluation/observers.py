@@ -98,7 +98,8 @@ class Observer:
         }
         self.heads = {name: columns for name, columns in heads.items() if columns}
         settings = params.evaluate
-        inception = settings.inception_weights and settings.inception_weights.verified("evaluate.inception_weights")
+        weights = settings.inception_weights
+        inception = None if weights is None else weights.verified("evaluate.inception_weights")
         clip, timm = params.paths.clip, params.embed.timm
         self.networks = extractors(settings.features, self.judge, clip, inception, device, timm)
         self._batch_size = params.evaluate.batch_size

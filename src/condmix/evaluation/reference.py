@@ -98,14 +98,15 @@ class Reference:
     def _spaces(self, seen: Seen) -> list[Space]:
         return [Space(x, seen.features[x], self._real[x], self._statistics[x]) for x in self.features]
 
-    def _allowed(self, spaces: Sequence[Space], named: np.ndarray, training: Split) -> Iterator[Space]:
+    def _allowed(self, spaces: Sequence[Space], named: np.ndarray, training: Any) -> Iterator[Space]:
         """With the features of one real picture of either split for each test condition: it shows what that names.
 
         Test pictures alone would not do: in the demo world their combinations of attributes are none of the training
         split's, by which a model fills in what its condition leaves open.
         """
-        known = np.concatenate([training.attributes, self.split.attributes])
-        rows, trained = allowed(named, self.split.attributes, known), len(training.attributes)
+        own: Any = self.split.attributes
+        known = np.concatenate([training.attributes, own])
+        rows, trained = allowed(named, own, known), len(training.attributes)
         pictures, others = np.asarray(training.images[rows[rows < trained]]), rows[rows >= trained] - trained
         for space, network in zip(spaces, self.observer.networks, strict=True):
             seen = _features(network, pictures, self.params.evaluate.batch_size)

@@ -129,7 +129,7 @@ class Evidence:
 
     def pairs(self, first: str, second: str) -> list[tuple[MeasuredRun, MeasuredRun]]:
         """The runs of two experiments by the same code, a pair for each seed that has one."""
-        found = []
+        found: list[tuple[MeasuredRun, MeasuredRun]] = []
         for seed in self.grid.seeds:
             sides = itertools.product(self.by_place.get((first, seed), ()), self.by_place.get((second, seed), ()))
             found += itertools.islice((pair for pair in sides if pair[0].origin.agrees(pair[1].origin)), 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from condmix.metrics import Metric, Pictures, Place
 
 PERCENTS = (1, 5)  # copies would be few: they stand at the lower end, and a median does not notice them
@@ -32,7 +34,7 @@ class NearestTraining(Metric):
     def compute(self, drawn):
         from condmix.evaluation.distances import nearest
 
-        found = {"of": "root mean square difference of pixels, in 0..1"}
+        found: dict[str, Any] = {"of": "root mean square difference of pixels, in 0..1"}
         for of, pictures in (("", drawn.pictures), ("_of_real", drawn.real)):
             distances = nearest(pictures, drawn.training)
             found |= {f"p{percent}{of}": round(float(distances.quantile(percent / 100)), 4) for percent in PERCENTS}

@@ -87,7 +87,7 @@ def requests(form: Form, model: LoadedModel) -> dict[str, Request]:
 
 def request_of(form: Form, model: LoadedModel) -> Request:
     """The whole request."""
-    request: Any = {}
+    request = Request()
     for asked in requests(form, model).values():
         request |= asked
     request |= _in_their_slots(form.captions[: caption_fields(model)], model)

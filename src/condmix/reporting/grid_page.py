@@ -525,7 +525,9 @@ def forests(evidence: Evidence) -> list[tuple[str, Markup]]:
         rows = [
             Difference(
                 f"{label(test.experiment)} − {label(test.against)}",
-                *(100 * value for value in (test.result.difference, test.result.low, test.result.high)),
+                100 * test.result.difference,
+                100 * test.result.low,
+                100 * test.result.high,
                 test.verdict.split(" ")[0],
             )
             for test in tests

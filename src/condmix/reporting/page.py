@@ -33,7 +33,7 @@ def rendered(template: str, content: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(content, script=Markup(script), script_sha256=sha256)
 
 
-def strip(pictures: Sequence[np.ndarray]) -> str:
+def strip(pictures: Sequence[np.ndarray] | np.ndarray) -> str:
     """Pictures (S, S, 3) uint8 side by side, a white line between two, as one PNG data URI."""
     gap = np.full((pictures[0].shape[0], 1, 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, gap)]

@@ -14,7 +14,7 @@ import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -132,9 +132,9 @@ class LoadedModel:
         defaults: Any = {name: value for name, value in self._setup.defaults.items() if name in Request.__annotations__}
         defaults["interval"] = tuple(defaults["interval"] or ALWAYS)
         given: Any = {name: value for name, value in typed(request).items() if value is not None}
-        return {**defaults, "n": 1, "seed": 0, **given}
+        return cast(Request, {**defaults, "n": 1, "seed": 0, **given})
 
-    def _sampling(self, request: Request) -> Sampling:
+    def _sampling(self, request: Any) -> Sampling:  # a `resolved` one, which has every setting
         times, steps, interval = self.card["diffusion.steps"], request["steps"], request["interval"]
         if not 1 <= steps <= times:
             raise CondmixError(f"steps {steps}: {self.variant} was trained with {times} times; give 1 to {times}")
@@ -156,7 +156,9 @@ class LoadedModel:
         picture = request.get("start")
         if picture is None:
             return None
-        square = ImageOps.fit(Image.fromarray(pixels_of(picture, "start")), (self.size, self.size), Image.LANCZOS)
+        square = ImageOps.fit(
+            Image.fromarray(pixels_of(picture, "start")), (self.size, self.size), Image.Resampling.LANCZOS
+        )
         x_0 = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1
         return Start(x_0, request.get("strength") or STRENGTH)
 
@@ -284,7 +286,7 @@ def load(model: str | os.PathLike[str] | None = None, device: str | torch.device
                 'condmix, --demo or condmix.load("demo")'
             )
         return LoadedModel(params.paths.model(model), setup_of(params), device)
-    folder = _from_hub(model) if _names_hub(model) else Path(model)
+    folder = _from_hub(str(model)) if _names_hub(model) else Path(model)
     if is_exported(folder):
         return LoadedModel(folder, exported_setup(folder), device)
     return LoadedModel(folder, setup_of(load_params(_project_of(folder))), device)

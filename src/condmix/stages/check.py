@@ -65,11 +65,13 @@ def check_clip(params: Params) -> None:
         load_pretrained(clip.model, clip.pretrained, clip.weights.place)
         return
     if clip.towers:
-        from condmix.clip.towers import Pixels, new_locked_clip
+        from condmix.clip.backbone import Pixels
+        from condmix.clip.towers import new_locked_clip
 
         towers = clip.towers
         pixels = Pixels(towers.mean, towers.std)
-        new_locked_clip(clip.model, towers.image.place, towers.text.place, pixels)
+        architecture: Any = clip.model  # not null beside towers: the settings' own check has seen to it
+        new_locked_clip(architecture, towers.image.place, towers.text.place, pixels)
         return
     from condmix.clip.openclip import check_architecture, check_name, check_tag
 

@@ -78,8 +78,8 @@ def score(client: MlflowClient, event: Mapping[str, Any]) -> None:
 
 def registered(client: MlflowClient, name: str, sha256: str, run_id: str | None = None) -> ModelVersion | None:
     """The newest version with these weights (of this run), None where there is none."""
-    found = client.search_model_versions(f"name = '{name}'" + (f" and run_id = '{run_id}'" if run_id else ""))
-    found = [version for version in found if version.tags.get("model_sha256") == sha256]
+    versions = client.search_model_versions(f"name = '{name}'" + (f" and run_id = '{run_id}'" if run_id else ""))
+    found = [version for version in versions if version.tags.get("model_sha256") == sha256]
     return max(found, key=lambda version: int(version.version), default=None)
 
 
@@ -90,7 +90,7 @@ def signature(card: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types.schema import Array, DataType
 
     words = Array(DataType.string)
-    columns = {"captions": words, "negatives": words} if _has_captions(card) else {}
+    columns: dict[str, Array | DataType] = {"captions": words, "negatives": words} if _has_captions(card) else {}
     columns |= {"image": DataType.binary, "prompt": DataType.string} if "image" in _perspectives(card) else {}
     columns |= {"class_name": DataType.string} if "class" in _perspectives(card) else {}
     columns |= {"guidance": DataType.double, "sampler": DataType.string, "steps": DataType.long}
