@@ -24,10 +24,10 @@ class Encoder:
     limit: int  # tokens of a caption that it reads, with those that begin and end it; of encoders of captions alone
 
     @classmethod
-    def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu", **options: Any) -> Encoder:
+    def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu") -> Encoder:
         """The encoder for a data set, from the CLIP folder and the data set's class names.
 
-        `options` are those of the encoder's own section of the profile's `embed`, if it has one.
+        One with a section of its own in the profile's `embed` also takes `name` and `settings` of an entry there.
         """
         raise NotImplementedError
 

@@ -40,9 +40,11 @@ class TimmImage(Encoder):
         self.dim = self.features([np.zeros((1, 1, 3), np.uint8)]).shape[1]
 
     @classmethod
-    def open(cls, clip: Path, class_names: Sequence[str], device: str = "cpu", **options: Any) -> TimmImage:
-        """Options: `name`, and its `settings` in embed.timm (model, weights, image_size, mean, std)."""
-        return cls(options["name"], options["settings"], device)
+    def open(  # type: ignore[override]  # one for each entry of its section
+        cls, clip: Path, class_names: Sequence[str], device: str = "cpu", *, name: str, settings: Any
+    ) -> TimmImage:
+        """`settings` are one of the profile's embed.timm: model, weights, image_size, mean, std."""
+        return cls(name, settings, device)
 
     def use_bf16(self) -> None:
         self._model.bfloat16()
