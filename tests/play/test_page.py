@@ -11,7 +11,7 @@ import pytest
 from condmix.cli import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-WAIT = 120_000  # ms, on a machine that is busy with other work
+WAIT = 300_000  # ms, on a machine that is busy with other work
 
 
 def free_port():
@@ -124,7 +124,7 @@ def test_a_refusal_stands_beside_its_field_and_goes_when_it_is_mended(open_page)
     assert page.locator("#pictures img").count() == 0
     fill(page, "caption_1", "a navy backdrop")
     draw(page)
-    assert error.inner_text().strip() == ""
+    error.wait_for(state="hidden")
 
 
 @pytest.mark.slow
