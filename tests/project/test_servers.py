@@ -100,7 +100,7 @@ def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
     made.run("git", "remote", "add", "origin", str(tmp_path / "git"))
     made.run("git", "push", "-q", "origin", "main")
     made.run("dvc", "push")
-    made.run("dvc", "exp", "save", "-n", "sent")
+    made.run("dvc", "exp", "save", "-n", "sent", "fetch")
     made.run("dvc", "exp", "push", "origin", "sent")
 
     there = tmp_path / "there"
