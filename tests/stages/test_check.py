@@ -237,7 +237,7 @@ def architecture(tower, **changes):
         ({"diffusion": {"min_snr_gamma": -5.0}}, "diffusion.min_snr_gamma is -5.0; input should be greater than 0"),
         ({"prior": {"sample_steps": 1001}}, "prior.sample_steps 1001 is more than the 1000 times of the prior"),
         ({"model": {"attention": [7]}}, "model.attention is at size 7, which does not occur; the levels have 16, 8, 4"),
-        ({"model": {"multipliers": []}}, "model.multipliers is []"),
+        ({"model": {"multipliers": []}}, "model.multipliers is []; list at least 1"),
         ({"model": {"channels": 7}}, "model.channels is 7"),
         ({"embed": {"encoders": []}}, "embed.encoders is []"),
         ({"embed": {"encoders": ["clip_text"]}}, "embed.encoders lacks clip_image, which all variants need; add it"),

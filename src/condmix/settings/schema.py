@@ -491,6 +491,8 @@ def sentence(problem: ErrorDetails, model: type[Settings], where: str) -> str:
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "too_short":
+        message = f"list at least {problem['ctx']['min_length']}"
     message = message[0].lower() + message[1:]
     given = "" if isinstance(problem["input"], dict) else f" is {_shown(problem['input'])};"
     return f"{where}: {key}{given or ':'} {message}"
