@@ -121,13 +121,17 @@ def train_judge(judge: Judge, plan: Plan, batches: Iterator[tuple[Tensor, Tensor
     def loss_of() -> Tensor:
         images, targets = next(batches)
         wanted = targets.to(device(), non_blocking=True).unbind(dim=1)
-        pairs = zip(judge(images).values(), wanted, strict=True)
-        some = ((logits, value) for logits, value in pairs if (value >= 0).any())  # the mean of none is no number
-        losses = (functional.cross_entropy(logits, value, ignore_index=-1) for logits, value in some)
+        losses = map(mean_cross_entropy, judge(images).values(), wanted)
         return cast(Tensor, sum(losses))
 
     judge.train()
     fit(plan, [torch.optim.AdamW(judge.parameters(), lr=plan.lr, weight_decay=0.05)], loss_of)
+
+
+def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of the rows whose target (B,) is known, not -1; 0 where none is, of which PyTorch's own mean is no number."""
+    total = functional.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+    return total / (targets >= 0).sum().clamp(min=1)
 
 
 def drawn(
