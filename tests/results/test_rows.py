@@ -73,11 +73,13 @@ def test_a_headline_that_is_an_oracle_is_not_ranked():
 
 
 def test_best_marks_the_best_cell_of_each_column():
-    rows = ranked([captions_variant("caption", 0.8), captions_variant("experiment", 0.9)])
+    worst = captions_variant("class_v2", 0.7) | {"fd_clip": 0.5}
+    rows = ranked([captions_variant("caption", 0.8), captions_variant("experiment", 0.9), worst])
     table = comparison(rows)
     best = {table.headings[i] for i, cell in enumerate(table.lines[0][2]) if cell.best}
     assert best == {"named attributes", "shape", "colour", "fd_judge", "fd_clip"}  # fd_clip is a tie
     assert [cell.best for cell in table.lines[1][2]] == [heading == "fd_clip" for heading in table.headings]
+    assert comparison(rows[:2]).same == ["fd_clip 0.0222"]  # of two that are equal in it, neither is the best
     assert not any(cell.best for _, _, cells in comparison(rows[:1]).lines for cell in cells)
 
 

@@ -84,7 +84,7 @@ class Trainer:
         torch.manual_seed(params.seed)  # the initial weights
         self.model = ConditionalModel(architecture(params, self.packed.variant))
         self.model.centres.load_state_dict(self.packed.centres)
-        self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's lacks it
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         self.optimizers = optimizers(self.model, params.train, self.device)
         network: Any = torch.compile(self.model) if params.train.compile else self.model
