@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 
 import click
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import condmix
