@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
         ({"seeds": [2**32]}, "seeds.0 is 4294967296"),
         ({"seeds": []}, "seeds is []"),
         (changed(guidance=float("inf")), "experiments.two.guidance is inf"),
-        ({"experiments": {}}, "experiments: dictionary should have at least 1 item"),
+        ({"experiments": {}}, "experiments: list at least 1"),
     ],
 )
 def test_a_grid_file_is_refused_in_one_sentence(tmp_path, changes, says):
