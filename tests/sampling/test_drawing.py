@@ -19,7 +19,7 @@ def calls(monkeypatch):
         made.append((x_T, path))
         return x_T
 
-    monkeypatch.setattr("condmix.sampling.drawing.plugin", lambda kind, name: spy)
+    monkeypatch.setattr("condmix.sampling.sample.plugin", lambda kind, name: spy)
     return made
 
 

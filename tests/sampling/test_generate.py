@@ -187,7 +187,7 @@ def undrawn(drawing, monkeypatch):
     def refuse(*_):
         raise AssertionError("drawn before all options were checked")
 
-    monkeypatch.setattr("condmix.sampling.drawing._predict", refuse)
+    monkeypatch.setattr("condmix.sampling.sample._predict", refuse)
     drawing.root.joinpath("folder.png").mkdir()
     Image.new("RGB", (9, 9), "red").save("red.png")
     return drawing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from condmix.metrics import Place, names_under
 from condmix.metrics._judged import JUDGE_ERRORS, SEEN_BY, JudgedShare, per_attribute, rounded_share
 
@@ -28,7 +30,7 @@ class HeldOutAccuracy(JudgedShare):
             return {}
         right = drawn.right[drawn.held_out]
         return {
-            KEY: per_attribute(right, right | True, drawn.attributes),
+            KEY: per_attribute(right, np.ones_like(right), drawn.attributes),
             f"{KEY}_mean": rounded_share(right),
             "held_out_n": len(right),
         }

@@ -32,9 +32,9 @@ from condmix.diffusion.schedule import Schedule
 from condmix.encoders import Encoder
 from condmix.runtime.messages import reason
 from condmix.runtime.oserrors import one_line
-from condmix.sampling.drawing import Drawing, Start
+from condmix.sampling.drawing import Drawing
 from condmix.sampling.request import STRENGTH, Request, check_request, check_weights, pixels_of, typed
-from condmix.sampling.sample import Condition, Sampling
+from condmix.sampling.sample import Condition, Sampling, Start
 from condmix.sampling.setup import DEMO, Setup, exported_setup, is_exported, setup_of
 from condmix.settings.load import VARIANTS, plugin, unknown
 from condmix.settings.load import load as load_params
@@ -124,7 +124,6 @@ class LoadedModel:
             request,
             self._between(unwanted, {}, n) if unwanted else None,
             prior,
-            self._start(request),
         )
 
     def resolved(self, request: Request) -> Request:
@@ -150,6 +149,7 @@ class LoadedModel:
             request["threshold"],
             request["spacing"],
             self._setup.defaults["last_time"],
+            self._start(request),
         )
 
     def _start(self, request: Request) -> Start | None:
