@@ -287,11 +287,12 @@ def new(folder: Path, name: str | None) -> None:
 @click.argument("variant")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--small", is_flag=True, help="Half precision, and of CLIP only the words of the captions.")
-def export(variant: str, folder: Path, small: bool) -> None:
+@click.option("--replace", is_flag=True, help="Over an earlier export, its README.md included.")
+def export(variant: str, folder: Path, small: bool, replace: bool) -> None:
     """Write a trained model as a folder for the Hugging Face hub, which condmix.load reads."""
     from condmix.sharing.export import main as run
 
-    size = run(_params(), variant, folder, small)
+    size = run(_params(), variant, folder, small, replace)
     say(f"{folder}: {size / 1e6:,.1f} MB; read its README.md, and fill in what it asks, before you publish it")
 
 

@@ -6,8 +6,8 @@ in which pictures are empty: names and texts are all that it reads for that.
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,18 +16,20 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+import yaml
 from PIL import Image
 
-from condmix import CondmixError
+from condmix import CondmixError, shown
 from condmix.bench import ours
 from condmix.bench.pictures import STEPS, Batch
 from condmix.bench.setting import NetworkSize, Setting
 from condmix.bench.training import recipe_of
 from condmix.data.captions import tidy
 from condmix.datasets import SPLITS
-from condmix.datasets.folder import Folder
+from condmix.datasets._own_files import walk
+from condmix.datasets.folder import Folder, read_names
 from condmix.files.atomic import write_text
-from condmix.files.pictures import is_picture
+from condmix.files.pictures import is_picture, read_file
 from condmix.runtime.precision import bf16
 from condmix.settings.load import Params, load
 
@@ -51,7 +53,7 @@ class Found:
 
     def lines(self, size: int) -> list[str]:
         """What a person wants to know of it."""
-        divided = f", {self.held_out_percent}% held out by their names" if self.held_out_percent else ""
+        divided = f", about {self.held_out_percent}% held out by their names" if self.held_out_percent else ""
         names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
         small = f", less than the {size} that the model sees" if self.smallest < size else ""
         return [
@@ -68,10 +70,15 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
     """Write the three files, and say what was found and how long a run will take."""
     name = name or re.sub(r"[^a-z0-9]+", "_", folder.absolute().name.lower()).strip("_")
     path = root / "conf" / f"{name}.yaml"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise CondmixError(f'"{name}" can\'t name a profile: give --name with lowercase letters, digits, _ and -')
-    if path.exists():
-        raise CondmixError(f"conf/{name}.yaml is there already: give another --name, or delete it")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or _in_yaml(name) != name:
+        raise CondmixError(
+            f'"{shown(name)}" can\'t name a profile: give --name, which begins with a letter, goes on with lowercase '
+            "letters, digits, _ and -, and is no word of YAML such as true or null"
+        )
+    if path.exists() or path.with_suffix("").exists():
+        raise CondmixError(f"conf/{name} is taken: give another --name")
+    if root.resolve().is_relative_to(folder.resolve()):
+        raise CondmixError(f"{folder} holds the project itself: give a folder of pictures beside it or in it")
     for needed in (TEMPLATE, "params.yaml", "dvc.yaml"):
         if not (root / needed).is_file():
             raise CondmixError(f"no {needed}: run condmix new in the root of a condmix project")
@@ -82,9 +89,15 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
         root / "params.yaml": experiment(found, name, (root / "params.yaml").read_text(encoding="utf-8")),
         root / "dvc.yaml": dependency(place, (root / "dvc.yaml").read_text(encoding="utf-8")),
     }
-    for file, text in texts.items():
-        write_text(file, text)
-    params = load(root)
+    before = {file: file.read_text(encoding="utf-8") if file.exists() else None for file in texts}
+    try:
+        for file, text in texts.items():
+            write_text(file, text)
+        params = load(root)
+    except BaseException:  # a project that does not load is left as it was
+        for file, old in before.items():
+            file.unlink(missing_ok=True) if old is None else write_text(file, old)
+        raise
     lines = [
         f"{folder}:",
         *(f"  {line}" for line in found.lines(params.data.image_size)),
@@ -105,7 +118,8 @@ def look(folder: Path) -> Found:
         try:
             return _read(folder, pictures, outline, archives)
         except CondmixError as error:  # of the copy
-            raise CondmixError(str(error).replace(f"{archives}/pictures.zip", str(folder))) from error
+            said = str(error).replace(f"{archives}/pictures.zip", str(folder)).replace(str(outline), str(folder))
+            raise CondmixError(said) from error
 
 
 def _read(folder: Path, pictures: list[Path], outline: Path, archives: Path) -> Found:
@@ -128,7 +142,7 @@ def profile(found: Found, folder: str, template: str) -> str:
     """conf/<name>.yaml, from conf/folder.yaml."""
     text = f"# Pictures in {folder}; conf/reference/settings.yaml says what each setting means.\n"
     text += template[template.index("data:\n") :]
-    text = _replaced(text, r"^  folder: .*$", f"  folder: {folder}")
+    text = _replaced(text, r"^  folder: .*$", lambda _: f"  folder: {_scalar(folder)}")
     if found.held_out_percent is not None:
         text = _replaced(text, r"^  world: .*$", f"  world: {{held_out_percent: {found.held_out_percent}}}")
     return _replaced(text, r"^  captions: \d+$", f"  captions: {max(1, found.captions)}")
@@ -149,10 +163,10 @@ def experiment(found: Found, name: str, text: str) -> str:
 
 def dependency(folder: str, text: str) -> str:
     """dvc.yaml in which the stage fetch depends on the folder, so that a changed picture makes it run again."""
-    if f"      - {folder}\n" in text:
+    if f"      - {_scalar(folder)}\n" in text:
         return text
     fetch = r"^  fetch:\n(?:(?:    .*)?\n)*?    deps:\n      - data/params\.ok\n"
-    return _replaced(text, fetch, lambda found: f"{found[0]}      - {folder}\n")
+    return _replaced(text, fetch, lambda found: f"{found[0]}      - {_scalar(folder)}\n")
 
 
 def seconds_per_picture(params: Params) -> float:
@@ -190,21 +204,20 @@ def estimate(params: Params, seconds: float) -> str:
 
 
 def _outline(folder: Path, outline: Path) -> list[Path]:
-    """Copy the folder with empty pictures; the pictures' true paths."""
-    pictures = []
-    for path in sorted(folder.rglob("*")):
-        copy = outline / path.relative_to(folder)
-        if path.is_dir():
-            copy.mkdir(parents=True, exist_ok=True)
-        elif is_picture(path.name):
-            copy.parent.mkdir(parents=True, exist_ok=True)
+    """Copy what `Folder` reads of the folder, with empty pictures; the pictures' true paths."""
+    pictures, names = [], sorted(walk(folder))
+    for name in read_names(names):
+        copy = outline / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if is_picture(name):
             copy.touch()
-            pictures.append(path)
-        elif path.suffix in (".jsonl", ".csv", ".txt", ".caption"):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            pictures.append(folder / name)
+        else:
+            copy.write_bytes(read_file(folder / name))
     if not pictures:
-        raise CondmixError(f"{folder} holds no pictures")
+        shards = any(name.endswith((".tar", ".tar.gz")) for name in names)
+        advice = ": for shards set data.dataset to webdataset in conf/folder.yaml, as README says" if shards else ""
+        raise CondmixError(f"{folder} holds no pictures{advice}")
     return pictures
 
 
@@ -224,6 +237,20 @@ def _place(root: Path, folder: Path) -> str:
     if not re.fullmatch(r"[\w./ +@-]+", str(place)) or str(place) != str(place).strip():
         raise CondmixError(f"{place} has characters that mean something in YAML: rename the folder")
     return str(place)
+
+
+def _in_yaml(text: str) -> object:
+    """What YAML makes of a text that stands in a list without quotes; None where that is no YAML."""
+    try:
+        [found] = yaml.safe_load(f"- {text}\n")
+    except (yaml.YAMLError, ValueError, TypeError):
+        return None
+    return found
+
+
+def _scalar(text: str) -> str:
+    """A text as YAML holds it: in quotes where it would otherwise be a number, a date or a sign."""
+    return text if _in_yaml(text) == text else json.dumps(text)
 
 
 def _replaced(text: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:

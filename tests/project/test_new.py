@@ -85,7 +85,7 @@ def test_what_holds_no_pictures_is_refused_and_nothing_is_written(root, tmp_path
 
 def test_a_profile_is_not_overwritten(root, tmp_path):
     folder = pictures(tmp_path / "demo", ["1.png"])
-    with pytest.raises(CondmixError, match="conf/demo.yaml is there already: give another --name"):
+    with pytest.raises(CondmixError, match="conf/demo is taken: give another --name"):
         main(root, folder)
     with pytest.raises(CondmixError, match="can't name a profile"):
         main(root, folder, "../x")

@@ -11,6 +11,7 @@ import condmix
 from condmix import CondmixError
 from condmix.cli import main
 from condmix.data.captions import write_captions
+from condmix.files.artifacts import write_checked_json
 from condmix.sampling.setup import DEMO
 
 ASKED = {"captions": ["red", "left"], "n": 2, "steps": 3, "seed": 5}
@@ -74,10 +75,36 @@ def test_the_card_says_what_a_reader_must_know(drawing):
 def test_what_is_in_the_way_stays(drawing):
     (drawing.root / "out").mkdir()
     (drawing.root / "out" / "mine.txt").write_text("mine")
-    assert "out is there already and is no folder that condmix exported" in export("experiment", "out").output
+    assert "out is there already and is not empty" in export("experiment", "out").output
+    assert "out is no folder that condmix exported" in export("experiment", "out", "--replace").output
+    for name in ("config.json", "model.json"):  # it only looks like an export
+        (drawing.root / "out" / name).write_text("{}")
+    assert "holds no model of condmix" in export("experiment", "out", "--replace").output
     assert (drawing.root / "out" / "mine.txt").read_text() == "mine"
     assert 'no variant "judge"' in export("judge", "out2").output
-    assert export("experiment", "out3").exit_code == 0 and export("experiment", "out3").exit_code == 0  # its own
+
+
+def test_an_earlier_export_gives_way_where_that_is_asked_for_and_nothing_else_does(drawing):
+    (drawing.root / ".out").mkdir()
+    (drawing.root / ".out" / "mine.txt").write_text("mine")
+    assert export("experiment", "out").exit_code == 0
+    (drawing.root / "out" / "LICENSE").write_text("mine")
+    (drawing.root / "out" / "README.md").write_text("mine")
+    assert "is not empty" in export("experiment", "out").output
+    assert (drawing.root / "out" / "README.md").read_text() == "mine"
+    assert export("experiment", "out", "--replace").exit_code == 0
+    assert (drawing.root / "out" / "LICENSE").read_text() == (drawing.root / ".out" / "mine.txt").read_text() == "mine"
+    assert (drawing.root / "out" / "README.md").read_text() != "mine"
+    assert sorted(path.name for path in (drawing.root / "out").iterdir() if path.name.startswith(".")) == []
+    assert condmix.load("out").variant == "experiment"
+
+
+def test_a_model_of_another_profile_is_not_described_as_one_of_this(drawing):
+    path = drawing.paths.model("experiment") / "model.json"
+    card = json.loads(path.read_text())
+    del card["content_sha256"]
+    write_checked_json(path, card | {"profile": "coco"})
+    assert "experiment was trained under profile coco" in export("experiment", "out").output
 
 
 def test_a_clip_that_is_not_the_models_is_refused(drawing):

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from condmix import CondmixError
+from condmix import CondmixError, shown
 from condmix.clip.folder import CARD, CONFIG, WEIGHTS, Clip, load_clip, read_config
 from condmix.files.artifacts import read_json
 from condmix.files.atomic import write_json
@@ -52,13 +52,16 @@ class KnownWords:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Rows (B, context) of the table; CondmixError where a text has a word that is not in it."""
         for text in texts:
-            strange = [word for word in text.split() if not self._rows.keys() >= set(self.encode(word))]
-            if strange:
+            if not self._knows(text):
+                strange = [word for word in text.split() if not self._knows(word)]
                 raise CondmixError(
-                    f'"{strange[0]}" is not among the words of this small copy of a model, which knows the words of '
-                    f"its captions only: {', '.join(self.words)}"
+                    f'"{shown((strange or [text])[0])}" is not among the words of this small copy of a model, which '
+                    f"knows the words of its captions only: {', '.join(self.words)}"
                 )
         return self.tokenizer(texts).apply_(lambda token: self._rows[token])
+
+    def _knows(self, text: str) -> bool:
+        return self._rows.keys() >= set(self.encode(text))
 
 
 def with_known_words(clip: Clip, folder: Path) -> Clip:

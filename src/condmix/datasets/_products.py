@@ -70,6 +70,9 @@ def read_products(content: bytes, source: str) -> dict[int, Product]:
     try:
         header = [column.strip() for column in next(reader, [])]
         absent = [column for column in (IDENTIFIER, *COLUMNS.values(), NAME) if column not in header]
+        twice = [column for column, count in Counter(header).items() if count > 1]
+        if twice:
+            raise CondmixError(f"{source} has two columns {twice[0]} in its first line: take one out")
         if absent:
             raise CondmixError(f"{source} has no column {absent[0]} in its first line: it is not the data set's table")
         for fields in filter(None, reader):
@@ -98,7 +101,7 @@ def _product(row: dict[str, str], fields: Sequence[str], header: Sequence[str]) 
     """None for a line that is cut short, or which a quotation mark that nothing closes joins with the next one."""
     number = row[IDENTIFIER].strip()
     whole = len(fields) >= len(header) and not any("\n" in field for field in fields)
-    if not whole or not (number.isascii() and number.isdigit()) or int(number[:20]) not in IDS:
+    if not whole or not (number.isascii() and number.isdigit()) or len(number) > 20 or int(number) not in IDS:
         return None
     name = " ".join(row[NAME].split())
     values = tuple(_value(attribute, row[column]) for attribute, column in COLUMNS.items())

@@ -50,7 +50,7 @@ class Folder(PictureFiles):
     @staticmethod
     def pack(folder: Path, archives: Path) -> None:
         """Writes pictures.zip from the folder's pictures and caption files; equal files give equal bytes."""
-        names = _read_names(walk(folder))
+        names = read_names(walk(folder))
         files = {_stored(name): name for name in names}
         twice = set(names) - set(files.values())
         if twice:
@@ -66,7 +66,7 @@ class Folder(PictureFiles):
     def remarks(folder: Path) -> Iterator[tuple[str, str]]:
         """(what it is, where it is) of what `pack` leaves out, and of names that it changes."""
         names = sorted(walk(folder))
-        read = set(_read_names(names))
+        read = set(read_names(names))
         for name in names:
             if name not in read:
                 yield "file that is neither picture nor captions", name
@@ -112,7 +112,7 @@ class Folder(PictureFiles):
 
     @cached_property
     def _caption_files(self) -> list[str]:
-        return [name for name in _read_names(self._names) if not is_picture(name)]
+        return [name for name in read_names(self._names) if not is_picture(name)]
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -152,7 +152,7 @@ class Folder(PictureFiles):
             yield "caption line whose picture is not there", line
 
 
-def _read_names(names: Iterable[str]) -> list[str]:
+def read_names(names: Iterable[str]) -> list[str]:
     """Those of pictures and of captions; a text is captions if a picture has the same name but for the ending."""
     names = list(names)
     stems = {posixpath.splitext(name)[0] for name in names if is_picture(name)}

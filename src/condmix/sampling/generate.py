@@ -15,8 +15,8 @@ from condmix import CondmixError
 from condmix.diffusion.model import read_card
 from condmix.files.atomic import replacing
 from condmix.sampling.loaded import load
-from condmix.sampling.record import Record, check_model, read_record, record_of, request_of, save_png
-from condmix.sampling.request import Request
+from condmix.sampling.record import Record, check_model, check_prior, read_record, record_of, request_of, save_png
+from condmix.sampling.request import Request, check_seeds
 from condmix.sampling.sample import grid
 from condmix.sampling.setup import DEMO
 from condmix.settings.load import VARIANTS, unknown
@@ -56,17 +56,24 @@ def main(request: Request, output: Output, like: Path | None = None) -> list[Pat
     """
     record = None if like is None else read_record(like)
     model = load(_model(output.variant, record))
-    chosen, batch_size, scale = None, None, output.scale or 1
+    chosen, scale = None, output.scale or 1
     if like is not None and record is not None:
         check_model(record, model, like)
         request = request_of(record, request)
-        chosen, batch_size, scale = record["picture"], record["batch_size"], output.scale or record["scale"]
+        chosen, scale = record["picture"], output.scale or record["scale"]
     n = request.get("n", 1)
+    check_seeds(n, request.get("seed", 0))
     check_size(n, model.size, scale, as_sheet=chosen is None and not output.single)
     if chosen is not None and chosen >= n:
         raise CondmixError(f"{like} is picture {chosen} of several, counted from 0, and --n {n} does not draw it")
     drawing = model.checked(**request)
-    drawing = replace(drawing, batch_size=batch_size or drawing.batch_size)
+    if record is not None:
+        check_prior(record, model, drawing)
+        drawing = replace(
+            drawing,
+            batch_size=record["batch_size"],
+            sampling=replace(drawing.sampling, last_time=record["last_time"]),
+        )
     check_out(output)
     pictures, files = drawing(), _files(output, n, chosen)
     for path, number in files.items():
@@ -81,7 +88,13 @@ def _model(variant: str | None, record: Record | None) -> str:
         raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))
     if record is None:
         return variant or "experiment"
-    return "demo" if record["model"] == read_card(DEMO)["sha256"] else variant or record["variant"]
+    if variant is not None:
+        return variant
+    if record["model"] == read_card(DEMO)["sha256"]:
+        return "demo"
+    if record["variant"] not in VARIANTS:  # a file must not decide what is opened, or fetched from the hub
+        raise CondmixError(f"the picture's record is damaged: {unknown('variant', record['variant'], list(VARIANTS))}")
+    return record["variant"]
 
 
 def _files(output: Output, n: int, chosen: int | None) -> dict[Path, int | None]:

@@ -126,11 +126,18 @@ class LoadedModel:
             prior,
         )
 
+    @property
+    def prior(self) -> Path:
+        """The folder of the prior, which may be missing."""
+        return self._setup.prior
+
     def resolved(self, request: Request) -> Request:
         """The request, typed, with the model's defaults for what it leaves open."""
         defaults: Any = {name: value for name, value in self._setup.defaults.items() if name in Request.__annotations__}
         defaults["interval"] = tuple(defaults["interval"] or ALWAYS)
         given: Any = {name: value for name, value in typed(request).items() if value is not None}
+        if "start" in given:
+            defaults["strength"] = STRENGTH
         return cast(Request, {**defaults, "n": 1, "seed": 0, **given})
 
     def _sampling(self, request: Any) -> Sampling:  # a `resolved` one, which has every setting
@@ -152,7 +159,7 @@ class LoadedModel:
             self._start(request),
         )
 
-    def _start(self, request: Request) -> Start | None:
+    def _start(self, request: Any) -> Start | None:
         picture = request.get("start")
         if picture is None:
             return None
@@ -160,7 +167,7 @@ class LoadedModel:
             Image.fromarray(pixels_of(picture, "start")), (self.size, self.size), Image.Resampling.LANCZOS
         )
         x_0 = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1
-        return Start(x_0, request.get("strength") or STRENGTH)
+        return Start(x_0, request["strength"])
 
     def _given(self, request: Request) -> dict[str, VectorSource]:
         """What was given for each perspective; CondmixError for what this model does not see."""

@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError, __version__
 from condmix.files.atomic import replacing
 from condmix.files.pictures import read_file
+from condmix.pipeline import tree_sha256
 from condmix.sampling.drawing import Drawing
 from condmix.sampling.loaded import LoadedModel
 from condmix.sampling.request import PictureLike, Request, pixels_of, typed
@@ -45,6 +46,8 @@ class Record(TypedDict):
     variant: str
     model: str  # sha256 of the weights
     request: dict[str, Any]  # `Request` with every default filled in; pictures as `SeenPicture`
+    prior: str | None  # sha256 of the prior, where one was used
+    last_time: Annotated[float, Field(ge=0, le=1)] | None  # of the sampler's times (condmix.samplers.times)
     batch_size: Annotated[int, Field(ge=1)]  # pictures drawn at once: others are rounded differently
     picture: Annotated[int, Field(ge=0)] | None  # which of the n pictures the file holds; None: all of them, as a sheet
     scale: Annotated[int, Field(ge=1)]  # pixels of the file per pixel of the model
@@ -66,6 +69,8 @@ def record_of(model: LoadedModel, drawing: Drawing, scale: int = 1, picture: int
         variant=model.variant,
         model=model.sha256,
         request=request,
+        prior=_prior_sha256(model, drawing),
+        last_time=drawing.sampling.last_time,
         batch_size=drawing.batch_size,
         picture=picture,
         scale=scale,
@@ -104,8 +109,8 @@ def read_record(path: Path) -> Record:
     try:
         with Image.open(io.BytesIO(payload), formats=["PNG"]) as picture:
             text = picture.info.get(KEYWORD)
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise CondmixError(f"{path} is no whole PNG file ({error}): give one that condmix drew") from error
+    except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+        raise CondmixError(f"{path} is no whole PNG file: give one that condmix drew") from error
     if text is None:
         raise CondmixError(
             f'{path} does not say how it was made: it has no text "{KEYWORD}", which `condmix generate` and `condmix '
@@ -136,6 +141,20 @@ def check_model(record: Record, model: LoadedModel, path: Path) -> None:
             f"{path} was drawn by {record['variant']} with weights of sha256 {record['model'][:16]}..., but those in "
             f"{model.folder} have {model.sha256[:16]}...: check out the model that drew it (git checkout, dvc checkout)"
         )
+
+
+def check_prior(record: Record, model: LoadedModel, drawing: Drawing) -> None:
+    """CondmixError unless the prior that was used, if one was, is the one that lies here."""
+    here = _prior_sha256(model, drawing)
+    if record["prior"] is not None and here is not None and record["prior"] != here:
+        raise CondmixError(
+            f"the picture was drawn with a prior of sha256 {record['prior'][:16]}..., but {model.prior} has "
+            f"{here[:16]}...: check out the one that it was drawn with (dvc checkout)"
+        )
+
+
+def _prior_sha256(model: LoadedModel, drawing: Drawing) -> str | None:
+    return None if drawing.prior is None else tree_sha256(model.prior)
 
 
 def _seen(picture: PictureLike) -> SeenPicture:

@@ -72,7 +72,9 @@ def typed(request: Request) -> Request:
 
 def check_request(request: Request) -> None:
     """CondmixError for what no model takes; `request` is typed, and has every setting of the sampler."""
-    _check_seeds(request)
+    check_seeds(request["n"], request["seed"])
+    if request.get("to") and request["n"] < 2:
+        raise CondmixError(f"n {request['n']}: from captions to others it takes at least 2 pictures, one at each end")
     _check_words(request)
     _check_settings(request)
     if request.get("image") is not None and request.get("prompt") is not None:
@@ -112,12 +114,10 @@ def pixels_of(image: PictureLike, keyword: str = "image") -> np.ndarray:
     return image
 
 
-def _check_seeds(request: Request) -> None:
-    n, seed = request["n"], request["seed"]
+def check_seeds(n: int, seed: int) -> None:
+    """CondmixError where the seeds of n pictures are not all from 0 and below 2^32."""
     if n < 1 or seed < 0 or seed + n > 2**32:
         raise CondmixError(f"seed {seed} and n {n}: pictures use seed + 0 ... seed + n - 1, from 0 and below 2^32")
-    if request.get("to") and n < 2:
-        raise CondmixError(f"n {n}: from captions to others it takes at least 2 pictures, one at each end")
 
 
 def _check_words(request: Request) -> None:

@@ -4,12 +4,14 @@ condmix.sampling.setup says what the folder holds; `condmix.load` reads it, from
 half-precision weights and, of CLIP, the text tower alone with the words of the profile's captions, which makes the demo
 that comes with condmix:
 
-    condmix export experiment src/condmix/demo_model --small
+    condmix export experiment src/condmix/demo_model --small --replace
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from condmix import CondmixError, __version__
@@ -19,30 +21,44 @@ from condmix.data.captions import one_text, read_captions
 from condmix.datasets import SPLITS
 from condmix.diffusion.model import read_card, save_model
 from condmix.files.artifacts import read_checked_json, read_tensors
-from condmix.files.atomic import replacing_folder, write_json, write_text
+from condmix.files.atomic import remove_folder, write_json, write_text
 from condmix.pipeline import tree_sha256
 from condmix.results.rows import Metrics
-from condmix.sampling.setup import CONFIG, FORMAT, Exported, is_exported, setup_of
+from condmix.sampling.setup import CONFIG, FORMAT, Exported, exported_setup, is_exported, setup_of
 from condmix.settings.load import VARIANTS, Params, unknown
 from condmix.sharing.model_card import model_card
 
+FILES = ("model.json", "model.safetensors", CONFIG, "metrics.json", "README.md")
+FOLDERS = ("clip", "prior")
 
-def main(params: Params, variant: str, folder: Path, small: bool = False) -> int:
-    """Write the folder, whole or not at all; how many bytes it has."""
+
+def main(params: Params, variant: str, folder: Path, small: bool = False, replace: bool = False) -> int:
+    """Write the folder, a new or empty one; how many bytes it has.
+
+    With `replace` it may hold an earlier export, whose files give way to the new ones; what else lies there stays.
+    """
     if variant not in VARIANTS:
         raise CondmixError(unknown("variant", variant, list(VARIANTS)))
     source = params.paths.model(variant)
     if not (source / "model.json").is_file():
         raise CondmixError(f"{variant} is not trained yet: run dvc repro train@{variant}")
     card = read_card(source)
-    check_folder(folder)
+    if card.get("profile", params.profile) != params.profile:
+        raise CondmixError(
+            f"{variant} was trained under profile {card['profile']}, but params.yaml names {params.profile}, whose "
+            "data and settings the export would describe: set the profile back"
+        )
+    check_folder(folder, replace)
     check_clip(params.paths.clip, card["encoder"], variant)
     if small and "image" in card["architecture"]["perspectives"]:
         raise CondmixError(f"--small leaves out CLIP's image tower, and {variant} sees pictures through it")
     metrics = params.paths.metrics / f"{variant}.json"
     facts = read_checked_json(metrics, Metrics, f"dvc repro evaluate@{variant}") if metrics.is_file() else None
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(folder) as part:
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    # beside what is there under no name of anyone's, and on the same disk, so that what is whole is only renamed
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
+        part = Path(scratch)
         if small:
             card = save_small(params, card, part)
         else:
@@ -55,7 +71,12 @@ def main(params: Params, variant: str, folder: Path, small: bool = False) -> int
         if facts is not None:
             write_json(part / "metrics.json", facts)
         write_text(part / "README.md", model_card(params, card, facts, small))
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+        for name in (*FILES, *FOLDERS):
+            (folder / name).unlink(missing_ok=True) if name in FILES else remove_folder(folder / name)
+            if (part / name).exists():
+                os.replace(part / name, folder / name)
+    return size
 
 
 def save_small(params: Params, card: dict, folder: Path) -> dict:
@@ -79,10 +100,24 @@ def config_of(params: Params, variant: str) -> Exported:
     )
 
 
-def check_folder(folder: Path) -> None:
-    """CondmixError where something else than an export would be replaced."""
-    if folder.exists() and not (folder.is_dir() and (is_exported(folder) or not any(folder.iterdir()))):
-        raise CondmixError(f"{folder} is there already and is no folder that condmix exported: give another name")
+def check_folder(folder: Path, replace: bool) -> None:
+    """CondmixError where anything would be replaced, but for an export with `replace`."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CondmixError(f"{folder} is there already and is no folder: give another name")
+    if not any(folder.iterdir()):
+        return
+    if not replace:
+        raise CondmixError(
+            f"{folder} is there already and is not empty: give another name, or --replace if it is an earlier export, "
+            "whose README.md is then written anew too"
+        )
+    if not is_exported(folder):
+        raise CondmixError(
+            f"{folder} is no folder that condmix exported, so nothing in it is replaced: give another name"
+        )
+    exported_setup(folder)  # refuses what only looks like one
 
 
 def check_clip(clip: Path, encoder: str, variant: str) -> None:

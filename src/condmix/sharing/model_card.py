@@ -34,6 +34,12 @@ DATA = {
         "asked.",
         "other",
     ),
+    "fashion": (
+        "Fashion Product Images (Kaggle, paramaggarwal): photographs of clothes, shoes and accessories from a shop, "
+        "with names and attributes that people wrote. The data set's page states its licence. Many show models, "
+        "with their faces.",
+        "other",
+    ),
 }
 OWN_DATA = (
     "TODO before you publish: say what these pictures and captions are, where they come from, who holds the rights in "
@@ -71,7 +77,11 @@ def explained(measures: Sequence[Measure]) -> list[tuple[list[str], str]]:
 
 
 def pretrained_clip(params: Params) -> str | None:
-    """The name of a CLIP that was trained elsewhere; None where it was trained on the data here."""
+    """A CLIP that was trained elsewhere, in whole or in its towers; None where it was trained on the data here."""
+    if params.clip.towers is not None:
+        towers: Any = params.clip.model  # open_clip's configuration, which stands beside towers
+        image = towers["vision_cfg"]["timm_model_name"]
+        return f"between {image} and the text encoder of {params.clip.towers.text.path}"
     if params.clip.pretrained is None and params.clip.weights is None:
         return None
     model = params.clip.model if isinstance(params.clip.model, str) else "a CLIP of the exporter's own"

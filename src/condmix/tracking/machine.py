@@ -26,7 +26,10 @@ def watch(folder: Path, ended: threading.Event) -> threading.Thread:
 
 def _watch(folder: Path, ended: threading.Event) -> None:
     monitors, step = _monitors(), 0
-    seconds = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL") or 10)
+    try:
+        seconds = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL") or 10)
+    except ValueError:  # MLflow's own setting; a value that is none must not end a run
+        seconds = 10.0
     while monitors:
         event = {"event": "metrics", "time": int(time.time() * 1000), "values": sample(monitors), "step": step}
         try:

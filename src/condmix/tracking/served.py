@@ -20,8 +20,10 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 import condmix
+from condmix.files.pictures import decode
 
 LISTS, WHOLE = ("captions", "negatives"), ("n", "seed", "steps")
+MOST = 1024  # pictures of a request: a server has others to answer
 
 
 class Pictures(PythonModel):
@@ -34,8 +36,8 @@ class Pictures(PythonModel):
         """The pictures of all rows; MlflowException (HTTP 400) with condmix's sentence for what can't be drawn."""
         found = []
         for number, row in enumerate(model_input.to_dict("records")):
-            request = given(row)
             try:
+                request = given(row)
                 pictures = self.model(**request)
             except condmix.CondmixError as error:
                 raise MlflowException.invalid_parameter_value(f"request {number}: {error}") from None
@@ -53,9 +55,11 @@ def given(row: Mapping[str, Any]) -> dict[str, Any]:
         if key in LISTS:
             request[key] = [str(text) for text in value]
         elif key == "image":
-            request[key] = Image.open(io.BytesIO(value))
+            request[key] = decode(value, "image")
         else:
             request[key] = int(value) if key in WHOLE else value
+    if request.get("n", 1) > MOST:
+        raise condmix.CondmixError(f"n {request['n']}: ask for at most {MOST} pictures at once")
     return request
 
 
