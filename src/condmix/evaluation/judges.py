@@ -139,8 +139,10 @@ def load_resnet56(path: Path) -> Judge:
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def accuracy(judge: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """Per head the share of right answers over batches of images (B, S, S, 3) and targets (B, heads).
+
+    `judge` is a Judge, or a Probe (condmix.evaluation.probes), which is used alike.
 
     A target of -1 is unknown and doesn't count; a head of which nothing is known has no entry.
     """
