@@ -78,6 +78,7 @@ class Probe(nn.Module):
         self.sd.copy_(features.std(0, correction=0).clamp(min=1e-6))
         x = ((features.to(self.mean) - self.mean) / self.sd).cpu().double().numpy()
         for linear, wanted in zip(self.linears, targets.unbind(1), strict=True):
+            assert isinstance(linear, nn.Linear)
             known = (wanted >= 0).numpy()
             weight, bias = _regression(x[known], wanted.numpy()[known], linear.out_features)
             linear.weight.copy_(torch.from_numpy(weight))

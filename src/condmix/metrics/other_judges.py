@@ -7,6 +7,8 @@ that share no layer is worth more than what one says.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from condmix.metrics import Place, names_under
@@ -38,7 +40,7 @@ class OtherJudges(JudgedShare):
         return [self.measure(key, f"{name}, by the {judge}", explanation=explanation) for key, name in headings.items()]
 
     def compute(self, drawn):
-        found = {}
+        found: dict[str, Any] = {}
         for judge, right in drawn.right_by_others.items():
             if not drawn.attributes:
                 found[f"{CLASS}_{judge}"] = rounded_share(right)
