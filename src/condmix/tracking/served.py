@@ -26,7 +26,7 @@ LISTS, WHOLE = ("captions", "negatives"), ("n", "seed", "steps")
 MOST = 1024  # pictures of a request: a server has others to answer
 
 
-class Pictures(PythonModel):
+class DrawingModel(PythonModel):
     """One variant, loaded when the model is."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -70,4 +70,4 @@ def png(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-mlflow.models.set_model(Pictures())
+mlflow.models.set_model(DrawingModel())
