@@ -102,7 +102,6 @@ def suggest(study: Study, search: Search) -> FrozenTrial:
     the trial written in one piece: a kill never leaves one with half of its values.
     """
     import optuna
-
     from optuna.trial import TrialState, create_trial
 
     samplers: dict[str, type[BaseSampler]] = {
@@ -186,12 +185,12 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
     ):
         objective = Objective(search, Baseline.read(root, runner.commit, search.profile))
         study = open_study(path, objective.study_name, objective.measure)
-        wanted = min(trials or search.trials, _combinations(search))
+        wanted = min(trials or search.trials, combinations(search))
         optimise(study, search, wanted, jobs, Runs(objective, runner))
     return summary(root, objective, study)
 
 
-def _combinations(search: Search) -> float:
+def combinations(search: Search) -> float:
     """How many different trials there are for the sampler grid, which repeats none."""
     if search.sampler != "grid":
         return math.inf

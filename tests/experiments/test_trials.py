@@ -1,0 +1,195 @@
+"""Trials of a search: kills, failures and directions with a formula for a figure; one search of real runs."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import optuna
+import pytest
+import yaml
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from condmix import CondmixError
+from condmix.experiments import trials
+from condmix.experiments.grid import done
+from condmix.experiments.search import Search
+from condmix.experiments.trials import combinations, distributions, open_study, optimise, values_of
+from dvc_project import TINY
+from grid_project import SEARCH, write_search
+
+PERSPECTIVES = [["caption_1"], ["caption_1", "caption_2"]]
+SPACE = {"guidance": {"low": 1, "high": 6}, "perspectives": PERSPECTIVES}
+
+
+def a_search(**changes):
+    return Search.model_validate({"name": "small"} | SEARCH | {"settings": {}, "space": SPACE} | changes)
+
+
+def study_in(folder, higher_is_better=False):
+    return open_study(folder / "study.sqlite", "small", SimpleNamespace(higher_is_better=higher_is_better))
+
+
+class Formula:
+    """A fake of runs: the figure is the distance of guidance from 3, one less with two captions."""
+
+    def __init__(self, fails=(), dies_at=None):
+        self.started, self.fails, self.dies_at = [], fails, dies_at
+
+    def start(self, values):
+        if len(self.started) == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        made = Future()
+        if len(self.started) in self.fails:
+            made.set_exception(CondmixError("no memory"))
+        else:
+            made.set_result(1.0)
+        self.started.append(dict(values))
+        return made
+
+    def measured(self, values):
+        return abs(values["guidance"] - 3) - len(values["perspectives"])
+
+
+def killed(folder, search, dies_at):
+    """Run the search in a process that ends as by `kill -9` as its trial `dies_at` starts."""
+
+    def run():
+        optimise(study_in(folder), search, search.trials, 1, Formula(dies_at=dies_at))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": "tpe", "trials": 13},  # the first ten are drawn at random
+        {"sampler": "random"},
+        {"sampler": "grid", "space": {"guidance": [1.0, 2.0, 3.0, 4.0], "perspectives": PERSPECTIVES}},
+    ],
+)
+def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path, changes):
+    search = a_search(**changes)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, unbroken = study_in(tmp_path / "whole"), Formula()
+    optimise(whole, search, search.trials, 1, unbroken)
+
+    killed(tmp_path / "killed", search, dies_at=search.trials - 2)
+    killed(tmp_path / "killed", search, dies_at=1)  # the trial that was left was finished, the next one was not
+    study, resumed = study_in(tmp_path / "killed"), Formula()
+    assert [trial.state for trial in study.trials].count(TrialState.RUNNING) == 1
+    optimise(study, search, search.trials, 1, resumed)
+    assert resumed.started == unbroken.started[search.trials - 1 :]
+    assert [values_of(search, trial) for trial in study.trials] == unbroken.started
+    assert [trial.value for trial in study.trials] == [trial.value for trial in whole.trials]
+
+    again = Formula()
+    optimise(study, search, search.trials, 1, again)
+    assert not again.started
+    optimise(study, search, search.trials + 1, 1, again)
+    assert len(again.started) == 1
+
+
+def test_a_trial_that_fails_is_said_and_not_repeated(tmp_path, capsys):
+    search, study, formula = a_search(), study_in(tmp_path), Formula(fails=(1, 4))
+    optimise(study, search, search.trials, 1, formula)
+    states = [trial.state for trial in study.trials]
+    assert [i for i, state in enumerate(states) if state is TrialState.FAIL] == [1, 4]
+    assert states.count(TrialState.COMPLETE) == search.trials - 2
+    assert "trial 4 failed\nno memory" in capsys.readouterr().err
+    optimise(study, search, search.trials, 1, again := Formula())
+    assert not again.started
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_the_measure_says_which_way_is_better(tmp_path, higher_is_better):
+    search, study = a_search(trials=30), study_in(tmp_path, higher_is_better)
+    optimise(study, search, search.trials, 1, Formula())
+    best = values_of(search, study.best_trial)
+    assert study.best_value == (max if higher_is_better else min)(trial.value for trial in study.trials)
+    assert best["perspectives"] == PERSPECTIVES[not higher_is_better]  # fewer captions are farther from 3
+    assert (abs(best["guidance"] - 3) > 2) == higher_is_better
+
+
+def test_so_many_trials_at_a_time_as_asked_for(tmp_path, monkeypatch):
+    search, study, open_ = a_search(), study_in(tmp_path), []
+
+    def first_finishes(futures, return_when):
+        open_.append(len(futures))
+        return SimpleNamespace(done={next(iter(futures))})
+
+    monkeypatch.setattr(trials, "wait", first_finishes)
+    optimise(study, search, search.trials, 3, Formula())
+    assert open_ == [3] * (search.trials - 2) + [2, 1]
+    assert len({str(trial.params) for trial in study.trials}) == search.trials
+
+
+def test_the_grid_makes_every_combination_once(tmp_path):
+    space = {"guidance": {"low": 1.0, "high": 2.0, "step": 0.5}, "train.batch_size": {"low": 1, "high": 2}}
+    search, study = a_search(sampler="grid", space=space | {"perspectives": PERSPECTIVES}), study_in(tmp_path)
+    assert combinations(search) == 3 * 2 * 2
+    optimise(study, search, combinations(search), 1, formula := Formula())
+    assert set(Counter(json.dumps(values) for values in formula.started).values()) == {1}
+    assert combinations(a_search()) == math.inf
+    with pytest.raises(CondmixError, match="space.guidance: the sampler grid needs a list of choices, or a range"):
+        distributions(a_search(sampler="grid"))
+
+
+def test_settings_that_are_whole_numbers_are_searched_as_such():
+    bounds = {"low": 1, "high": 6}
+    space = dict.fromkeys(("guidance", "train.lr", "evaluate.steps", "train.micro_batch", "clip.model.layers"), bounds)
+    found = distributions(a_search(space=space))
+    assert {key: type(one) for key, one in found.items()} == {
+        "guidance": FloatDistribution,
+        "train.lr": FloatDistribution,
+        "evaluate.steps": IntDistribution,
+        "train.micro_batch": IntDistribution,  # or null
+        "clip.model.layers": IntDistribution,  # which the schema does not know
+    }
+
+
+def test_a_search_of_real_runs(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    project.environment["CONDMIX_TRACKING"] = "off"
+    evaluate = TINY["evaluate"] | {"features": ["judge"]}  # without CLIP's, whose imports take longer than the drawing
+    (project.folder / "conf" / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"evaluate": evaluate}))
+    write_search(project.folder, trials=2, settings={}, space={"guidance": {"low": 1, "high": 6}})
+    project.commit("search")
+    command = ["condmix", "experiments", "search", "small"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL
+    )
+    logs = project.folder / ".checkpoints" / "logs"
+    while not any(logs.glob("search_small-*.log")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+    table = project.run(*command).stdout
+    names = sorted(done(project.folder))
+    assert len(names) == 2 and all(name in table for name in names)
+    assert {path.stem for path in logs.glob("search_small-*.log")} == set(names)  # the first was not given up
+    (study,) = optuna.get_all_study_names(storage := f"sqlite:///{project.folder}/.checkpoints/searches/small.sqlite")
+    found = optuna.load_study(study_name=study, storage=storage)
+    assert [trial.state for trial in found.trials] == [TrialState.COMPLETE] * 2
+
+    *_, apply = table.splitlines()
+    project.run(*apply.split())
+    best = project.metrics("experiment")
+    (judged,) = best["sweep"]
+    assert judged["residual"] == found.best_value
+    assert judged["guidance"] == best["guidance"] == found.best_params["guidance"]
+    assert f"{best['residual']:.3g}" in table
