@@ -8,6 +8,7 @@ import pytest
 from condmix import CondmixError
 from condmix.experiments.grid import Baseline
 from condmix.experiments.search import Objective, read_search
+from condmix.settings.yamlfile import read_yaml
 from grid_project import SEARCH, Repository, write_search
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,11 @@ def space(**dimensions):
         ({"sampler": "tpo"}, "sampler is 'tpo'; input should be 'tpe', 'gp', 'random' or 'grid'"),
         ({"space": {}}, "space: list at least 1"),
         (space(guidance={"low": 6, "high": 1}), "space.guidance: low, 6, must be less than high, 1"),
-        (space(guidance={"low": 1, "hihg": 6}), 'no setting "space.guidance.hihg"; found: space.guidance.high'),
+        (
+            space(guidance={"low": 1, "high": 6, "lgo": 1}),
+            'no setting "space.guidance.lgo"; found: space.guidance.high',
+        ),
+        (space(guidance={"low": 1}), "space.guidance.high is missing"),
         (space(guidance={"low": 1, "high": "six"}), "space.guidance.high is 'six'; give a number"),
         (space(guidance={"low": 1, "high": float("inf")}), "space.guidance.high is inf; give a number"),
         (space(guidance={"low": 0, "high": 6, "log": True}), "a range with log: true begins above 0"),
@@ -57,8 +62,12 @@ def test_a_search_that_does_not_exist(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "searches").glob("*.yaml")))
 def test_the_files_of_the_repository_are_valid(name):
-    files = {path: (ROOT / path).read_text() for path in ("params.yaml",)}
-    assert read_search(ROOT, name).profile in files["params.yaml"]
+    search = read_search(ROOT, name)
+    files = {path: read_yaml(ROOT / path) for path in ("params.yaml", f"conf/{search.profile}.yaml")}
+    found = Objective(search, Baseline(ROOT, "HEAD", search.profile, files))
+    assert found.measure.key == search.measure
+    for corner in found.corners():
+        found.baseline.checked(*found.changes(corner), name)
 
 
 @pytest.fixture(scope="module")

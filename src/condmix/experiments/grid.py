@@ -196,7 +196,7 @@ class Baseline:
         return cls(root, commit, profile, files)
 
     def checked(self, params: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Params:
-        """The settings with these changes, if they are what `condmix check` accepts; else its sentence, after `where`."""
+        """The settings with these changes, as `condmix check` accepts them; else its sentence, after `where`."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             try:

@@ -7,7 +7,6 @@ scale, its own, and a sweep is of the last evaluate.sweep_n test pictures, which
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def read_search(root: Path, name: str) -> Search:
             raise CondmixError(f"{search.where}: {key} is in settings and in space; leave one of them out")
         if f"{key}.".startswith(tuple(f"{judging}." for judging in JUDGING)):
             raise CondmixError(f"{search.where}: {key} decides how trials are judged; give it one value, in settings")
-        if isinstance(dimension, tuple) and len(set(map(json.dumps, dimension))) < len(dimension):
+        if isinstance(dimension, tuple) and len(set(map(repr, dimension))) < len(dimension):
             raise CondmixError(f"{search.where}: space.{key} names a choice twice")
     return search
 
@@ -118,21 +117,21 @@ class Objective:
 
     def run(self, values: Mapping[str, Any]) -> PlannedRun:
         """CondmixError where the values don't go together."""
-        params, settings = self._changes(values)
+        params, settings = self.changes(values)
         self.baseline.checked(params, settings, self.search.where)
         return self.baseline.run(f"search_{self.search.name}", "trial", params, settings)
 
     @cached_property
     def study_name(self) -> str:
         """With a hash of what decides the figures of all trials; CondmixError where a bound or choice is no setting."""
-        names = sorted({self.run(corner).name for corner in self._corners()})
+        names = sorted({self.run(corner).name for corner in self.corners()})
         declared = self.search.model_dump(mode="json", include={"measure", "space"})
         return f"{self.search.name}-{hashed({**declared, 'runs': names})}"
 
     @cached_property
     def measure(self) -> Measure:
         """CondmixError where a sweep has no such measure, or where none of its values is better."""
-        params = self.baseline.checked(*self._changes(next(self._corners())), self.search.where)
+        params = self.baseline.checked(*self.changes(next(self.corners())), self.search.where)
         files = [{"features": params.evaluate.features}]
         found = {m.key: m for one in metrics() if one.pictures is Pictures.EVERY for m in one.measures(files)}
         usable = {key: m for key, m in found.items() if m.higher_is_better is not None and not m.interval}
@@ -144,7 +143,10 @@ class Objective:
         """A finished run's figure of the pictures that judge it, and of those that are reported."""
         path = evidence(root, run)
         if not path.exists():
-            keep(root, run, done(root)[run.name])
+            references = done(root)
+            if run.name not in references:
+                raise CondmixError(f"{run.name} was removed, and so was {path}: begin with another sampler_seed")
+            keep(root, run, references[run.name])
         _, facts = read(root, path)
         sweep, *_ = facts.get("sweep") or [{}]
         if self.measure.of(sweep) is None:
@@ -154,14 +156,14 @@ class Objective:
             )
         return self.measure.of(sweep), self.measure.of(facts)
 
-    def _changes(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def changes(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a trial changes in params.yaml, and, under dotted keys, in conf/<profile>.yaml."""
         settings = {**self.search.settings, **values}
         committed = self.baseline.files["params.yaml"]
         params = {key: settings.pop(key, committed.get(key)) for key in OWN}
         return {"profile": self.search.profile, **params}, {**settings, "evaluate.sweep": [params["guidance"]]}
 
-    def _corners(self) -> Iterator[dict[str, Any]]:
+    def corners(self) -> Iterator[dict[str, Any]]:
         """Every bound and choice, each with the first of all others."""
         ends = {key: d if isinstance(d, tuple) else (d.low, d.high) for key, d in self.search.space.items()}
         first = {key: values[0] for key, values in ends.items()}

@@ -22,8 +22,10 @@ from condmix import CondmixError
 from condmix.experiments.grid import Baseline, done
 from condmix.experiments.runner import Runner
 from condmix.experiments.search import Objective, Range, Search
+from condmix.files.artifacts import damaged
 from condmix.files.atomic import exclusive
 from condmix.metrics import Measure
+from condmix.runtime.oserrors import one_line
 from condmix.runtime.seeds import derive
 from condmix.settings.schema import Params, fields_at
 
@@ -88,11 +90,15 @@ def values_of(search: Search, trial: FrozenTrial) -> dict[str, Any]:
 def open_study(path: Path, name: str, measure: Measure) -> Study:
     """The study of this name in an SQLite file, which a kill does not damage; a new one where there is none."""
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    direction = "maximize" if measure.higher_is_better else "minimize"
-    return optuna.create_study(storage=f"sqlite:///{path}", study_name=name, direction=direction, load_if_exists=True)
+    direction, storage = "maximize" if measure.higher_is_better else "minimize", f"sqlite:///{path}"
+    try:
+        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:  # RuntimeError: of a newer Optuna
+        raise damaged(path, one_line(error), f"condmix experiments search {path.stem}") from None
 
 
 def suggest(study: Study, search: Search) -> FrozenTrial:
@@ -184,9 +190,9 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
         Runner(root, f"search_{search.name}", jobs) as runner,
     ):
         objective = Objective(search, Baseline.read(root, runner.commit, search.profile))
-        study = open_study(path, objective.study_name, objective.measure)
-        wanted = min(trials or search.trials, combinations(search))
-        optimise(study, search, wanted, jobs, Runs(objective, runner))
+        name, most = objective.study_name, combinations(search)
+        study = open_study(path, name, objective.measure)
+        optimise(study, search, min(trials or search.trials, most), jobs, Runs(objective, runner))
     return summary(root, objective, study)
 
 
