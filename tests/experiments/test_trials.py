@@ -38,6 +38,10 @@ def study_in(folder, higher_is_better=False):
     return open_study(folder / "study.sqlite", "small", SimpleNamespace(higher_is_better=higher_is_better))
 
 
+def in_memory():
+    return optuna.create_study(direction="minimize")
+
+
 class Formula:
     """A fake of runs: the figure is the distance of guidance from 3, one less with two captions."""
 
@@ -81,14 +85,12 @@ def killed(folder, search, dies_at):
 )
 def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path, changes):
     search = a_search(**changes)
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    whole, unbroken = study_in(tmp_path / "whole"), Formula()
+    whole, unbroken = in_memory(), Formula()
     optimise(whole, search, search.trials, 1, unbroken)
 
-    killed(tmp_path / "killed", search, dies_at=search.trials - 2)
-    killed(tmp_path / "killed", search, dies_at=1)  # the trial that was left was finished, the next one was not
-    study, resumed = study_in(tmp_path / "killed"), Formula()
+    killed(tmp_path, search, dies_at=search.trials - 2)
+    killed(tmp_path, search, dies_at=1)  # the trial that was left was finished, the next one was not
+    study, resumed = study_in(tmp_path), Formula()
     assert [trial.state for trial in study.trials].count(TrialState.RUNNING) == 1
     optimise(study, search, search.trials, 1, resumed)
     assert resumed.started == unbroken.started[search.trials - 1 :]
@@ -102,8 +104,8 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path, changes):
     assert len(again.started) == 1
 
 
-def test_a_trial_that_fails_is_said_and_not_repeated(tmp_path, capsys):
-    search, study, formula = a_search(), study_in(tmp_path), Formula(fails=(1, 4))
+def test_a_trial_that_fails_is_said_and_not_repeated(capsys):
+    search, study, formula = a_search(), in_memory(), Formula(fails=(1, 4))
     optimise(study, search, search.trials, 1, formula)
     states = [trial.state for trial in study.trials]
     assert [i for i, state in enumerate(states) if state is TrialState.FAIL] == [1, 4]
@@ -126,8 +128,8 @@ def test_a_damaged_study_is_named(tmp_path):
         study_in(tmp_path)
 
 
-def test_so_many_trials_at_a_time_as_asked_for(tmp_path, monkeypatch):
-    search, study, open_ = a_search(), study_in(tmp_path), []
+def test_so_many_trials_at_a_time_as_asked_for(monkeypatch):
+    search, study, open_ = a_search(), in_memory(), []
 
     def first_finishes(futures, return_when):
         open_.append(len(futures))
@@ -139,9 +141,9 @@ def test_so_many_trials_at_a_time_as_asked_for(tmp_path, monkeypatch):
     assert len({str(trial.params) for trial in study.trials}) == search.trials
 
 
-def test_the_grid_makes_every_combination_once(tmp_path):
+def test_the_grid_makes_every_combination_once():
     space = {"guidance": {"low": 1.0, "high": 2.0, "step": 0.5}, "train.batch_size": {"low": 1, "high": 2}}
-    search, study = a_search(sampler="grid", space=space | {"perspectives": PERSPECTIVES}), study_in(tmp_path)
+    search, study = a_search(sampler="grid", space=space | {"perspectives": PERSPECTIVES}), in_memory()
     assert combinations(search) == 3 * 2 * 2
     optimise(study, search, combinations(search), 1, formula := Formula())
     assert set(Counter(json.dumps(values) for values in formula.started).values()) == {1}
