@@ -92,7 +92,7 @@ def open_study(path: Path, name: str, measure: Measure) -> Study:
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
     direction, storage = "maximize" if measure.higher_is_better else "minimize", f"sqlite:///{path}"
     try:
@@ -153,7 +153,9 @@ def optimise(study: Study, search: Search, trials: int, jobs: int, measuring: Me
                     study.tell(trial.number, state=TrialState.FAIL)
                     tqdm.write(f"\ntrial {trial.number} failed\n{error}\n", file=sys.stderr)
                 else:
-                    study.tell(trial.number, measuring.measured(values_of(search, trial)))
+                    figure = measuring.measured(values_of(search, trial))
+                    study.tell(trial.number, figure)
+                    tqdm.write(f"trial {trial.number}: {figure:.4g} with {trial.params}", file=sys.stderr)
                 bar.update()
 
 
