@@ -45,31 +45,37 @@ def in_memory():
 class Formula:
     """A fake of runs: the figure is the distance of guidance from 3, one less with two captions."""
 
-    def __init__(self, fails=(), dies_at=None):
-        self.started, self.fails, self.dies_at = [], fails, dies_at
+    def __init__(self, fails=(), refuses=None, dies_at=None):
+        self.started, self.fails, self.refuses, self.dies_at = [], fails, refuses, dies_at
 
     def start(self, values):
         if len(self.started) == self.dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        made = Future()
-        if len(self.started) in self.fails:
+        self.started.append(dict(values))
+        made, number = Future(), len(self.started) - 1
+        if number == self.refuses:
+            raise CondmixError("values that don't go together")
+        if number in self.fails:
             made.set_exception(CondmixError("no memory"))
         else:
             made.set_result(1.0)
-        self.started.append(dict(values))
         return made
 
-    def measured(self, values):
+    def figure(self, values):
         return abs(values["guidance"] - 3) - len(values["perspectives"])
+
+
+def run(study, search, trials, jobs, formula):
+    optimise(study, search, trials, jobs, formula.start, formula.figure)
 
 
 def killed(folder, search, dies_at):
     """Run the search in a process that ends as by `kill -9` as its trial `dies_at` starts."""
 
-    def run():
-        optimise(study_in(folder), search, search.trials, 1, Formula(dies_at=dies_at))
+    def search_and_die():
+        run(study_in(folder), search, search.trials, 1, Formula(dies_at=dies_at))
 
-    process = multiprocessing.get_context("fork").Process(target=run)
+    process = multiprocessing.get_context("fork").Process(target=search_and_die)
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -86,39 +92,40 @@ def killed(folder, search, dies_at):
 def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path, changes):
     search = a_search(**changes)
     whole, unbroken = in_memory(), Formula()
-    optimise(whole, search, search.trials, 1, unbroken)
+    run(whole, search, search.trials, 1, unbroken)
 
     killed(tmp_path, search, dies_at=search.trials - 2)
     killed(tmp_path, search, dies_at=1)  # the trial that was left was finished, the next one was not
     study, resumed = study_in(tmp_path), Formula()
     assert [trial.state for trial in study.trials].count(TrialState.RUNNING) == 1
-    optimise(study, search, search.trials, 1, resumed)
+    run(study, search, search.trials, 1, resumed)
     assert resumed.started == unbroken.started[search.trials - 1 :]
     assert [values_of(search, trial) for trial in study.trials] == unbroken.started
     assert [trial.value for trial in study.trials] == [trial.value for trial in whole.trials]
 
     again = Formula()
-    optimise(study, search, search.trials, 1, again)
+    run(study, search, search.trials, 1, again)
     assert not again.started
-    optimise(study, search, search.trials + 1, 1, again)
+    run(study, search, search.trials + 1, 1, again)
     assert len(again.started) == 1
 
 
 def test_a_trial_that_fails_is_said_and_not_repeated(capsys):
-    search, study, formula = a_search(), in_memory(), Formula(fails=(1, 4))
-    optimise(study, search, search.trials, 1, formula)
+    search, study, formula = a_search(), in_memory(), Formula(fails=(1,), refuses=4)
+    run(study, search, search.trials, 1, formula)
     states = [trial.state for trial in study.trials]
     assert [i for i, state in enumerate(states) if state is TrialState.FAIL] == [1, 4]
     assert states.count(TrialState.COMPLETE) == search.trials - 2
-    assert "trial 4 failed\nno memory" in capsys.readouterr().err
-    optimise(study, search, search.trials, 1, again := Formula())
+    err = capsys.readouterr().err
+    assert all(said in err for said in ("trial 1 failed\nno memory", "trial 4 failed\nvalues that"))
+    run(study, search, search.trials, 1, again := Formula())
     assert not again.started
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_the_measure_says_which_way_is_better(tmp_path, higher_is_better):
     search, study = a_search(), study_in(tmp_path, higher_is_better)
-    optimise(study, search, search.trials, 1, Formula())
+    run(study, search, search.trials, 1, Formula())
     assert study.best_value == (max if higher_is_better else min)(trial.value for trial in study.trials)
 
 
@@ -136,7 +143,7 @@ def test_so_many_trials_at_a_time_as_asked_for(monkeypatch):
         return SimpleNamespace(done={next(iter(futures))})
 
     monkeypatch.setattr(trials, "wait", first_finishes)
-    optimise(study, search, search.trials, 3, Formula())
+    run(study, search, search.trials, 3, Formula())
     assert open_ == [3] * (search.trials - 2) + [2, 1]
     assert len({str(trial.params) for trial in study.trials}) == search.trials
 
@@ -145,7 +152,7 @@ def test_the_grid_makes_every_combination_once():
     space = {"guidance": {"low": 1.0, "high": 2.0, "step": 0.5}, "train.batch_size": {"low": 1, "high": 2}}
     search, study = a_search(sampler="grid", space=space | {"perspectives": PERSPECTIVES}), in_memory()
     assert combinations(search) == 3 * 2 * 2
-    optimise(study, search, combinations(search), 1, formula := Formula())
+    run(study, search, combinations(search), 1, formula := Formula())
     assert set(Counter(json.dumps(values) for values in formula.started).values()) == {1}
     assert combinations(a_search()) == math.inf
     with pytest.raises(CondmixError, match="space.guidance: the sampler grid needs a list of choices, or a range"):

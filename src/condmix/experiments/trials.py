@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from tqdm import tqdm
 
@@ -124,15 +123,11 @@ def suggest(study: Study, search: Search) -> FrozenTrial:
     return study.trials[-1]
 
 
-class Measuring(Protocol):
-    """What makes a trial's run, and reads its figure."""
-
-    def start(self, values: Mapping[str, Any]) -> Future[float]: ...
-
-    def measured(self, values: Mapping[str, Any]) -> float: ...
+Start = Callable[[Mapping[str, Any]], Future[float]]  # a trial's settings -> its run
+Figure = Callable[[Mapping[str, Any]], float]  # a trial's settings -> what its finished run measured
 
 
-def optimise(study: Study, search: Search, trials: int, jobs: int, measuring: Measuring) -> None:
+def optimise(study: Study, search: Search, trials: int, jobs: int, start: Start, figure: Figure) -> None:
     """Bring the study to so many trials, `jobs` at a time, beginning with those that a kill left RUNNING."""
     from optuna.trial import TrialState
 
@@ -142,7 +137,10 @@ def optimise(study: Study, search: Search, trials: int, jobs: int, measuring: Me
         while True:
             while len(running) < jobs and (left or len(study.trials) < trials):
                 trial = left.pop(0) if left else suggest(study, search)
-                running[measuring.start(values_of(search, trial))] = trial
+                try:
+                    running[start(values_of(search, trial))] = trial
+                except CondmixError as error:  # each value is a setting, but not beside the others
+                    _failed(study, trial, error, bar)
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -150,32 +148,19 @@ def optimise(study: Study, search: Search, trials: int, jobs: int, measuring: Me
                 try:
                     future.result()
                 except CondmixError as error:
-                    study.tell(trial.number, state=TrialState.FAIL)
-                    tqdm.write(f"\ntrial {trial.number} failed\n{error}\n", file=sys.stderr)
+                    _failed(study, trial, error, bar)
                 else:
-                    figure = measuring.measured(values_of(search, trial))
-                    study.tell(trial.number, figure)
-                    tqdm.write(f"trial {trial.number}: {figure:.4g} with {trial.params}", file=sys.stderr)
-                bar.update()
+                    study.tell(trial.number, value := figure(values_of(search, trial)))
+                    tqdm.write(f"trial {trial.number}: {value:.4g} with {trial.params}", file=sys.stderr)
+                    bar.update()
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Trials measured by runs."""
+def _failed(study: Study, trial: FrozenTrial, error: CondmixError, bar: tqdm) -> None:
+    from optuna.trial import TrialState
 
-    objective: Objective
-    runner: Runner
-
-    def start(self, values: Mapping[str, Any]) -> Future[float]:
-        try:
-            return self.runner.start(self.objective.run(values))
-        except CondmixError as error:  # each value is a setting, but not beside the others
-            failed: Future[float] = Future()
-            failed.set_exception(error)
-            return failed
-
-    def measured(self, values: Mapping[str, Any]) -> float:
-        return self.objective.figures(self.runner.root, self.objective.run(values))[0]
+    study.tell(trial.number, state=TrialState.FAIL)
+    tqdm.write(f"\ntrial {trial.number} failed\n{error}\n", file=sys.stderr)
+    bar.update()
 
 
 def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str:
@@ -194,7 +179,14 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
         objective = Objective(search, Baseline.read(root, runner.commit, search.profile))
         name, most = objective.study_name, combinations(search)
         study = open_study(path, name, objective.measure)
-        optimise(study, search, min(trials or search.trials, most), jobs, Runs(objective, runner))
+
+        def start(values: Mapping[str, Any]) -> Future[float]:
+            return runner.start(objective.run(values))
+
+        def figure(values: Mapping[str, Any]) -> float:
+            return objective.figures(root, objective.run(values))[0]
+
+        optimise(study, search, min(trials or search.trials, most), jobs, start, figure)
     return summary(root, objective, study)
 
 
