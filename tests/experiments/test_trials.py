@@ -185,7 +185,7 @@ def test_a_search_of_real_runs(reproduced, tmp_path):
     (project.folder / "conf" / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"evaluate": evaluate}))
     write_search(project.folder, trials=2, settings={}, space={"guidance": {"low": 1, "high": 6}})
     project.commit("search")
-    command = ["condmix", "experiments", "search", "small"]
+    command = ["condmix", "experiments", "search", "small", "-j", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", *command], cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL
     )
@@ -204,6 +204,8 @@ def test_a_search_of_real_runs(reproduced, tmp_path):
     found = optuna.load_study(study_name=study, storage=storage)
     assert [trial.state for trial in found.trials] == [TrialState.COMPLETE] * 2
 
+    for key, value in {"user.name": "t", "user.email": "t@t"}.items():  # without which DVC applies nothing
+        project.run("git", "config", key, value)
     *_, apply = table.splitlines()
     project.run(*apply.split())
     best = project.metrics("experiment")
