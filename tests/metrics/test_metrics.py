@@ -15,6 +15,7 @@ from condmix.evaluation.distances import frechet_interval
 from condmix.evaluation.frechet import Statistics
 from condmix.evaluation.observations import Observations, Space
 from condmix.metrics import Pictures, Place, at, compared, computed, headline, measures, metrics
+from condmix.metrics.other_judges import JUDGES
 from condmix.reporting.summary import summary
 from condmix.results.rows import read_metrics
 from condmix.settings import plugins
@@ -41,7 +42,7 @@ def tiny():
     fit = CaptionFit("a clip", ranks, ranks > 0.6, int((ranks <= 0.6).sum()), *cosines)
     return Observations(
         tuple(map(space, SPACES)), NAMES, right, named, random.random((N, 3, 2)) < 0.5, right[:, 0],
-        pictures, real, training, fit, random.random((N, 2)) < 0.5, 30 * random.random(N),
+        pictures, real, training, fit, {x: random.random((N, 2)) < 0.5 for x in JUDGES}, 30 * random.random(N),
         held_out=np.arange(N) % 3 == 0, per_condition=2, resamples=50, seed=1,
     )  # fmt: skip
 
@@ -219,11 +220,13 @@ def reference(o):
         found |= {f"attribute_accuracy_by_caption.{group}.{name}": share for name, share in by_name.items()}
     ranks = [r for row, used in zip(o.captions.ranks, o.captions.conditioned, strict=True)
              for r, u in zip(row, used, strict=True) if not u]  # fmt: skip
-    by_network = shares(o.right_by_network, o.named)
-    found |= {f"attribute_accuracy_network.{name}": share for name, share in by_network.items()}
+    for judge, right in o.right_by_others.items():
+        seen = shares(right, o.named)
+        found |= {f"attribute_accuracy_{judge}.{name}": share for name, share in seen.items()}
+        found[f"attribute_accuracy_{judge}_mean"] = np.mean(list(seen.values()))
+        found[f"scene_accuracy_{judge}"] = np.mean(right.tolist())
     return found | {
-        "scene_accuracy_network": np.mean(o.right_by_network.tolist()), "residual": sum(o.residual) / N,
-        "attribute_accuracy_network_mean": np.mean(list(by_network.values())),
+        "residual": sum(o.residual) / N,
         "grain": grain(o.pictures), "grain_real": grain(o.real),
         "mmd_clip": mmd(o.spaces[1].drawn.numpy(), o.spaces[1].real.numpy()),
         "diversity_n.conditions": N // 2, "diversity_n.pictures_each": 2,
@@ -300,3 +303,11 @@ def test_a_headline_has_five_to_eight_figures_and_begins_with_what_ranks(spaces,
     found = headline(facts)
     assert len(found) == count and found[0].key == "class_accuracy"
     assert all(measure.of(facts) is not None for measure in found)
+
+
+def test_where_no_attributes_are_known_other_judges_tell_the_class():
+    drawn = Observations((), right_by_others={"probe": np.array([[True], [False], [True], [True]])})
+    found = entries("other_judges", drawn)
+    assert found == {"class_accuracy_probe": 0.75}
+    listed = [one for one in plugins.plugin("metrics", "other_judges")().measures([found]) if one.of(found) is not None]
+    assert [(one.key, one.heading) for one in listed] == [("class_accuracy_probe", "class, by the probe")]

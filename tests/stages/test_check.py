@@ -22,7 +22,7 @@ from profiles import ROOT, content, profile
 YOURS = {  # what has no value that fits most profiles
     "data.dataset", "data.image_size", "generated.captioner", "generated.model", "generated.training.steps",
     "clip.towers.image", "clip.towers.text", "embed.t5.model", "model.channels", "model.multipliers", "model.blocks",
-    "model.attention", "train.images",
+    "model.attention", "train.images", "judge.probe.model", "judge.probe.weights",
     "train.batch_size", "train.lr", "evaluate.n",
 }  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_no_setting_has_a_value_in_code():
 def test_every_key_stands_in_every_profile(name):
     settings = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
     for key in keys():
-        for section in ("generated", "prior", "embed.t5", "clip.towers"):  # which may be null
+        for section in ("generated", "prior", "embed.t5", "clip.towers", "judge.probe"):  # which may be null
             if key.startswith(f"{section}."):
                 key = section
         value(settings, key)

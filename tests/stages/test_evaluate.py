@@ -19,6 +19,7 @@ from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.frechet import Statistics, frechet_distance
 from condmix.evaluation.judges import Judge
 from condmix.evaluation.observers import Observer
+from condmix.evaluation.probes import Probe
 from condmix.evaluation.reference import Reference, allowed
 from condmix.evaluation.samples import REPEATS, Drawn, PictureSet
 from condmix.metrics import Pictures, computed
@@ -26,8 +27,10 @@ from condmix.runtime.processes import together
 from condmix.settings.perspectives import another
 from condmix.stages import evaluate, train
 from condmix.stages.evaluate import Written, best_guidance, conditions, read_written
+from condmix.stages.judge import heads_of, train_probe
 from profiles import content, section
 from tiny_project import write_packed_card
+from tower_helpers import backbone_settings, save_tiny_backbone
 
 CAPTIONS, SHUFFLED = Condition.CAPTIONS, Change(Kind.SHUFFLED)
 WITHOUT, WRONG = (Change(kind, "class") for kind in (Kind.WITHOUT, Kind.WRONG))
@@ -238,6 +241,31 @@ def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     path.write_bytes(b"damaged")
     again = Reference(judged, split).observations(real, everything)
     assert computed(again, Pictures.EVERY)["fd_judge"] < 1e-4
+
+
+def test_a_second_judge_s_figures_stand_beside_the_first_one_s(judged, tmp_path):
+    save_tiny_backbone(tmp_path / "image.safetensors")
+    train, split = (Split.load(judged.paths.dataset, name) for name in ("train", "test"))
+    settings = backbone_settings(tmp_path / "image.safetensors")
+    train_probe(judged.paths.judge, settings, heads_of(train), train, split)
+    evaluate.main(judged, "experiment")
+    found = json.loads((judged.paths.metrics / "experiment.json").read_text())
+    probe = Probe.load(judged.paths.judge)
+    assert found["judge_accuracy_probe"] == probe.accuracy
+    assert found["attribute_accuracy_probe"].keys() == found["attribute_accuracy"].keys()
+
+    reference, everything = Reference(judged, split), np.ones((8, 1), bool)
+    pictures = np.array(split.images)
+    observed = reference.observations(reference.observer.all(pictures), everything)
+    answers = torch.stack([logits.argmax(1) for logits in probe(torch.from_numpy(pictures)).values()], dim=1)
+    assert np.array_equal(observed.right_by_others["probe"], answers.numpy() == split.attributes)
+    assert np.array_equal(observed.right, reference.right(reference.observer.all(pictures)))
+
+    classes = replace(split, attributes=None, mentions=None, labels=np.array([0, -1] * 4))  # half of them unknown
+    reference = Reference(judged, classes, reference.observer)
+    reference.names = lambda: list(split.attribute_names)  # the head that these judges have
+    observed = reference.observations(reference.observer.all(pictures))
+    assert np.array_equal(observed.right_by_others["probe"], answers.numpy()[::2] == 0)
 
 
 def test_the_published_distance_is_to_the_whole_training_split(judged):

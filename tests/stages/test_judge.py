@@ -13,13 +13,16 @@ from PIL import Image
 
 from condmix import CondmixError
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, ResNet56, accuracy, load_resnet56, read_card
+from condmix.evaluation.probes import Probe
 from condmix.stages import judge, prepare
 from profiles import content
 from real_data import shared
 from tiny_project import write_meta
+from tower_helpers import backbone_settings, save_tiny_backbone
 
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200)}
 ATTRIBUTES = {"colour": list(COLOURS), "position": ["left", "right", "above", "below"]}
+SETTINGS = {"weights": None, "steps": 24, "batch_size": 64, "lr": 3e-3, "seed": 0, "probe": None}
 CORNERS = [(6, 1), (6, 10), (1, 6), (10, 6)]
 
 
@@ -55,7 +58,7 @@ def parameters(root: Path, **settings) -> SimpleNamespace:
     return SimpleNamespace(
         profile="squares",
         data=SimpleNamespace(flip=True),
-        judge=SimpleNamespace(**{"weights": None, "steps": 24, "batch_size": 64, "lr": 3e-3, "seed": 0} | settings),
+        judge=SimpleNamespace(**SETTINGS | settings),
         paths=SimpleNamespace(dataset=root / "dataset", judge=root / "judge", metrics=root / "metrics"),
     )
 
@@ -93,6 +96,20 @@ def test_accuracy_over_held_out_combinations_stands_beside_that_over_all(tmp_pat
     judged = Judge.load(tmp_path / "judge")
     images, targets = (torch.from_numpy(array[(values == [0, 2]).all(axis=1)]) for array in draw(200, seed=1))
     assert metrics["accuracy_held_out"] == accuracy(judged, [(images, targets)])
+
+
+def test_a_profile_may_ask_for_a_second_judge(tmp_path, capsys):
+    write_dataset(tmp_path / "dataset", attributes=True)
+    save_tiny_backbone(tmp_path / "image.safetensors")
+    metrics = run(tmp_path, steps=2, probe=backbone_settings(tmp_path / "image.safetensors"))
+    probe = Probe.load(tmp_path / "judge")
+    images, values = (torch.from_numpy(array) for array in draw(200, seed=1))
+    assert metrics["probe"]["accuracy"] == probe.accuracy == accuracy(probe, [(images, values)])
+    assert probe.accuracy["colour"] > 0.9 and metrics["accuracy"] != probe.accuracy
+    assert "the probe's: colour" in capsys.readouterr().out
+
+    run(tmp_path, steps=2)
+    assert Probe.load(tmp_path / "judge") is None
 
 
 def test_classes_are_judged_where_no_attributes_are_known(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 import torch
 from pydantic import Field
@@ -24,6 +24,9 @@ from condmix.clip.weights import check_finite
 from condmix.files.artifacts import read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.files.atomic import replacing
 from condmix.runtime.messages import reason
+
+if TYPE_CHECKING:
+    from condmix.evaluation.probes import Probe
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CARD = "model.json"
@@ -139,7 +142,7 @@ def load_resnet56(path: Path) -> Judge:
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def accuracy(judge: Judge | Probe, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """Per head the share of right answers over batches of images (B, S, S, 3) and targets (B, heads).
 
     A target of -1 is unknown and doesn't count; a head of which nothing is known has no entry.

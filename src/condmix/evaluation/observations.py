@@ -41,7 +41,7 @@ class Observations:
     real: np.ndarray | None = None  # (n, S, S, 3) uint8: the held-out pictures
     training: np.ndarray | None = None  # (M, S, S, 3) uint8
     captions: CaptionFit | None = None
-    right_by_network: np.ndarray | None = None  # (n, A) bool, where the best judge is another
+    right_by_others: dict[str, np.ndarray] | None = None  # by each judge but the best, shaped as `right`; or (m, 1)
     residual: np.ndarray | None = None  # (n,) of the best fit of a scene, in grey levels
     held_out: np.ndarray | None = None  # (n,) bool: is its combination of attributes in no training picture?
     per_condition: int = 1  # neighbouring pictures that share a condition

@@ -18,11 +18,13 @@ from torch import Tensor
 from condmix.data.prepared import load_meta
 from condmix.evaluation.features import extractors
 from condmix.evaluation.judges import Judge
+from condmix.evaluation.probes import Probe
 from condmix.evaluation.scene_fit import fit_for
 from condmix.files.artifacts import read_tensors
 from condmix.settings.load import Params
 
-FIT, NETWORK = "fit", "network"  # the judges; what a fit sees is right on generated pictures too, so it comes first
+# The judges, the one to trust first: what a fit sees is right on generated pictures too.
+FIT, NETWORK, PROBE = "fit", "network", "probe"
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ class Observer:
         """Without a device: the GPU if there is one. CondmixError for networks that can't be had."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.judge = Judge.load(params.paths.judge, device)
+        self.probe = Probe.load(params.paths.judge, device)
         meta = load_meta(params.paths.dataset)
         self.fit = fit_for(meta["dataset"])
         heads = {
             FIT: list(meta["attributes"]) if self.fit else [],
             NETWORK: list(self.judge.heads) if self.judge else [],
+            PROBE: list(self.probe.heads) if self.probe else [],
         }
         self.heads = {name: columns for name, columns in heads.items() if columns}
         settings = params.evaluate
@@ -111,9 +115,9 @@ class Observer:
         if self.fit is not None:
             shown, errors = self.fit(pictures.cpu().numpy())
             values[FIT], residual = torch.from_numpy(shown), torch.from_numpy(errors)
-        if self.judge is not None:
-            logits = self.judge(pictures)
-            values[NETWORK] = torch.stack([logits[name].argmax(1) for name in self.judge.heads], dim=1).cpu()
+        for name, judge in ((NETWORK, self.judge), (PROBE, self.probe)):
+            if judge is not None:
+                values[name] = torch.stack([logits.argmax(1) for logits in judge(pictures).values()], dim=1).cpu()
         return Seen({network.name: network(pictures).float().cpu() for network in self.networks}, values, residual)
 
     def all(self, pictures: np.ndarray) -> Seen:

@@ -20,7 +20,7 @@ from condmix.evaluation.features import Features
 from condmix.evaluation.frechet import Statistics
 from condmix.evaluation.judges import read_card
 from condmix.evaluation.observations import Observations, Space
-from condmix.evaluation.observers import FIT, NETWORK, Observer, Seen
+from condmix.evaluation.observers import FIT, Observer, Seen
 from condmix.files.artifacts import read_checked_tensors, write_checked_tensors
 from condmix.settings.load import Params
 
@@ -64,13 +64,15 @@ class Reference:
             "residual": None if seen.residual is None else seen.residual.numpy(),
             "per_condition": per_condition,
         }
-        if len(self.observer.heads) > 1:
-            others["right_by_network"] = self.right(seen, NETWORK, rows)
+        by_others = {judge: self._right(seen, judge, rows) for judge in list(self.observer.heads)[1:]}
         if right is None or self.split.attributes is None:
             labels = self.split.labels
             known = np.zeros(len(rows), bool) if labels is None else labels[rows] >= 0
             class_right = right[known, 0] if right is not None and known.any() else None
+            if by_others and known.any():
+                others["right_by_others"] = {judge: shown[known] for judge, shown in by_others.items()}
             return Observations(tuple(spaces), class_right=class_right, **others)
+        others["right_by_others"] = by_others or None
         return Observations(
             tuple(spaces), tuple(self.names()), right, None if named is None else named[rows],
             None if self.split.mentions is None else self.split.mentions[rows], right[:, class_attribute(self.split)],
@@ -112,15 +114,15 @@ class Reference:
             seen = _features(network, pictures, self.params.evaluate.batch_size)
             yield replace(space, allowed=torch.cat([*seen, space.real[others]]))
 
-    def right(self, seen: Seen, judge: str = "", rows: np.ndarray | None = None) -> np.ndarray | None:
-        """(n, A) bool: does the judge, by default the best, see the real picture's value of each attribute?
+    def right(self, seen: Seen, rows: np.ndarray | None = None) -> np.ndarray | None:
+        """(n, A) bool: does the best judge see the real picture's value of each attribute?
 
         Picture i is compared with test picture rows[i], by default the i-th. The class is one (n, 1) if no attributes
         are known; None without a judge.
         """
-        if not self.observer.heads:
-            return None
-        judge = judge or next(iter(self.observer.heads))
+        return self._right(seen, next(iter(self.observer.heads)), rows) if self.observer.heads else None
+
+    def _right(self, seen: Seen, judge: str, rows: np.ndarray | None) -> np.ndarray:
         heads = self.observer.heads[judge]
         values = seen.values[judge][:, [heads.index(name) for name in self.names()]].numpy()
         classes: Any = self.split.labels  # known where a judge has heads and attributes are not
@@ -131,8 +133,9 @@ class Reference:
         """How right the judges are about real pictures, as metrics/<variant>.json says it."""
         card = read_card(self.params.paths.judge)
         by_network = {"judge_accuracy": card.get("accuracy"), "judge_accuracy_n": card.get("n")}
+        by_probe = {"judge_accuracy_probe": self.observer.probe.accuracy} if self.observer.probe else {}
         if self.observer.fit is None:
-            return by_network
+            return by_network | by_probe
         values, residual = self.observer.fit(self.split.images)
         accuracy = zip(self.observer.heads[FIT], (values == self.split.attributes).mean(0), strict=True)
         return {
@@ -140,6 +143,7 @@ class Reference:
             "judge_accuracy_n": len(values),
             "residual_real": round(float(residual.mean()), 3),
             **{f"{key}_network": value for key, value in by_network.items()},
+            **by_probe,
         }
 
     def names(self) -> list[str]:

@@ -35,7 +35,7 @@ RECIPE = "recipe.json"
 LARGEST = 2**28  # bytes of one file of a run's evidence
 
 
-class Recipe(TypedDict):
+class RunRecipe(TypedDict):
     """Everything that decides a run's result; `code` as `git ls-tree` prints it."""
 
     commands: dict[str, JsonValue]
@@ -50,7 +50,7 @@ class RecipeFile(TypedDict):
     commit: str
     params: dict[str, JsonValue]
     settings: dict[str, JsonValue]
-    recipe: Recipe
+    recipe: RunRecipe
 
 
 @dataclass(frozen=True)

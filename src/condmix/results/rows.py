@@ -25,7 +25,7 @@ INHERITED = (
     "variant", "profile", "fusion", "perspectives", "guidance", "sampler", "steps", "spacing", "last_time", "n",
     "seed", "split", "reference",
     "features", "ema", "commit", "judge_accuracy", "judge_accuracy_n",
-    "judge_accuracy_network", "judge_accuracy_n_network", "residual_real",
+    "judge_accuracy_network", "judge_accuracy_n_network", "judge_accuracy_probe", "residual_real",
 )  # fmt: skip
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95% interval
 
@@ -77,6 +77,7 @@ class MetricsFile(Figures):
     features: NotRequired[list[str]]
     judge_accuracy: NotRequired[dict[str, float]]
     judge_accuracy_network: NotRequired[dict[str, float]]
+    judge_accuracy_probe: NotRequired[dict[str, float]]
     seed: NotRequired[int]
     sampler: NotRequired[str]
     steps: NotRequired[int]

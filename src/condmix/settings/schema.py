@@ -324,6 +324,7 @@ class JudgeSettings(Settings):
     batch_size: Annotated[int, Strict(), Field(ge=2, le=10**9)]  # batch normalisation takes no single picture
     lr: Rate
     seed: Seed  # its own, so that every experiment has the same judge
+    probe: Backbone | None  # a network of timm whose features a second judge reads
 
 
 Multiplier = Annotated[int, Strict(), Field(gt=0, le=1024)]

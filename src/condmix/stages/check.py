@@ -97,7 +97,8 @@ def check_backbones(params: Params) -> None:
     """The image networks of timm."""
     from condmix.clip.backbone import open_backbone
 
-    for settings in params.embed.timm.values():
+    probe = [params.judge.probe] if params.judge.probe else []
+    for settings in [*params.embed.timm.values(), *probe]:
         open_backbone(settings.model, settings.weights.place)
 
 

@@ -1,13 +1,14 @@
 """Stage judge: the training split's real pictures -> models/judge, a network that tells what a picture shows.
 
-It judges the data set's attributes where these are known, else its classes, else nothing. metrics/judge.json holds
-its accuracy on the test split's real pictures: no judgement of generated pictures is better than that.
+It judges the data set's attributes where these are known, else its classes, else nothing. A profile may ask for a
+second judge, a linear probe over a pretrained network's features. metrics/judge.json holds the accuracy of both on the
+test split's real pictures: no judgement of generated pictures is better than that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.data.prepared import Split
+from condmix.evaluation.features import TimmFeatures
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
+from condmix.evaluation.probes import Probe, forget
 from condmix.files.artifacts import write_checked_json
-from condmix.settings.schema import Params
+from condmix.settings.schema import Backbone, Params
 from condmix.tracking.runs import environment
 from condmix.training.loop import Plan, fit
 
@@ -62,7 +66,7 @@ def main(params: Params) -> None:
         train_judge(judge, plan, drawn(train.images, targets, order, augment))
 
     facts: dict[str, Any] = {
-        "accuracy": accuracy(judge, batches(test.images, targets_of(test))),
+        **measured(judge, test),
         "n": len(test.images),
         "split": "test",
         "seed": params.judge.seed,
@@ -71,13 +75,43 @@ def main(params: Params) -> None:
         "seconds": round(time.monotonic() - started, 1),
         "environment": environment("fp32"),
     }
-    if test.held_out is not None and test.held_out.any():  # combinations that the judge has not seen either
-        rows = np.flatnonzero(test.held_out)
-        facts["accuracy_held_out"] = accuracy(judge, batches(test.images[rows], targets_of(test)[rows]))
     judge.save(params.paths.judge, facts)
+    print(f"the judge's accuracy on real test pictures: {shares(facts['accuracy'])}")
+    forget(params.paths.judge)
+    if settings.probe:
+        facts["probe"] = probe = train_probe(params.paths.judge, settings.probe, heads, train, test)
+        print(f"the probe's: {shares(probe['accuracy'])}")
     write_checked_json(params.paths.metrics / "judge.json", facts)
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in facts["accuracy"].items())
-    print(f"the judge's accuracy on real test pictures: {shares}")
+
+
+def shares(accuracy: Mapping[str, float]) -> str:
+    """As in "shape 99.2%, colour 100.0%"."""
+    return ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
+
+
+def train_probe(
+    folder: Path, settings: Backbone, heads: Mapping[str, Sequence[str]], train: Split, test: Split
+) -> dict[str, Any]:
+    """Fit the second judge, measure it on the test split and save it; returns what metrics/judge.json says of it."""
+    network, targets = TimmFeatures("probe", settings, device()), targets_of(train)
+    seen = [network(images).cpu() for images, _ in tqdm(batches(train.images, targets, 100), "probe", unit_scale=100)]
+    probe = Probe(heads, seen[0].shape[1])
+    probe.fit(torch.cat(seen), targets)
+    probe.network = network
+    probe.to(device())
+    facts: dict[str, Any] = {"network": settings.model, **measured(probe, test)}
+    probe.save(folder, settings, {"accuracy": facts["accuracy"]})
+    return facts
+
+
+def measured(judge: Judge | Probe, test: Split) -> dict[str, Any]:
+    """Its accuracy on the test split, and on combinations that no judge has seen either."""
+    targets = targets_of(test)
+    found = {"accuracy": accuracy(judge, batches(test.images, targets))}
+    if test.held_out is not None and test.held_out.any():
+        rows = np.flatnonzero(test.held_out)
+        found["accuracy_held_out"] = accuracy(judge, batches(test.images[rows], targets[rows]))
+    return found
 
 
 def heads_of(train: Split) -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ LISTS, WHOLE = ("captions", "negatives"), ("n", "seed", "steps")
 MOST = 1024  # pictures of a request: a server has others to answer
 
 
-class Pictures(PythonModel):
+class DrawingModel(PythonModel):
     """One variant, loaded when the model is."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -53,14 +53,23 @@ def given(row: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or (isinstance(value, float) and value != value):  # pandas fills gaps with NaN
             continue
         if key in LISTS:
-            request[key] = [str(text) for text in value]
+            request[key] = [value] if isinstance(value, str) else [str(text) for text in value]
         elif key == "image":
             request[key] = decode(value, "image")
+        elif key in WHOLE:
+            request[key] = whole(key, value)
         else:
-            request[key] = int(value) if key in WHOLE else value
+            request[key] = value
     if request.get("n", 1) > MOST:
         raise condmix.CondmixError(f"n {request['n']}: ask for at most {MOST} pictures at once")
     return request
+
+
+def whole(name: str, value: float) -> int:
+    """The value of a column, which pandas may hold as a float."""
+    if value != int(value):
+        raise condmix.CondmixError(f"{name} {value}: give a whole number")
+    return int(value)
 
 
 def png(picture: Image.Image) -> bytes:
@@ -70,4 +79,4 @@ def png(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-mlflow.models.set_model(Pictures())
+mlflow.models.set_model(DrawingModel())
