@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -109,7 +110,7 @@ def suggest(study: Study, search: Search) -> FrozenTrial:
     import optuna
     from optuna.trial import TrialState, create_trial
 
-    samplers: dict[str, type[BaseSampler]] = {
+    samplers: dict[str, Callable[..., BaseSampler]] = {
         "tpe": optuna.samplers.TPESampler,
         "gp": optuna.samplers.GPSampler,
         "random": optuna.samplers.RandomSampler,
@@ -177,7 +178,7 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
         Runner(root, f"search_{search.name}", jobs) as runner,
     ):
         objective = Objective(search, Baseline.read(root, runner.commit, search.profile))
-        name, most = objective.study_name, combinations(search)
+        name, wanted = objective.study_name, most_trials(search, trials or search.trials)
         study = open_study(path, name, objective.measure)
 
         def start(values: Mapping[str, Any]) -> Future[float]:
@@ -186,16 +187,17 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
         def figure(values: Mapping[str, Any]) -> float:
             return objective.figures(root, objective.run(values))[0]
 
-        optimise(study, search, min(trials or search.trials, most), jobs, start, figure)
+        optimise(study, search, wanted, jobs, start, figure)
     return summary(root, objective, study)
 
 
-def combinations(search: Search) -> float:
-    """How many different trials there are for the sampler grid, which repeats none."""
-    if search.sampler != "grid":
-        return math.inf
+def most_trials(search: Search, trials: int) -> int:
+    """The trials that were asked for, or, by the sampler grid, as many as there are combinations."""
     space: list[Any] = list(distributions(search).values())
-    return math.prod(len(d.choices) if hasattr(d, "choices") else round((d.high - d.low) / d.step) + 1 for d in space)
+    if search.sampler != "grid":
+        return trials
+    sizes = [len(d.choices) if hasattr(d, "choices") else round((d.high - d.low) / d.step) + 1 for d in space]
+    return min(trials, math.prod(sizes))
 
 
 def summary(root: Path, objective: Objective, study: Study) -> str:
@@ -208,7 +210,7 @@ def summary(root: Path, objective: Objective, study: Study) -> str:
     failed = f"{len(failures)} of {len(study.trials)} trials failed: {', '.join(failures)}; see .checkpoints/logs"
     if not complete:
         raise CondmixError(f"{search.where}: {failed}")
-    complete.sort(key=lambda trial: trial.value, reverse=bool(measure.higher_is_better))
+    complete.sort(key=attrgetter("value"), reverse=bool(measure.higher_is_better))
     table = [["trial", "judged by", "reported", *search.space, "experiment"]]
     for trial in complete[:SHOWN]:
         values = values_of(search, trial)
