@@ -1,15 +1,21 @@
 """Fixtures of all tests."""
 
-import os
-
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from filelock import FileLock
 
 from condmix.settings.load import load
 from dvc_project import TINY, Project
 from tiny_project import PARAMS, write_dataset, write_packed, write_project
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that need a reproduced project come first, on one worker: the others would only wait for it."""
+    for item in items:
+        if "reproduced" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("reproduced"))
+    items.sort(key=lambda item: "reproduced" not in item.fixturenames)
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +49,11 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory):
-    """A project in which `dvc repro` has run, committed. All workers share it: `copy` it to change it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    project, done = Project(shared / "reproduced"), shared / "reproduced.done"
-    with FileLock(shared / "reproduced.lock"):
-        if not done.exists():
-            Project.create(project.folder, "tiny", TINY)
-            first = project.run("dvc", "repro")
-            assert {f"train@{variant}" for variant in PARAMS["variants"]} <= project.ran(first.stdout)
-            project.commit("reproduced")
-            done.touch()
+    """A project in which `dvc repro` has run, committed: `copy` it to change it."""
+    project = Project.create(tmp_path_factory.mktemp("reproduced") / "project", "tiny", TINY)
+    first = project.run("dvc", "repro")
+    assert {f"train@{variant}" for variant in PARAMS["variants"]} <= project.ran(first.stdout)
+    project.commit("reproduced")
     return project
 
 

@@ -21,6 +21,7 @@ from condmix.results.rows import read_metrics
 from condmix.settings import plugins
 from condmix.stages.report import main as report
 from fake_results import captions_variant, project
+from profiles import ROOT
 
 SPACES, NAMES, N = ("judge", "clip", "inception"), ("shape", "colour"), 8
 
@@ -311,3 +312,11 @@ def test_where_no_attributes_are_known_other_judges_tell_the_class():
     assert found == {"class_accuracy_probe": 0.75}
     listed = [one for one in plugins.plugin("metrics", "other_judges")().measures([found]) if one.of(found) is not None]
     assert [(one.key, one.heading) for one in listed] == [("class_accuracy_probe", "class, by the probe")]
+
+
+def test_the_guide_names_every_measure(observed):
+    guide = (ROOT / "docs" / "measures.md").read_text()
+    for measure in filter(lambda one: one.higher_is_better is not None, measures([everything(observed)])):
+        key = measure.key.split(".")[0].removesuffix("_mean")
+        named = key.replace(f"_{measure.features}", "_<features>") if measure.features else key
+        assert f"`{key}`" in guide or f"`{named}`" in guide, measure.key
