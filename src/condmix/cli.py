@@ -395,7 +395,7 @@ def data_check(profile: str | None) -> None:
 
 @main.group()
 def experiments() -> None:
-    """Run a grid of experiments over several seeds, and write the page that compares them."""
+    """Run a grid of experiments over several seeds, and write the page that compares them; or search settings."""
 
 
 _grid = click.option("--grid", "name", default="demo", show_default=True, help="Which conf/experiments/<grid>.yaml.")
@@ -421,10 +421,23 @@ def plan(name: str, strict: bool) -> None:
 def run(name: str, jobs: int, only: tuple[str, ...]) -> None:
     """Run what is missing; interrupted, the same command goes on where it was."""
     from condmix.experiments.grid import read_grid
-    from condmix.experiments.runner import Runner
+    from condmix.experiments.runner import run_grid
 
     root = Path.cwd()
-    Runner(root, read_grid(root, name), jobs, only).run()
+    run_grid(root, read_grid(root, name), jobs, only)
+
+
+@experiments.command()
+@click.argument("name", default="demo")
+@click.option("--trials", type=click.IntRange(1), help="Trials in all.  [default: what the file says]")
+@click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trials at a time.")
+def search(name: str, trials: int | None, jobs: int) -> None:
+    """Try settings that Optuna suggests, as conf/searches/<NAME>.yaml says; the same command goes on after a kill."""
+    from condmix.experiments.search import read_search
+    from condmix.experiments.trials import run_search
+
+    root = Path.cwd()
+    say(run_search(root, read_search(root, name), trials, jobs))
 
 
 @experiments.command("report")

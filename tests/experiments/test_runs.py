@@ -14,7 +14,7 @@ import yaml
 from condmix import CondmixError
 from condmix.experiments.evidence import collect, evidence, table
 from condmix.experiments.grid import cost, done, plan, read_grid
-from condmix.experiments.runner import Runner
+from condmix.experiments.runner import run_grid
 from condmix.files.artifacts import write_checked_json
 from dvc_project import TINY
 from grid_project import GRID, Repository, changed, write_grid
@@ -147,10 +147,8 @@ def test_files_that_are_damaged_at_the_commit_are_named(repository, name, text, 
 def test_only_experiments_of_the_grid_can_be_asked_for(repository):
     write_grid(repository.folder)
     grid = read_grid(repository.folder, "small")
-    assert Runner(repository.folder, grid, 1, ["two"]).only == ["two"]
-    assert list(Runner(repository.folder, grid, 1).only) == ["one", "two"]
     with pytest.raises(CondmixError, match='grid small: no experiment "tow"; found: one, two'):
-        Runner(repository.folder, grid, 1, ["tow"])
+        run_grid(repository.folder, grid, 1, ["tow"])
 
 
 def test_cost_is_scaled_from_a_reproduced_model_or_not_known(repository):
@@ -176,7 +174,7 @@ def test_a_grid_does_not_run_what_is_not_committed(repository):
     path = repository.folder / "src/condmix/new.py"
     path.write_text("")
     with pytest.raises(CondmixError, match="src/condmix/new.py are not committed"):
-        Runner(repository.folder, read_grid(repository.folder, "small"), 1).run()
+        run_grid(repository.folder, read_grid(repository.folder, "small"), 1)
     path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""A small grid of experiments, and a repository in which it can be planned."""
+"""A small grid of experiments, a small search, and a repository in which they can be planned."""
 
 from pathlib import Path
 
@@ -17,12 +17,26 @@ GRID = {
         "two": {"says": "two captions", "perspectives": ["caption_1", "caption_2"], "fusion": "mean"},
     },
 }
+SEARCH = {
+    "profile": "tiny",
+    "measure": "residual",
+    "trials": 8,
+    "settings": {"perspectives": ["caption_1"], "train.images": 32},
+    "space": {"guidance": {"low": 1, "high": 6}, "fusion": ["concat", "mean"]},
+}
 
 
 def write_grid(root, name="small", **changes):
-    path = root / "conf" / "experiments" / f"{name}.yaml"
+    write(root / "conf" / "experiments" / f"{name}.yaml", GRID | changes)
+
+
+def write_search(root, name="small", **changes):
+    write(root / "conf" / "searches" / f"{name}.yaml", SEARCH | changes)
+
+
+def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(GRID | changes, sort_keys=False))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def changed(experiment="two", **values):

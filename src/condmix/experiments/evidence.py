@@ -91,12 +91,18 @@ def collect(root: Path, grid: Grid, strict: bool = False) -> list[Finished]:
         several = []
         for path, origin in origins(root, run):
             if origin.current or not strict:
-                folder = _unpacked(root, path)
-                metrics = read_json(folder / "details.json", DetailsFile, _remedy(root, path))["metrics"]
+                folder, metrics = read(root, path)
                 origin = replace(origin, commit=origin.commit or str(metrics.get("commit", "")))
                 several.append(Finished(run.experiment, run.seed, metrics, folder, origin))
         found += sorted(several, key=lambda one: (one.origin.current, _date(one.metrics)), reverse=True)
     return found
+
+
+def read(root: Path, path: Path) -> tuple[Path, dict[str, Any]]:
+    """A local folder with the files of a run's metrics/details/experiment, and its metrics/experiment.json."""
+    folder = _unpacked(root, path)
+    details: DetailsFile = read_json(folder / "details.json", DetailsFile, _remedy(root, path))
+    return folder, details["metrics"]
 
 
 def is_done(root: Path, run: PlannedRun, references: Mapping[str, str]) -> bool:

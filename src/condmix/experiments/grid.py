@@ -16,10 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 from condmix import CondmixError, pipeline
 from condmix.files.artifacts import read_checked_json
 from condmix.settings.load import load, unknown
-from condmix.settings.schema import Fraction, Guidance, Name, Seed, Settings, Text, sentence
+from condmix.settings.schema import Fraction, Guidance, Name, Params, Seed, Settings, Text, sentence
 from condmix.settings.yamlfile import parse_yaml, read_yaml
 
 TARGET = "evaluate@experiment"
@@ -41,6 +41,9 @@ OPTIONAL = {"generate_captions": "generated", "prior": "prior"}
 MESSAGE = "condmix experiments: {seconds:.0f} s, {jobs} at a time"
 MESSAGE_RE = re.compile(r"condmix experiments: (\d+) s, (\d+) at a time")
 
+PROCESSES = ("train.processes", "evaluate.processes")  # for `-j` to decide; they change results by rounding alone
+
+Declared = TypeVar("Declared", bound=Settings)
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # it becomes part of a git reference
 
 
@@ -125,18 +128,7 @@ class PlannedRun:
 
 def read_grid(root: Path, name: str) -> Grid:
     """The grid `name` of the project in `root`; CondmixError names the first thing that is wrong with it."""
-    folder = root / "conf" / "experiments"
-    grids = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in grids:
-        raise CondmixError(unknown("grid", name, grids, where="conf/experiments"))
-    where = f"conf/experiments/{name}.yaml"
-    content = read_yaml(root / where, where)
-    if "name" in content:
-        raise CondmixError(f"{where}: a grid is named by its file; leave out name")
-    try:
-        grid = Grid.model_validate({"name": name, **content})
-    except ValidationError as error:
-        raise CondmixError(sentence(error.errors()[0], Grid, where)) from None
+    where, grid = f"conf/experiments/{name}.yaml", read_declared(root, "experiments", name, Grid)
     names = list(grid.experiments)
     for key, given in [
         ("baseline", grid.baseline),
@@ -152,10 +144,79 @@ def read_grid(root: Path, name: str) -> Grid:
     if len(set(grid.seeds)) < len(grid.seeds):
         raise CondmixError(f"{where}: seeds names one twice: {', '.join(map(str, grid.seeds))}")
     for settings in (grid.settings, *(experiment.settings for experiment in grid.experiments.values())):
-        for key in ("train.processes", "evaluate.processes"):
-            if key in settings:
-                raise CondmixError(f"{where}: leave out {key}; `condmix experiments run -j` decides it")
+        refuse_processes(settings, where)
     return grid
+
+
+def read_declared(root: Path, folder: str, name: str, model: type[Declared]) -> Declared:
+    """conf/<folder>/<name>.yaml, checked; CondmixError names the first thing that is wrong with it."""
+    what, names = model.__name__.lower(), sorted(path.stem for path in (root / "conf" / folder).glob("*.yaml"))
+    if name not in names:
+        raise CondmixError(unknown(what, name, names, where=f"conf/{folder}"))
+    where = f"conf/{folder}/{name}.yaml"
+    content = read_yaml(root / where, where)
+    if "name" in content:
+        raise CondmixError(f"{where}: a {what} is named by its file; leave out name")
+    try:
+        return model.model_validate({"name": name, **content})
+    except ValidationError as error:
+        raise CondmixError(sentence(error.errors()[0], model, where)) from None
+
+
+def refuse_processes(keys: Iterable[str], where: str) -> None:
+    """CondmixError where a file sets how many processes a run has."""
+    for key in PROCESSES:
+        if key in keys:
+            raise CondmixError(f"{where}: leave out {key}; `-j` of the command decides it")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A commit that runs start from: params.yaml, the profile's settings, dvc.yaml and dvc.lock as it has them."""
+
+    root: Path
+    commit: str
+    profile: str
+    files: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, root: Path, commit: str, profile: str) -> Baseline:
+        """CondmixError where a file is missing or damaged."""
+        files = {path: _yaml_at(root, commit, path) for path in ("params.yaml", f"conf/{profile}.yaml")}
+        schemas: dict[str, type[BaseModel]] = {"dvc.yaml": Pipeline, "dvc.lock": Lock}
+        for path, kind in schemas.items():
+            try:
+                files[path] = kind.model_validate(_yaml_at(root, commit, path)).model_dump()
+            except ValidationError as error:
+                problem = error.errors()[0]
+                key = ".".join(map(str, problem["loc"]))
+                raise CondmixError(
+                    f"{path} at {commit} is not what DVC writes ({key}: {problem['msg']}); restore it and commit"
+                ) from None
+        return cls(root, commit, profile, files)
+
+    def checked(self, params: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Params:
+        """The settings with these changes, as `condmix check` accepts them; else its sentence, after `where`."""
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            try:
+                self.write(folder, params, settings)
+                return load(folder)
+            except CondmixError as error:
+                raise CondmixError(f"{where}: {error}") from None
+
+    def write(self, folder: Path, params: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """params.yaml and conf/<profile>.yaml with these changes."""
+        for path in ("params.yaml", f"conf/{self.profile}.yaml"):
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(yaml.safe_dump(self.files[path]))
+        write_changes(folder, self.profile, params, settings)
+
+    def run(self, group: str, experiment: str, params: Mapping[str, Any], settings: Mapping[str, Any]) -> PlannedRun:
+        """A run of a grid or search, with its name; `params` holds the fusion and the seed."""
+        recipe = _recipe(self, params, settings)
+        name = f"{group}-{experiment}-{params['seed']}-{hashed(recipe)}"
+        return PlannedRun(name, experiment, params["seed"], self.profile, params, settings, recipe)
 
 
 def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[PlannedRun]:
@@ -163,27 +224,14 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[PlannedRun]:
 
     CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline.
     """
-    files = {path: _yaml_at(root, commit, path) for path in ("params.yaml", f"conf/{grid.profile}.yaml")}
-    schemas: dict[str, type[BaseModel]] = {"dvc.yaml": Pipeline, "dvc.lock": Lock}
-    for path, kind in schemas.items():
-        try:
-            files[path] = kind.model_validate(_yaml_at(root, commit, path)).model_dump()
-        except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, problem["loc"]))
-            raise CondmixError(
-                f"{path} at {commit} is not what DVC writes ({key}: {problem['msg']}); restore it and commit"
-            ) from None
+    baseline = Baseline.read(root, commit, grid.profile)
     for name, experiment in grid.experiments.items():
-        _check(grid, name, _changes(grid, experiment, grid.seeds[0]), files)
-    runs = []
-    for seed in grid.seeds:
-        for name, experiment in grid.experiments.items():
-            params, settings = _changes(grid, experiment, seed)
-            recipe = _recipe(root, commit, grid.profile, params, settings, files)
-            full = f"{grid.name}-{name}-{seed}-{hashed(recipe)}"
-            runs.append(PlannedRun(full, name, seed, grid.profile, params, settings, recipe))
-    return runs
+        baseline.checked(*_changes(grid, experiment, grid.seeds[0]), f"conf/experiments/{grid.name}.yaml: {name}")
+    return [
+        baseline.run(grid.name, name, *_changes(grid, experiment, seed))
+        for seed in grid.seeds
+        for name, experiment in grid.experiments.items()
+    ]
 
 
 def hashed(recipe: Mapping[str, Any]) -> str:
@@ -259,20 +307,6 @@ def _changes(grid: Grid, experiment: Experiment, seed: int) -> tuple[dict[str, A
     return params, {**grid.settings, **experiment.settings}
 
 
-def _check(grid: Grid, name: str, changes: tuple[dict[str, Any], dict[str, Any]], files: Mapping[str, Any]) -> None:
-    """The changed settings must be what `condmix check` accepts; else its sentence, and which experiment it is of."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for path in ("params.yaml", f"conf/{grid.profile}.yaml"):
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(yaml.safe_dump(files[path]))
-        try:
-            write_changes(folder, grid.profile, *changes)
-            load(folder)
-        except CondmixError as error:
-            raise CondmixError(f"conf/experiments/{grid.name}.yaml: {name}: {error}") from None
-
-
 def write_changes(folder: Path, profile: str, params: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Set values in params.yaml and conf/<profile>.yaml, as `dvc exp run -S` does: comments stay."""
     from dvc.utils.serialize import modify_yaml
@@ -290,26 +324,17 @@ def write_changes(folder: Path, profile: str, params: Mapping[str, Any], setting
             section[last] = value
 
 
-def _recipe(
-    root: Path,
-    commit: str,
-    profile: str,
-    params: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    files: Mapping[str, Any],
-) -> dict[str, Any]:
+def _recipe(baseline: Baseline, params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that decides a run's result, stage by stage, as DVC sees it: commands, code, settings, shared inputs.
 
     So a commit that changes the report, the documents or another fusion leaves a finished run finished.
     """
+    profile, files, conf = baseline.profile, baseline.files, f"conf/{baseline.profile}.yaml"
     with tempfile.TemporaryDirectory() as temporary:
-        folder, conf = Path(temporary), f"conf/{profile}.yaml"
-        (folder / "conf").mkdir()
-        for path in ("params.yaml", conf):
-            (folder / path).write_text(yaml.safe_dump(files[path]))
-        write_changes(folder, profile, params, settings)
+        folder = Path(temporary)
+        baseline.write(folder, params, settings)
         values = {path: yaml.safe_load((folder / path).read_text()) for path in ("params.yaml", conf)}
-    for stage in ("train", "evaluate"):  # for the runner to decide; they change results by rounding alone
+    for stage in ("train", "evaluate"):  # see PROCESSES
         values[conf].get(stage, {}).pop("processes", None)
 
     def expand(text: str) -> str:
@@ -333,7 +358,7 @@ def _recipe(
                 chosen |= {f"{expand(path)}:{key}": _value(values[expand(path)], key) for key in keys}
     return {
         "commands": {name: stage["cmd"] for name, stage in stages.items()},
-        "code": git(root, "ls-tree", commit, "--", *sorted(code)),
+        "code": git(baseline.root, "ls-tree", baseline.commit, "--", *sorted(code)),
         "settings": chosen,
         "shared": _shared(profile, stages, files["dvc.lock"]),
     }

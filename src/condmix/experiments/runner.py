@@ -1,9 +1,9 @@
-"""The missing runs of a grid (condmix.experiments.grid) -> one DVC experiment per (experiment, seed), and their page.
+"""The missing runs of a grid (condmix.experiments.grid), or a search's -> one DVC experiment for each.
 
-Each run takes place in a clone of its own, made at the commit that was HEAD when the grid started: `dvc repro`
-of the stage evaluate@experiment, `dvc exp save`, and a fetch of the experiment's reference into the repository, as
-the last step: a run is either there as a whole or not at all. `dvc exp show --all-commits` lists the runs like any
-other experiment. The clones share the repository's DVC cache, checkpoints and MLflow store, so an interrupted run goes
+Each run takes place in a clone of its own, made at the commit that was HEAD when the command started: `dvc repro` of
+the stage evaluate@experiment, `dvc exp save`, and a fetch of the experiment's reference into the repository, as the
+last step: a run is either there as a whole or not at all. `dvc exp show --all-commits` lists the runs like any other
+experiment. The clones share the repository's DVC cache, checkpoints and MLflow store, so an interrupted run goes
 on where it was: finished stages come from DVC's run cache, a training from its checkpoint.
 
 Why not `dvc exp run --temp`: it stashes what is uncommitted, detaches HEAD, and resets the tree for a moment. Over
@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,7 @@ from condmix.experiments.evidence import is_done, keep
 from condmix.experiments.grid import (
     HEADLINE,
     MESSAGE,
+    PROCESSES,
     TARGET,
     Grid,
     PlannedRun,
@@ -57,16 +58,56 @@ from condmix.tracking.runs import GRID
 GRACE = 10  # seconds that an interrupted run has for ending by itself
 
 
-class Runner:
-    """Runs what is missing, `jobs` at a time; a kill at any moment loses nothing that is finished."""
+def run_grid(root: Path, grid: Grid, jobs: int, only: Sequence[str] = ()) -> None:
+    """All missing runs of a grid, `jobs` at a time; CondmixError at the end if some failed.
 
-    def __init__(self, root: Path, grid: Grid, jobs: int, only: Sequence[str] = ()):
-        """`only` names the experiments that are run, where it names any; CondmixError for one that the grid lacks."""
-        self.root, self.grid, self.jobs = root.resolve(), grid, jobs
-        for name in only:
-            if name not in grid.experiments:
-                raise CondmixError(unknown("experiment", name, list(grid.experiments), f"grid {grid.name}"))
-        self.only = only or list(grid.experiments)
+    `only` names the experiments that are run, where it names any; CondmixError for one that the grid lacks.
+    """
+    for name in only:
+        if name not in grid.experiments:
+            raise CondmixError(unknown("experiment", name, list(grid.experiments), f"grid {grid.name}"))
+    with Runner(root, grid.name, jobs) as runner:
+        runs, references = plan(root, grid, runner.commit), done(root)
+        chosen = [run for run in runs if run.experiment in (only or grid.experiments)]
+        missing = [run for run in chosen if not is_done(root, run, references)]
+        for run in runs:
+            if run.name in references:  # a kill may have come before its evidence
+                keep(root, run, references[run.name])
+        failed = _run_all(runner, missing, cost(root, grid, runs, references)[0])
+    if failed:
+        raise CondmixError(f"{len(failed)} of {len(missing)} runs failed: {', '.join(run.name for run in failed)}")
+
+
+def _run_all(runner: Runner, missing: list[PlannedRun], predicted: float | None) -> list[PlannedRun]:
+    """The runs that failed."""
+    failed, shares = [], [] if predicted is None else [predicted]
+    with tqdm(total=len(missing), unit="run", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} runs{postfix}") as bar:
+        _say_left(bar, shares)
+        futures = {runner.start(run): run for run in missing}
+        for future in as_completed(futures):
+            run, error = futures[future], future.exception()
+            if error is None:
+                shares.append(future.result() / runner.jobs)
+                tqdm.write(f"{run.name}: done in {duration(future.result())}", file=sys.stderr)
+            elif isinstance(error, CondmixError):
+                failed.append(run)
+                tqdm.write(f"\n{run.name} failed\n{error}\n", file=sys.stderr)
+            else:
+                raise error
+            bar.update()
+            _say_left(bar, shares)
+    return failed
+
+
+class Runner:
+    """Makes runs, `jobs` at a time; a kill at any moment loses nothing that is finished.
+
+    It is a context: what still runs at its end is ended, and begins where it was when it is started again.
+    """
+
+    def __init__(self, root: Path, group: str, jobs: int):
+        """`group` is the name under which MLflow shows the runs."""
+        self.root, self.group, self.jobs = root.resolve(), group, jobs
         # Runs of one process exchange no gradients, so side by side they waste the least of the cores.
         self.processes = max(1, cores() // jobs)
         self.work = self.root / ".dvc" / "tmp" / "grid"  # ignored by git and DVC
@@ -75,49 +116,25 @@ class Runner:
         self._stopped = threading.Event()
         self._guard = threading.Lock()  # of the children, and of the repository's references
 
-    def run(self) -> None:
-        """All missing runs; CondmixError at the end if some failed, or where the commit is not what would run."""
+    def __enter__(self) -> Runner:
+        """CondmixError where the commit is not what would run."""
         self.commit = git(self.root, "rev-parse", "HEAD").strip()
         _refuse_uncommitted(self.root)
-        runs, references = plan(self.root, self.grid, self.commit), done(self.root)
-        missing = [run for run in runs if run.experiment in self.only and not is_done(self.root, run, references)]
-        for run in runs:
-            if run.name in references:  # a kill may have come before its evidence
-                keep(self.root, run, references[run.name])
         for folder in (self.work, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self.cache = Path(call(self.root, "dvc", "cache", "dir").strip())
         self._remove_left_clones()
-        predicted = cost(self.root, self.grid, runs, references)[0]
-        failed = self._run_all(missing, predicted)
-        if failed:
-            raise CondmixError(f"{len(failed)} of {len(missing)} runs failed: {', '.join(run.name for run in failed)}")
+        self._pool = ThreadPoolExecutor(self.jobs)
+        return self
 
-    def _run_all(self, missing: list[PlannedRun], predicted: float | None) -> list[PlannedRun]:
-        """The runs that failed."""
-        failed, shares = [], [] if predicted is None else [predicted]
-        pool = ThreadPoolExecutor(self.jobs)
-        with tqdm(total=len(missing), unit="run", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} runs{postfix}") as bar:
-            _say_left(bar, shares)
-            try:
-                futures = {pool.submit(self._one, run): run for run in missing}
-                for future in as_completed(futures):
-                    run, error = futures[future], future.exception()
-                    if error is None:
-                        shares.append(future.result() / self.jobs)
-                        tqdm.write(f"{run.name}: done in {duration(future.result())}", file=sys.stderr)
-                    elif isinstance(error, CondmixError):
-                        failed.append(run)
-                        tqdm.write(f"\n{run.name} failed\n{error}\n", file=sys.stderr)
-                    else:
-                        raise error
-                    bar.update()
-                    _say_left(bar, shares)
-            finally:
-                self._stopped.set()
-                self._end_children()
-                pool.shutdown(cancel_futures=True)
-        return failed
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._end_children()
+        self._pool.shutdown(cancel_futures=True)
+
+    def start(self, run: PlannedRun) -> Future[float]:
+        """Make a run as soon as one of the `jobs` is free; the seconds that it took, CondmixError if it failed."""
+        return self._pool.submit(self._one, run)
 
     def _one(self, run: PlannedRun) -> float:
         """One run in a clone of its own; returns the seconds it took, CondmixError with its last lines if it fails."""
@@ -157,15 +174,14 @@ class Runner:
         if local.exists():
             shutil.copy(local, clone / ".dvc" / "config.local")
         call(clone, "dvc", "config", "--local", "cache.dir", str(self.cache))
-        processes = {"train.processes": self.processes, "evaluate.processes": self.processes}
-        write_changes(clone, run.profile, run.params, {**run.settings, **processes})
+        write_changes(clone, run.profile, run.params, {**run.settings, **dict.fromkeys(PROCESSES, self.processes)})
 
     def _environment(self, run: PlannedRun) -> dict[str, str]:
         return {
             **os.environ,
             "OMP_NUM_THREADS": str(self.processes),  # a stage that starts several processes shares these out
             "DVC_ROOT": str(self.root),  # checkpoints and MLflow's runs go where they outlive the clone
-            GRID: self.grid.name,  # under which MLflow shows the run
+            GRID: self.group,  # under which MLflow shows the run
             "DVC_EXP_NAME": run.name,
             "DVC_EXP_BASELINE_REV": self.commit,
         }
@@ -231,7 +247,7 @@ class Runner:
 
 def _refuse_uncommitted(root: Path) -> None:
     """CondmixError where code or settings differ from HEAD, from which the runs start."""
-    where = ("src", "conf", ":!conf/experiments", "params.yaml", "dvc.yaml", "dvc.lock")
+    where = ("src", "conf", ":!conf/experiments", ":!conf/searches", "params.yaml", "dvc.yaml", "dvc.lock")
     changed = [line[3:] for line in git(root, "status", "--porcelain", "--", *where).splitlines()]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
