@@ -94,9 +94,13 @@ def open_study(path: Path, name: str, measure: Measure) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
-    direction, storage = "maximize" if measure.higher_is_better else "minimize", f"sqlite:///{path}"
+    direction = (
+        optuna.study.StudyDirection.MAXIMIZE if measure.higher_is_better else optuna.study.StudyDirection.MINIMIZE
+    )
     try:
-        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        return optuna.create_study(
+            storage=f"sqlite:///{path}", study_name=name, direction=direction, load_if_exists=True
+        )
     except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:  # RuntimeError: of a newer Optuna
         raise damaged(path, one_line(error), f"condmix experiments search {path.stem}") from None
 
