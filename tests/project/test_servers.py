@@ -100,13 +100,22 @@ def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
     made.run("git", "remote", "add", "origin", str(tmp_path / "git"))
     made.run("git", "push", "-q", "origin", "main")
     made.run("dvc", "push")
-    made.run("dvc", "exp", "save", "-n", "sent", "fetch")
-    made.run("dvc", "exp", "push", "origin", "sent")
 
     there = tmp_path / "there"
     made.run("git", "clone", "-q", str(tmp_path / "git"), str(there))
     made.run("dvc", "--cd", str(there), "pull", "fetch")
-    files = [path.relative_to(there) for path in (there / "data/tiny/archives").rglob("*") if path.is_file()]
-    assert files and all((there / name).read_bytes() == (made.folder / name).read_bytes() for name in files)
+    assert archives(there) == archives(made.folder) != {}
+    assert made.ran(made.run("dvc", "--cd", str(there), "repro", "fetch").stdout) == set()
+
+    made.run("dvc", "exp", "run", "-n", "sent", "-S", "conf/tiny.yaml:data.world.seed=8", "fetch")
+    made.run("dvc", "exp", "push", "origin", "sent")
     made.run("dvc", "--cd", str(there), "exp", "pull", "origin", "sent")
-    assert "sent" in made.run("dvc", "--cd", str(there), "exp", "list").stdout
+    assert archives(there) != archives(made.folder)
+    made.run("dvc", "--cd", str(there), "exp", "apply", "sent")
+    assert archives(there) == archives(made.folder)
+
+
+def archives(project):
+    """{name: content} of what the stage `fetch` writes."""
+    folder = project / "data" / "tiny" / "archives"
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

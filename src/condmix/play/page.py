@@ -137,7 +137,10 @@ class Page:
             show_progress="hidden",
             trigger_mode="always_last",
         )
-        self.stop.click(lambda: "Stopped.", None, self.parts["status"], cancels=[drawing], show_progress="hidden")
+        stopped = self.stop.click(
+            None, cancels=[drawing]
+        )  # said afterwards: a share that is under way would replace it
+        stopped.then(lambda: "Stopped.", None, self.parts["status"], show_progress="hidden")
 
     def chosen(self, name: str) -> list[Any]:
         """Updates of the note, the form's refusal and every field, for a model that was chosen."""
