@@ -137,9 +137,7 @@ class Page:
             show_progress="hidden",
             trigger_mode="always_last",
         )
-        stopped = self.stop.click(
-            None, cancels=[drawing]
-        )  # said afterwards: a share that is under way would replace it
+        stopped = self.stop.click(None, cancels=[drawing])  # said after: a share under way would replace it
         stopped.then(lambda: "Stopped.", None, self.parts["status"], show_progress="hidden")
 
     def chosen(self, name: str) -> list[Any]:
