@@ -19,13 +19,23 @@ STEPS = 80
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("servers")
-    postgres, store = Postgres().start(), Store(folder).start()
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    store = Store(folder).start()
+    yield store
+    store.kill()
+
+
+@pytest.fixture(scope="module")
+def servers(folder, store):
+    postgres = Postgres().start()
     server = Mlflow(folder, postgres, store).start()
     yield postgres, store, server
     server.kill()
-    store.kill()
     postgres.remove()
 
 
@@ -87,8 +97,7 @@ def until(true):
         time.sleep(1)
 
 
-def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
-    store = servers[1]
+def test_the_store_is_a_remote_of_dvc(store, tmp_path):
     made = Project.create(tmp_path / "made", "tiny", TINY)
     made.environment |= store.access
     for key, value in (("user.name", "t"), ("user.email", "t@t")):
