@@ -3,7 +3,8 @@
 It needs root, and Debian's packages buildah and debootstrap. Both stand-ins are a minimal Debian with Python and pip;
 that of NVIDIA's image has a user `ubuntu` of UID 1000, as that one does. They download from where this machine's apt
 does; what a build needs to reach mirrors of its own (`--volume /etc/pip.conf:/etc/pip.conf:ro`) are options of
-`buildah build` in CONDMIX_BUILDAH_OPTIONS. A folder with such a Debian, CONDMIX_BASE_IMAGE, saves making it.
+`buildah build` in CONDMIX_BUILDAH_OPTIONS. A folder with such a Debian, CONDMIX_BASE_IMAGE, saves making it. The stage
+`train` holds 7 GB and needs twice that on disk while buildah commits it.
 """
 
 import os

@@ -19,13 +19,23 @@ STEPS = 80
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("servers")
-    postgres, store = Postgres().start(), Store(folder).start()
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    store = Store(folder).start()
+    yield store
+    store.kill()
+
+
+@pytest.fixture(scope="module")
+def servers(folder, store):
+    postgres = Postgres().start()
     server = Mlflow(folder, postgres, store).start()
     yield postgres, store, server
     server.kill()
-    store.kill()
     postgres.remove()
 
 
@@ -87,8 +97,7 @@ def until(true):
         time.sleep(1)
 
 
-def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
-    store = servers[1]
+def test_the_store_is_a_remote_of_dvc(store, tmp_path):
     made = Project.create(tmp_path / "made", "tiny", TINY)
     made.environment |= store.access
     for key, value in (("user.name", "t"), ("user.email", "t@t")):
@@ -100,13 +109,24 @@ def test_the_store_is_a_remote_of_dvc(servers, tmp_path):
     made.run("git", "remote", "add", "origin", str(tmp_path / "git"))
     made.run("git", "push", "-q", "origin", "main")
     made.run("dvc", "push")
-    made.run("dvc", "exp", "save", "-n", "sent", "fetch")
-    made.run("dvc", "exp", "push", "origin", "sent")
 
     there = tmp_path / "there"
     made.run("git", "clone", "-q", str(tmp_path / "git"), str(there))
-    made.run("dvc", "--cd", str(there), "pull", "fetch")
-    files = [path.relative_to(there) for path in (there / "data/tiny/archives").rglob("*") if path.is_file()]
-    assert files and all((there / name).read_bytes() == (made.folder / name).read_bytes() for name in files)
+    made.run("dvc", "--cd", str(there), "pull", "check", "fetch")
+    assert archives(there) == archives(made.folder) != {}
+    assert made.ran(made.run("dvc", "--cd", str(there), "repro", "fetch").stdout) == set()
+
+    made.run("dvc", "exp", "run", "-n", "sent", "-S", "conf/tiny.yaml:data.world.seed=8", "fetch")
+    made.run("dvc", "exp", "push", "origin", "sent")
     made.run("dvc", "--cd", str(there), "exp", "pull", "origin", "sent")
-    assert "sent" in made.run("dvc", "--cd", str(there), "exp", "list").stdout
+    assert archives(there) != archives(made.folder)
+    made.run("dvc", "--cd", str(there), "exp", "branch", "sent", "sent")
+    made.run("git", "-C", str(there), "checkout", "-q", "sent")
+    made.run("dvc", "--cd", str(there), "checkout", "fetch")  # `exp apply` fails where stages have never run
+    assert archives(there) == archives(made.folder)
+
+
+def archives(project):
+    """{name: content} of what the stage `fetch` writes."""
+    folder = project / "data" / "tiny" / "archives"
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

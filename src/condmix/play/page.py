@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -20,22 +20,27 @@ from condmix.sampling.record import record_of
 
 HOST = "127.0.0.1"
 SOURCES = 7  # sliders for weights: five captions, a picture and a class
-KEPT = 60  # pictures in the session's gallery
+NUMBER = 112  # pixels at least for a number's field: four in a row on a desktop, two on a phone
+KEPT = 20  # drawings in the session's gallery
 STRIP = {studio.NOTHING: "all sources", studio.ALL: "no source"}
 CAPTIONS = [f"caption_{i}" for i in range(MOST_CAPTIONS)]
 FIELDS = [*CAPTIONS, "picture", "prompt", "class", "guidance", "steps", "n", "seed"]
 CSS = """
-.pictures {display: flex; flex-wrap: wrap; gap: 8px}
-.pictures figure {margin: 0; width: 112px}
-.pictures img {width: 112px; height: 112px; margin: 0; image-rendering: pixelated; display: block}
-.pictures figcaption {margin: 2px 0 0; font-size: 13px; overflow-wrap: anywhere}
-.refused p {margin: 0; overflow-wrap: anywhere; color: var(--error-text-color) !important}
-@media (max-width: 480px) {.pictures figure, .pictures img {width: 96px} .pictures img {height: 96px}}
+.html-container {padding: 0 !important}
+.pictures {display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 8px}
+.pictures figure {margin: 0}
+.pictures a {display: block; padding: 0}
+.pictures img {width: 100%; margin: 0; image-rendering: pixelated; display: block}
+.pictures figcaption {margin: 2px 0 0; font-size: 12px; overflow-wrap: anywhere}
+.asked {margin: 12px 0 4px; font-size: 13px; overflow-wrap: anywhere}
+.refused p {margin: 0; overflow-wrap: anywhere; color: #b91c1c !important}
+.dark .refused p {color: #fca5a5 !important}
 """
+DEMO_CAPTIONS = ("a large red ring", "a navy backdrop")
 DEMO_NOTE = (
     "This is the demo that comes with condmix: scenes of 16 by 16 pixels, drawn from one or two captions. It knows the "
-    "demo's words only. Try *a large red ring* and *a navy backdrop*. A model that you train appears above."
-)
+    "words of its own captions only, such as *{}* and *{}*. Models that you train appear in the list above."
+).format(*DEMO_CAPTIONS)
 
 
 def main(port: int, say: Callable[[str], None]) -> None:
@@ -98,19 +103,20 @@ class Page:
                 with gr.Column(min_width=320):
                     self.variant = gr.Dropdown(models.names, value=first, label="Model", elem_id="variant")
                     self.note = gr.Markdown(note_on(first))
-                    self.inputs, self.errors = _fields(gr, layout(models[first]))
-                    self.weighted = gr.Checkbox(label="A weight for each source", elem_id="weighted")
+                    filled = DEMO_CAPTIONS if first == "demo" else ()  # so that Draw shows something at once
+                    self.inputs, self.errors = _fields(gr, layout(models[first], filled))
+                    self.weighted = gr.Checkbox(
+                        label="A weight for each source in place of guidance", elem_id="weighted"
+                    )
                     self.weights = [gr.Slider(-2, 8, 1.0, step=0.25, visible=False) for _ in range(SOURCES)]
                     with gr.Row():
-                        self.draw = gr.Button("Draw", variant="primary", elem_id="draw")
-                        self.stop = gr.Button("Stop", elem_id="stop")
+                        self.draw = gr.Button("Draw", variant="primary", elem_id="draw", min_width=100)
+                        self.stop = gr.Button("Stop", elem_id="stop", min_width=100)
                     self.errors["form"] = gr.HTML(visible=False, elem_classes="refused", elem_id="form-error")
                 with gr.Column(min_width=320):
-                    self.parts = {"status": gr.Markdown("Nothing was drawn yet.", elem_id="status")}
+                    self.parts = {"status": gr.Markdown("Press Draw, and pictures appear here.", elem_id="status")}
                     self.parts["pictures"] = gr.HTML(elem_id="pictures")
-                    gr.Markdown("### The same seed, each source left out")
                     self.parts["strip"] = gr.HTML(elem_id="strip")
-                    gr.Markdown("### This session")
                     self.parts["session"] = gr.HTML(elem_id="session")
             self.parts["history"] = gr.State([])
             self._connect()
@@ -120,7 +126,8 @@ class Page:
         chosen = [self.note, self.errors["form"], *self.inputs.values()]
         self.variant.change(self.chosen, [self.variant], chosen, show_progress="hidden")
         for change in (self.variant.change, self.weighted.change):
-            change(self.weigh, [self.variant, self.weighted], self.weights, show_progress="hidden")
+            steered = [self.inputs["guidance"], *self.weights]
+            change(self.weigh, [self.variant, self.weighted], steered, show_progress="hidden")
         given = [self.variant, self.weighted, self.parts["history"], *self.inputs.values(), *self.weights]
         drawing = self._gr.on(
             [self.draw.click, *(self.inputs[key].submit for key in (*CAPTIONS, "prompt"))],
@@ -130,7 +137,8 @@ class Page:
             show_progress="hidden",
             trigger_mode="always_last",
         )
-        self.stop.click(None, cancels=[drawing])
+        stopped = self.stop.click(None, cancels=[drawing])  # said after: a share under way would replace it
+        stopped.then(lambda: "Stopped.", None, self.parts["status"], show_progress="hidden")
 
     def chosen(self, name: str) -> list[Any]:
         """Updates of the note, the form's refusal and every field, for a model that was chosen."""
@@ -142,23 +150,26 @@ class Page:
         return [note_on(name), self._said(""), *fields]
 
     def weigh(self, name: str, weighted: bool) -> list[Any]:
-        """Updates of the weights: those of this model's sources, if they are wanted."""
+        """Updates of guidance and of the weights that replace it: those of this model's sources, if they are wanted."""
         try:
             sees = self._models[name].perspectives[:SOURCES] if weighted else []
         except CondmixError:  # which `chosen` says
             sees = []
         hidden = [self._gr.update(visible=False)] * (SOURCES - len(sees))
-        return [*(self._gr.update(visible=True, label=f"Weight of {source}") for source in sees), *hidden]
+        shown = [self._gr.update(visible=True, label=f"Weight of {gallery.spoken(source)}") for source in sees]
+        return [self._gr.update(visible=not weighted), *shown, *hidden]
 
-    def drawn(self, name: str, weighted: bool, past: list[gallery.Shown], *values: Any) -> Iterator[dict[Any, Any]]:
+    def drawn(self, name: str, weighted: bool, past: gallery.Session, *values: Any) -> Iterator[dict[Any, Any]]:
         """Updates of the refusals and, where there are none, of the pictures, while they are drawn."""
         fields, numbers = dict(zip(FIELDS, values, strict=False)), values[len(FIELDS) :]
+        if weighted:
+            fields["guidance"] = None  # hidden
         try:
             model = self._models[name]
             form = form_of(fields, dict(zip(model.perspectives, numbers, strict=False)) if weighted else {})
             refused = studio.refusals(form, model)
             yield {error: self._said(refused.get(field, "")) for field, error in self.errors.items()}
-            for part in draw_parts(model, form, past) if not refused else ():
+            for part in draw_parts(name, model, form, past) if not refused else ():
                 yield {self.parts[key]: value for key, value in part.items()}
         except CondmixError as error:
             yield {self.errors["form"]: self._said(str(error))}
@@ -173,31 +184,31 @@ def note_on(name: str) -> str:
     return DEMO_NOTE if name == "demo" else ""
 
 
-def draw_parts(model: LoadedModel, form: Form, past: list[gallery.Shown]) -> Iterator[dict[str, Any]]:
+def draw_parts(name: str, model: LoadedModel, form: Form, past: gallery.Session) -> Iterator[dict[str, Any]]:
     """{part of the page: what it shows now}, again and again while the pictures are drawn."""
     began = time.monotonic()
     request = studio.request_of(form, model)
     drawing = model.checked(**request)
     for share, pixels in studio.watched(drawing):
         yield {"pictures": gallery.previews(pixels), "status": f"Drawing, {share:.0%}"}
-    done = []
-    for number, picture in enumerate(pixels):
-        record = record_of(model, drawing, picture=number)
-        done.append(gallery.finished(picture, record, f"seed {drawing.seeds[number]}"))
+    done = [
+        gallery.finished(picture, record_of(model, drawing, picture=number), f"seed {drawing.seeds[number]}")
+        for number, picture in enumerate(pixels)
+    ]
     seconds = time.monotonic() - began
-    past = [*done, *past][:KEPT]
+    past = [(gallery.asked(name, {**drawing.request}), done), *past][:KEPT]
     yield {
         "pictures": gallery.html(done),
         "status": f"{len(done)} picture{'s' if len(done) > 1 else ''} in {seconds:.1f} s. Click one to download it.",
         "strip": "",
-        "session": gallery.html(past),
+        "session": gallery.session(past),
         "history": past,
     }
     shown = []
     for left_out, one in studio.strip(request, model):
-        caption = STRIP.get(left_out, f"without {left_out}")
+        caption = STRIP.get(left_out, f"without {gallery.spoken(left_out)}")
         shown.append(gallery.finished(one()[0], record_of(model, one, picture=0), caption))
-        yield {"strip": gallery.html(shown)}
+        yield {"strip": f"<h3>The same seed, each source left out</h3>{gallery.html(shown)}"}
 
 
 def form_of(fields: dict[str, Any], weights: dict[str, float]) -> Form:
@@ -207,14 +218,19 @@ def form_of(fields: dict[str, Any], weights: dict[str, float]) -> Form:
     return Form(captions, prompt=fields["prompt"] or "", class_name=fields["class"] or None, weights=weights, **others)
 
 
-def layout(model: LoadedModel) -> dict[str, dict[str, Any]]:
-    """{field: what is set of its component} of the fields that this model has; the others are hidden and empty."""
+def layout(model: LoadedModel, filled: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """{field: what is set of its component} of the fields that this model has; the others are hidden and empty.
+
+    `filled` are captions to begin with.
+    """
     defaults, sees = model.resolved({}), model.perspectives
     hidden: dict[str, Any] = {"visible": False, "value": None}
     captions = studio.caption_fields(model)
     settings: dict[str, dict[str, Any]] = {
         name: {"visible": True} if number < captions else hidden for number, name in enumerate(CAPTIONS)
     }
+    for name, caption in zip(CAPTIONS[:captions], filled, strict=False):
+        settings[name] = settings[name] | {"value": caption}
     settings["picture"] = settings["prompt"] = {"visible": True} if "image" in sees else hidden
     settings["class"] = {"visible": True, "choices": ["", *model.class_names]} if "class" in sees else hidden
     return settings | {"guidance": {"value": defaults["guidance"]}, "steps": {"value": defaults["steps"]}}
@@ -241,10 +257,10 @@ def _fields(gr: Any, settings: dict[str, dict[str, Any]]) -> tuple[dict[str, Any
     add("class", gr.Dropdown, "Class")
     add_error("class")
     with gr.Row():
-        add("guidance", gr.Number, "Guidance", min_width=100)
-        add("steps", gr.Number, "Steps", min_width=100, precision=0)
-        add("n", gr.Number, "Pictures", min_width=100, precision=0, value=4)
-        add("seed", gr.Number, "Seed", min_width=100, precision=0, value=0)
+        add("guidance", gr.Number, "Guidance", min_width=NUMBER)
+        add("steps", gr.Number, "Steps", min_width=NUMBER, precision=0)
+        add("n", gr.Number, "Pictures", min_width=NUMBER, precision=0, value=4)
+        add("seed", gr.Number, "Seed", min_width=NUMBER, precision=0, value=0)
     for name in ("guidance", "steps", "n", "seed"):  # each sentence names its field, and has the whole width
         add_error(name)
     return inputs, errors
