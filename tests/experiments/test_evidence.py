@@ -81,6 +81,24 @@ def test_evidence_is_lost_to_a_change_of_what_is_declared_or_of_the_data(reposit
     assert not collected(repository)
 
 
+def test_a_clone_without_the_data_reports_from_evidence(repository):
+    runs = planned(repository)
+    for run in runs:
+        leave(repository, run)
+    lock = (repository.folder / "dvc.lock").read_text()
+    repository.write("dvc.lock", lock.replace("tiny", "demo"))  # the project goes on with another profile
+    with pytest.raises(CondmixError, match="holds no data/tiny/archives of profile tiny"):
+        planned(repository)
+    found = collected(repository)
+    assert [one.experiment for one in found] == [run.experiment for run in runs]
+    assert all(one.origin.current for one in found)
+    assert "0 of 2 runs are missing" in table(repository.folder, read_grid(repository.folder, "small"))
+    for run in runs:
+        evidence(repository.folder, run).unlink()
+    with pytest.raises(CondmixError, match="holds no data/tiny/archives of profile tiny"):
+        collected(repository)
+
+
 def test_a_setting_that_only_new_code_knows_is_a_difference_of_code_unless_the_grid_sets_it(repository):
     """The other way round, so that nothing has to be added to the schema: the old version knew one setting more."""
     run = planned(repository)[1]

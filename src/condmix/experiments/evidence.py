@@ -15,6 +15,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ def collect(root: Path, grid: Grid, strict: bool = False) -> list[Finished]:
     With `strict`, only what the present code made.
     """
     references, found = done(root), []
-    for run in plan(root, grid):
+    for run in plan(root, grid, shared=_shared(root, grid)):
         if run.name in references:
             keep(root, run, references[run.name])
         several = []
@@ -112,7 +113,7 @@ def is_done(root: Path, run: PlannedRun, references: Mapping[str, str]) -> bool:
 
 def table(root: Path, grid: Grid, strict: bool = False) -> str:
     """The runs with their states, and what those that the present code did not make will cost."""
-    runs, references = plan(root, grid), done(root)
+    runs, references = plan(root, grid, shared=_shared(root, grid)), done(root)
     missing = {run.name: run for run in runs if not is_done(root, run, references)}
     older = [] if strict else [name for name, run in missing.items() if any(origins(root, run))]
     width = max(len(run.experiment) for run in runs)
@@ -135,6 +136,14 @@ def table(root: Path, grid: Grid, strict: bool = False) -> str:
 def evidence(root: Path, run: PlannedRun) -> Path:
     """The file of the evidence that the present code makes."""
     return root / "metrics" / "experiments" / run.name.split("-")[0] / "runs" / f"{run.name}.zip"
+
+
+def _shared(root: Path, grid: Grid) -> dict[str, str] | None:
+    """The data that most of a grid's evidence is of, so that a clone can report which has none of them."""
+    folder = root / "metrics" / "experiments" / grid.name / "runs"
+    made = [recipe for path in sorted(folder.glob("*.zip")) if (recipe := read_recipe(root, path))]
+    several = Counter(json.dumps(one["recipe"]["shared"], sort_keys=True) for one in made)
+    return json.loads(several.most_common(1)[0][0]) if several else None
 
 
 def origins(root: Path, run: PlannedRun) -> Iterator[tuple[Path, Origin]]:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypeVar
 
@@ -172,12 +172,16 @@ def refuse_processes(keys: Iterable[str], where: str) -> None:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A commit that runs start from: params.yaml, the profile's settings, dvc.yaml and dvc.lock as it has them."""
+    """A commit that runs start from: params.yaml, the profile's settings, dvc.yaml and dvc.lock as it has them.
+
+    `shared` is what the runs share, as in a recipe, for a commit whose dvc.lock is of another profile.
+    """
 
     root: Path
     commit: str
     profile: str
     files: Mapping[str, Any]
+    shared: Mapping[str, str] | None = None
 
     @classmethod
     def read(cls, root: Path, commit: str, profile: str) -> Baseline:
@@ -219,12 +223,13 @@ class Baseline:
         return PlannedRun(name, experiment, params["seed"], self.profile, params, settings, recipe)
 
 
-def plan(root: Path, grid: Grid, commit: str = "HEAD") -> list[PlannedRun]:
+def plan(root: Path, grid: Grid, commit: str = "HEAD", shared: Mapping[str, str] | None = None) -> list[PlannedRun]:
     """All runs of a grid at a commit, seeds outermost, so that a partial grid has whole seeds.
 
-    CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline.
+    CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline, unless
+    `shared` says what runs share.
     """
-    baseline = Baseline.read(root, commit, grid.profile)
+    baseline = replace(Baseline.read(root, commit, grid.profile), shared=shared)
     for name, experiment in grid.experiments.items():
         baseline.checked(*_changes(grid, experiment, grid.seeds[0]), f"conf/experiments/{grid.name}.yaml: {name}")
     return [
@@ -360,7 +365,7 @@ def _recipe(baseline: Baseline, params: Mapping[str, Any], settings: Mapping[str
         "commands": {name: stage["cmd"] for name, stage in stages.items()},
         "code": git(baseline.root, "ls-tree", baseline.commit, "--", *sorted(code)),
         "settings": chosen,
-        "shared": _shared(profile, stages, files["dvc.lock"]),
+        "shared": _shared(baseline, stages),
     }
 
 
@@ -382,11 +387,12 @@ def _stages_behind(dvc_yaml: Mapping[str, Any], target: str) -> list[str]:
     return sorted(found)
 
 
-def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, str]:
+def _shared(baseline: Baseline, stages: Mapping[str, Any]) -> dict[str, str]:
     """MD5 of what all runs share and code and settings do not determine to the bit.
 
     That is the archives (a folder of one's own may change), and what a captioner wrote.
     """
+    profile, lock = baseline.profile, baseline.files["dvc.lock"]
     found: dict[str, str] = {}
     for name, stage in stages.items():
         outputs = [output if isinstance(output, str) else next(iter(output)) for output in stage.get("outs", [])]
@@ -397,6 +403,8 @@ def _shared(profile: str, stages: Mapping[str, Any], lock: Mapping[str, Any]) ->
         made = {output["path"]: output["md5"] for output in entry.get("outs", [])}
         inputs = [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("data/")]
         if not set(kept) <= made.keys() or not all(path.startswith((f"data/{profile}/", PARAMS_OK)) for path in inputs):
+            if baseline.shared is not None:
+                return dict(baseline.shared)
             raise CondmixError(
                 f"dvc.lock at HEAD holds no {kept[0]} of profile {profile}, which all runs share: "
                 "set the profile in params.yaml, run dvc repro embed, and commit"
