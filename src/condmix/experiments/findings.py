@@ -84,7 +84,7 @@ class Test:
     against: str
     question: str
     result: statistics.Comparison
-    adjusted_p: float
+    adjusted_p: float | None
     at_most: bool  # the adjusted p is an upper bound
     commits: tuple[str, ...] = ()  # of its pairs, each once
     unpaired: tuple[int, ...] = ()  # seeds left out, for which no code made both sides
@@ -186,11 +186,12 @@ class Evidence:
             if first is not None and second is not None:
                 seed = derive(self.grid.name, experiment, other, question)
                 results[experiment, other, question] = statistics.compare(first, second, seed)
-        adjusted = dict(zip(results, statistics.holm([result.p for result in results.values()]), strict=True))
+        p = {place: result.p for place, result in results.items() if result.p is not None}
+        adjusted = dict(zip(p, statistics.holm(list(p.values())), strict=True))
         # Holm may hand a bound on to the next larger p
         bounds = {adjusted[place] for place, result in results.items() if result.at_most} - {1.0}
         return [
-            Test(*place, result, adjusted[place], adjusted[place] in bounds, self.commits(*place[:2]),
+            Test(*place, result, adjusted.get(place), adjusted.get(place) in bounds, self.commits(*place[:2]),
                  self.unpaired(*place[:2]))
             for place, result in results.items()
         ]  # fmt: skip
@@ -488,7 +489,7 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
              "commits": test.commits, "seeds_by_different_code": test.unpaired}
             for test in evidence.tests
         ],
-        "correction": f"Holm, over {len(evidence.tests)} comparisons",
+        "correction": f"Holm, over {sum(test.adjusted_p is not None for test in evidence.tests)} comparisons",
         "summary": summary,
         "guidance": guidance,
         "misled": list(misled_rows(evidence)),

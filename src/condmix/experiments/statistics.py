@@ -19,6 +19,7 @@ from condmix.runtime.seeds import derive
 
 LEVEL = 0.05  # of a verdict, after the correction for many comparisons
 EQUAL = 1e-12  # a spread of rounding
+NO_DIFFERENCE, UNTESTED = "no difference found", "one seed"  # verdicts
 CHUNK = 1000  # resamples at a time: (CHUNK, n) weights stay small
 
 
@@ -27,14 +28,14 @@ class Comparison:
     """What pairs of scores say about first minus second; `low`..`high` holds it with 95% confidence.
 
     `p` is of no difference, two-sided; `at_most` where it is the least that a resampling can show, an upper bound.
-    `effect` is Cohen's d_z over conditions, None where all conditions differ alike. With one seed the interval knows
-    the luck of the conditions only, not that of the training.
+    With one seed it is None: the interval then knows the luck of the conditions only, not that of the training.
+    `effect` is Cohen's d_z over conditions, None where all conditions differ alike.
     """
 
     difference: float
     low: float
     high: float
-    p: float
+    p: float | None
     effect: float | None
     by_seed: tuple[float, ...]
     n: int
@@ -108,9 +109,9 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 1
     """Scores (S, n) of two experiments, row by row the same seed and column by column the same condition.
 
     Interval and p are those of `paired_t` on the seeds' mean differences: of these n conditions and any seed. Where
-    these do not vary, as with one seed, they are bootstrapped over the conditions: the percentile interval of
-    `crossed_bootstrap`, and p = 2 min(P(d* <= 0), P(d* >= 0)) over the resampled mean differences d*, at least
-    1 / resamples (Efron & Tibshirani, 1993, chapter 15).
+    these do not vary they are bootstrapped over the conditions: the percentile interval of `crossed_bootstrap`, and
+    p = 2 min(P(d* <= 0), P(d* >= 0)) over the resampled mean differences d*, at least 1 / resamples (Efron &
+    Tibshirani, 1993, chapter 15). One seed has that interval, and no p.
     The effect size is d_z = mean difference / standard deviation over conditions of the seed-averaged differences.
     """
     first, second = checked(first), checked(second)
@@ -121,14 +122,15 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 1
         )
     differences = first - second
     difference, by_seed = float(differences.mean()), differences.mean(axis=1)
-    if len(by_seed) > 1 and by_seed.std() > EQUAL:
+    p, at_most = None, False
+    if by_seed.std() > EQUAL:
         low, high, p = paired_t(by_seed)
-        at_most = False
     else:
         drawn = crossed_bootstrap(differences, seed, resamples)
         low, high = np.quantile(drawn, [0.025, 0.975])
-        p = float(np.clip(2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0)), 1 / resamples, 1))
-        at_most = p == 1 / resamples
+        if len(by_seed) > 1:
+            p = float(np.clip(2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0)), 1 / resamples, 1))
+            at_most = p == 1 / resamples
     of_conditions = differences.mean(axis=0)
     spread = float(of_conditions.std(ddof=1))
     return Comparison(
@@ -178,10 +180,15 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(difference: float, adjusted_p: float) -> str:
-    """ "better" or "worse" where the adjusted p is below 0.05, else "no difference found"; that proves no equality."""
+def verdict(difference: float, adjusted_p: float | None) -> str:
+    """ "better" or "worse" where the adjusted p is below 0.05, else "no difference found"; that proves no equality.
+
+    "one seed" where there is no p.
+    """
+    if adjusted_p is None:
+        return UNTESTED
     if adjusted_p >= LEVEL:
-        return "no difference found"
+        return NO_DIFFERENCE
     return "better" if difference > 0 else "worse"
 
 

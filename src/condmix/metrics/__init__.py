@@ -62,6 +62,7 @@ class Measure:
     count: str | None = None  # key of the number of pictures counted
     judged_by: tuple[str, ...] = ()  # heads of the judge, whose own mean accuracy is its ceiling
     answers: str | None = None  # the question of a grid (condmix.experiments.findings) that it answers
+    again: str | None = None  # the question that another judge answers with it
     unless: str | None = None  # it is part of the measure of this key, and not shown beside that
     interval: bool = False  # two numbers, the ends of an interval
 

@@ -37,7 +37,11 @@ class OtherJudges(JudgedShare):
         if any(f"{CLASS}_{judge}" in facts for facts in files):
             headings = {f"{CLASS}_{judge}": "class"}
         explanation = f"The same share as {JUDGES[judge]} sees it"
-        return [self.measure(key, f"{name}, by the {judge}", explanation=explanation) for key, name in headings.items()]
+        again = {f"{SCENE}_{judge}": "scene", f"{CLASS}_{judge}": "class"}
+        return [
+            self.measure(key, f"{name}, by the {judge}", explanation=explanation, again=again.get(key))
+            for key, name in headings.items()
+        ]
 
     def compute(self, drawn):
         found: dict[str, Any] = {}

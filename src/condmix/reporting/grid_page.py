@@ -26,6 +26,7 @@ from condmix.experiments.findings import (
     write_tables,
 )
 from condmix.experiments.grid import Grid
+from condmix.experiments.statistics import NO_DIFFERENCE, UNTESTED
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
 from condmix.reporting.charts import STYLES, Difference, Line, Quantity, forest_plot, line_chart
@@ -88,7 +89,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
             (name, evidence.control(name), [sentence(evidence, t) for t in evidence.tests if t.experiment == name])
             for name in evidence.names if evidence.control(name)
         ],
-        "tests": len(evidence.tests),
+        "tests": sum(test.adjusted_p is not None for test in evidence.tests),
         "matrix": matrix(evidence),
         "charts": guidance_charts(evidence),
         "chosen": len(selected(evidence)) < len(evidence.names),
@@ -131,6 +132,8 @@ def points(share: float, sign: bool = False) -> str:
 
 def p_text(test: Test) -> str:
     """The adjusted p, as in "p 0.012"."""
+    if test.adjusted_p is None:
+        return "no p from one seed"
     if test.adjusted_p < LEAST_P:
         return f"p below {LEAST_P:g}"
     return f"p {'at most ' if test.at_most else ''}{significant(test.adjusted_p, 2)}"
@@ -140,13 +143,18 @@ def sentence(evidence: Evidence, test: Test) -> str:
     """A comparison in words, with everything that it rests on."""
     found, what = test.result, QUESTIONS[test.question]
     first, second = evidence.says(test.experiment), evidence.says(test.against)
-    basis = (
-        f"95% interval {points(found.low)} to {points(found.high)}; {found.seeds} seed{'s' * (found.seeds > 1)} × "
-        f"{found.n} conditions; adjusted {p_text(test)}"
-    )
+    span = f"95% interval {points(found.low)} to {points(found.high)}"
+    if test.verdict == UNTESTED:
+        more = "more" if found.difference > 0 else "less"
+        return (
+            f"In one training of each, pictures show {points(abs(found.difference))} points {more} of {what} with "
+            f"{first} than with {second} ({points(found.difference, sign=True)}, {span} over {found.n} conditions). "
+            "Other seeds may say otherwise: no verdict."
+        )
+    basis = f"{span}; {found.seeds} seeds × {found.n} conditions; adjusted {p_text(test)}"
     if test.unpaired:
         basis += f"; seed{'s' * (len(test.unpaired) > 1)} {', '.join(map(str, test.unpaired))} left out: different code"
-    if test.verdict == "no difference found":
+    if test.verdict == NO_DIFFERENCE:
         return (
             f"Between {first} and {second} no difference was found in how much of {what} the pictures show: "
             f"{points(found.difference, sign=True)} points ({basis})."
@@ -173,16 +181,35 @@ def answer(evidence: Evidence) -> list[str]:
             sentences.append(
                 " ".join([sentence(evidence, test), *(["But a control does as well."] if simpler else []), *simpler])
             )
+            sentences += second_opinions(evidence, others[0], question)
     for question in evidence.questions:
         what = QUESTIONS[question]
-        verdicts = [test.verdict for name in others if (test := evidence.test(name, question))]
+        tests = [test for name in others if (test := evidence.test(name, question))]
+        verdicts = [test.verdict for test in tests if test.verdict != UNTESTED]
         if len(verdicts) > 1:
             sentences.append(
                 f"Of {len(verdicts)} experiments, {verdicts.count('better')} show more of {what} than what they are "
-                f"compared with, {verdicts.count('worse')} less, and for {verdicts.count('no difference found')} no "
+                f"compared with, {verdicts.count('worse')} less, and for {verdicts.count(NO_DIFFERENCE)} no "
                 "difference was found."
             )
     return sentences
+
+
+def second_opinions(evidence: Evidence, name: str, question: str) -> Iterator[str]:
+    """What other judges say of an experiment's lead, each in a sentence."""
+    runs = evidence.pairs(name, evidence.against(name) or name)
+    for measure in (one for one in evidence.measures if one.again == question):
+        pairs = [(measure.of(a.metrics), measure.of(b.metrics)) for a, b in runs]
+        pairs = [pair for pair in pairs if None not in pair]
+        found = statistics.seed_interval(*zip(*pairs, strict=True)) if pairs else None
+        if found:
+            said = f"95% interval {points(found[1])} to {points(found[2])} over {len(pairs)} seeds"
+        elif pairs:
+            said = "one seed"
+        else:
+            continue
+        mean = sum(one - other for one, other in pairs) / len(pairs)
+        yield f"Another judge ({measure.heading}) sees a difference of {points(mean, sign=True)} points ({said})."
 
 
 def explains(evidence: Evidence, control: Test, of: Test) -> bool:
@@ -528,7 +555,7 @@ def forests(evidence: Evidence) -> list[tuple[str, Markup]]:
                 100 * test.result.difference,
                 100 * test.result.low,
                 100 * test.result.high,
-                test.verdict.split(" ")[0],
+                "no" if test.verdict == UNTESTED else test.verdict.split(" ")[0],
             )
             for test in tests
         ]
