@@ -18,7 +18,7 @@ repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the re
 
 # Each process computes in one thread: the tests are small, and there are as many processes as cores.
 test: setup  ## Set up, run the tests
-	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4
 
 # Real data (../shared) and long runs.
 test-slow: setup  ## Tests on real data and long runs

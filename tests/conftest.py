@@ -9,13 +9,29 @@ from dvc_project import TINY, Project
 from tiny_project import PARAMS, write_dataset, write_packed, write_project
 
 
-@pytest.hookimpl(tryfirst=True)
+# The tests that need a project in which `dvc repro` has run, as their node ids begin.
+OF_REPRODUCED = (
+    "tests/project/test_dvc.py::",
+    "tests/experiments/test_runs.py::test_a_killed_grid",
+    "tests/experiments/test_trials.py::test_a_search_of_a_real_run",
+)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """One worker takes these tests, and takes them first: the others would only wait for the project."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "reproduced" if nodeid.startswith(OF_REPRODUCED) else nodeid
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that need a reproduced project come first, on one worker: the others would only wait for it."""
+    """The list above is whole."""
     for item in items:
-        if "reproduced" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("reproduced"))
-    items.sort(key=lambda item: "reproduced" not in item.fixturenames)
+        assert "reproduced" not in item.fixturenames or item.nodeid.startswith(OF_REPRODUCED), item.nodeid
 
 
 @pytest.fixture(autouse=True)
