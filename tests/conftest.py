@@ -8,7 +8,6 @@ from condmix.settings.load import load
 from dvc_project import TINY, Project
 from tiny_project import PARAMS, write_dataset, write_packed, write_project
 
-
 # The tests that need a project in which `dvc repro` has run, as their node ids begin.
 OF_REPRODUCED = (
     "tests/project/test_dvc.py::",
