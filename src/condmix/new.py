@@ -49,20 +49,24 @@ class Found:
     classes: list[str]
     captioned: int  # pictures with a caption
     captions: int  # the most that one picture has
-    smallest: int  # shorter side in pixels, of those that were looked at
+    smallest: int | None  # shorter side in pixels, of those that were looked at; None where none of them opens
 
     def lines(self, size: int) -> list[str]:
         """What a person wants to know of it."""
         divided = f", about {self.held_out_percent}% held out by their names" if self.held_out_percent else ""
         names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-        small = f", less than the {size} that the model sees" if self.smallest < size else ""
+        if self.smallest is None:
+            sides = "none of those looked at opens as a picture: see condmix data check, after dvc repro fetch"
+        else:
+            small = f", less than the {size} that the model sees" if self.smallest < size else ""
+            sides = f"the smallest of those looked at has {self.smallest} pixels{small}"
         return [
             f"{self.pictures['train']:,} pictures to train on and {self.pictures['test']:,} to test{divided}",
             f"{len(self.classes)} classes ({names})" if self.classes else "no classes: there are no sub-folders",
             f"pictures with captions: {self.captioned:,}, up to {self.captions} each"
             if self.captions
             else "no captions",
-            f"the smallest of those looked at has {self.smallest} pixels{small}",
+            sides,
         ]
 
 
@@ -94,7 +98,8 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
         for file, text in texts.items():
             write_text(file, text)
         params = load(root)
-    except BaseException:  # a project that does not load is left as it was
+        duration = estimate(params, seconds_per_picture(params))
+    except BaseException:  # a project that does not load, or a command that is interrupted, leaves it as it was
         for file, old in before.items():
             file.unlink(missing_ok=True) if old is None else write_text(file, old)
         raise
@@ -102,7 +107,7 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
         f"{folder}:",
         *(f"  {line}" for line in found.lines(params.data.image_size)),
         f"written: conf/{name}.yaml, params.yaml (variants {', '.join(params.variants)}), dvc.yaml",
-        estimate(params, seconds_per_picture(params)),
+        duration,
         "next: dvc repro fetch && condmix data check && dvc repro",
     ]
     return "\n".join(lines)
@@ -134,7 +139,7 @@ def _read(folder: Path, pictures: list[Path], outline: Path, archives: Path) -> 
         classes=data.class_names,
         captioned=sum(map(bool, captions)),
         captions=max(map(len, captions), default=0),
-        smallest=min(filter(None, map(_side, islice(pictures, LOOKED_AT))), default=0),
+        smallest=min(filter(None, map(_side, islice(pictures, LOOKED_AT))), default=None),
     )
 
 
@@ -197,9 +202,10 @@ def estimate(params: Params, seconds: float) -> str:
     total = seconds * (params.train.images + drawn)
     device = "GPU" if torch.cuda.is_available() else "CPU"
     advice = "; lower train.images or model.channels in the profile, or take a faster machine" if total > LONG else ""
+    rate = f"{1 / seconds:,.1f}" if seconds < 1 else f"{1 / seconds:.2g}"
     return (
         f"one variant will take about {_duration(total)} on this {device}: {params.train.images:,} pictures at "
-        f"{1 / seconds:,.1f} per second, then {evaluate.n:,} to measure{advice}"
+        f"{rate} per second, then {evaluate.n:,} to measure{advice}"
     )
 
 
@@ -234,8 +240,8 @@ def _place(root: Path, folder: Path) -> str:
     """The folder as settings name it: in full, unless it lies in the project."""
     whole = folder.absolute()
     place = whole.relative_to(root.absolute()) if whole.is_relative_to(root.absolute()) else whole
-    if not re.fullmatch(r"[\w./ +@-]+", str(place)) or str(place) != str(place).strip():
-        raise CondmixError(f"{place} has characters that mean something in YAML: rename the folder")
+    if not re.fullmatch(r"[\w./ +@,()'&-]+", str(place)) or str(place) != str(place).strip():
+        raise CondmixError(f"{place} has characters that may mean something in YAML or to DVC: rename the folder")
     return str(place)
 
 

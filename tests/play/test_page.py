@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from PIL import Image
 
+from condmix import CondmixError
 from condmix.cli import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -37,6 +38,18 @@ def test_a_port_in_use_and_a_missing_gradio_are_one_sentence(missing, monkeypatc
         done = CliRunner().invoke(main, ["play", "--port", str(port)])
     says = "pip install 'condmix[play]'" if missing else f"port {port} can't be used (Address already in use)"
     assert done.exit_code == 1 and says in done.output.splitlines()[-1]
+
+
+def test_another_port_is_one_that_there_is(monkeypatch):
+    from condmix.play.page import check_port
+
+    def taken(self, address):
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(socket.socket, "bind", taken)
+    for port, another in ((65_534, 65_535), (65_535, 65_534)):
+        with pytest.raises(CondmixError, match=f"--port {another}$"):
+            check_port(port)
 
 
 @contextmanager

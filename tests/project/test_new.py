@@ -110,3 +110,32 @@ def test_the_time_is_that_of_training_and_of_drawing(root):
 def test_a_folder_that_can_not_be_divided_is_named_itself(tmp_path):
     with pytest.raises(CondmixError, match=f"^{tmp_path}/flat: holding out 20% of 2 pictures leaves none in test"):
         look(pictures(tmp_path / "flat", ["1.png", "2.png"]))
+
+
+def test_an_interrupted_command_leaves_the_project_as_it_was(root, tmp_path, monkeypatch):
+    def interrupted(params):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("condmix.new.seconds_per_picture", interrupted)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(KeyboardInterrupt):
+        main(root, pictures(tmp_path / "flat", [f"{i}.png" for i in range(30)]))
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_pictures_that_do_not_open_are_said_to_be_so(root, tmp_path):
+    (tmp_path / "flat").mkdir()
+    for i in range(30):
+        (tmp_path / "flat" / f"{i}.png").write_bytes(b"no picture")
+    assert "none of those looked at opens as a picture" in main(root, tmp_path / "flat")
+
+
+def test_a_name_as_copies_have_it_is_taken(root, tmp_path):
+    folder = pictures(tmp_path / "Ann's pets, 2 & 3 (2024)", [f"{i}.png" for i in range(30)])
+    main(root, folder, "pets")
+    assert load(root).data.folder == str(folder)
+    assert str(folder) in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]["deps"]
+
+
+def test_a_slow_machine_has_a_rate_too(root):
+    assert "at 0.037 per second" in estimate(load(root), 27.0)

@@ -84,8 +84,9 @@ def check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
+            another = port + 1 if port < 65_535 else port - 1
             raise CondmixError(
-                f"port {port} can't be used ({error.strerror}): end what uses it, or take another, --port {port + 1}"
+                f"port {port} can't be used ({error.strerror}): end what uses it, or take another, --port {another}"
             ) from None
 
 
