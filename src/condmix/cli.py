@@ -260,6 +260,8 @@ def generate(context: click.Context, /, like: Path | None, demo: bool, **options
         options = {k: v for k, v in options.items() if _was_typed(context, k) or k == "out"}
     variant, out, scale = options.pop("variant", None), options.pop("out"), options.pop("scale", None)
     request: Any = options  # what click knows, `Request` checks
+    if demo and variant is not None and _was_typed(context, "variant"):
+        raise CondmixError("--demo draws with the model in the package: leave out --variant")
     files = run(request, Output("demo" if demo else variant, out, scale), like)
     say(f"{len(files)} pictures in {out}" if len(files) > 1 else str(files[0]))
 

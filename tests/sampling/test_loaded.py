@@ -1,16 +1,19 @@
 """`condmix.load`: what the command line draws, as PIL pictures, with weights and encoders read once."""
 
 import doctest
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import condmix
 from condmix import CondmixError
+from condmix.cli import main
 
 
 def test_pictures_are_those_of_the_command_line_whatever_is_drawn_beside_them(drawing, sheet):
@@ -21,6 +24,22 @@ def test_pictures_are_those_of_the_command_line_whatever_is_drawn_beside_them(dr
     for picture, left in zip(pictures[1:], (1, 10), strict=True):
         difference = np.asarray(picture).astype(int) - output[1:9, left : left + 8]
         assert abs(difference).max() <= 1  # batches of other sizes are rounded differently
+
+
+def test_files_say_how_they_were_made(drawing):
+    model = condmix.load("experiment")
+    asked = {"captions": ["red", "left"], "n": 2, "seed": 5, "steps": 5}
+    files = [Image.open(io.BytesIO(content)) for content in model.pngs(**asked)]
+    assert np.array_equal(np.stack([np.asarray(file) for file in files]), model.draw(**asked))
+    (drawing.root / "second.png").write_bytes(model.pngs(**asked)[1])
+    done = CliRunner().invoke(main, ["generate", "--like", "second.png", "--out", "again.png"])
+    assert done.exit_code == 0, done.output
+    assert np.array_equal(np.asarray(Image.open("again.png")), np.asarray(files[1]))
+
+
+def test_the_demo_is_one_model(drawing):
+    done = CliRunner().invoke(main, ["generate", "--demo", "--variant", "caption", "--caption", "a red ring"])
+    assert done.exit_code == 1 and "--demo draws with the model in the package: leave out --variant" in done.output
 
 
 def test_a_picture_may_be_a_file_an_array_or_of_pil(drawing):

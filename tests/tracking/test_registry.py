@@ -55,6 +55,8 @@ def test_a_registered_model_draws_what_condmix_load_draws(trained):
     own = condmix.load("experiment").draw(class_name="round", n=2, seed=3, guidance=1.5)
     assert list(drawn["seed"]) == [3, 4] and list(drawn["request"]) == [0, 0]
     assert np.array_equal(np.stack([opened(png) for png in drawn["png"]]), own)
+    record = json.loads(Image.open(io.BytesIO(drawn["png"][1])).info["condmix"])
+    assert record["request"]["class_name"] == "round" and record["request"]["seed"] == 3 and record["picture"] == 1
 
 
 def test_its_signature_has_what_the_variant_sees_and_its_example_is_drawn(trained):

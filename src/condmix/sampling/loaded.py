@@ -103,6 +103,13 @@ class LoadedModel:
         """The same as one array (n, S, S, 3) uint8."""
         return self.checked(**request)()
 
+    def pngs(self, **request: Unpack[Request]) -> list[bytes]:
+        """The same as PNG files that say how they were made, which `condmix generate --like` makes again."""
+        from condmix.sampling.record import png_bytes, record_of
+
+        drawing = self.checked(**request)
+        return [png_bytes(pixels, record_of(self, drawing, picture=i)) for i, pixels in enumerate(drawing())]
+
     def checked(self, **request: Unpack[Request]) -> Drawing:
         """`draw` in two steps, for a caller with checks of its own: what comes back draws, and nothing is drawn yet."""
         request = self.resolved(request)

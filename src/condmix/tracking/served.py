@@ -2,13 +2,12 @@
 
 MLflow runs this file when it loads the model ("models from code"), with the package beside it. A row of the input is
 one request of condmix.load's model, with the columns of its signature; what a row leaves out, or holds null, is absent.
-The answer has a row per picture: `request`, the number of the row it is of, its `seed`, and `png`, the file's bytes
-(base64 over HTTP).
+The answer has a row per picture: `request`, the number of the row it is of, its `seed`, and `png`, the bytes of a
+file that says how it was made (base64 over HTTP).
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from PIL import Image
 
 import condmix
 from condmix.files.pictures import decode
@@ -38,11 +36,11 @@ class DrawingModel(PythonModel):
         for number, row in enumerate(model_input.to_dict("records")):
             try:
                 request = given(row)
-                pictures = self.model(**request)
+                files = self.model.pngs(**request)
             except condmix.CondmixError as error:
                 raise MlflowException.invalid_parameter_value(f"request {number}: {error}") from None
             first = request.get("seed", 0)
-            found += [{"request": number, "seed": first + i, "png": png(one)} for i, one in enumerate(pictures)]
+            found += [{"request": number, "seed": first + i, "png": png} for i, png in enumerate(files)]
         return pd.DataFrame(found, columns=["request", "seed", "png"])
 
 
@@ -70,13 +68,6 @@ def whole(name: str, value: float) -> int:
     if value != int(value):
         raise condmix.CondmixError(f"{name} {value}: give a whole number")
     return int(value)
-
-
-def png(picture: Image.Image) -> bytes:
-    """A picture as the bytes of a file."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 mlflow.models.set_model(DrawingModel())
