@@ -4,7 +4,7 @@ It needs root, and Debian's packages buildah and debootstrap. Both stand-ins are
 that of NVIDIA's image has a user `ubuntu` of UID 1000, as that one does. They download from where this machine's apt
 does; what a build needs to reach mirrors of its own (`--volume /etc/pip.conf:/etc/pip.conf:ro`) are options of
 `buildah build` in CONDMIX_BUILDAH_OPTIONS. A folder with such a Debian, CONDMIX_BASE_IMAGE, saves making it. The stage
-`train` holds 7 GB and needs twice that on disk while buildah commits it.
+`train` holds 7 GB, of which buildah keeps several copies while it commits them: free 50 GB, some of them in /var/tmp.
 """
 
 import os
