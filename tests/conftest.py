@@ -16,6 +16,7 @@ OF_REPRODUCED = (
 )
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """One worker takes these tests, and takes them first: the others would only wait for the project."""
     from xdist.scheduler import LoadScopeScheduling
