@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 
 from condmix import CondmixError
 from condmix.evaluation.features import TimmFeatures
-from condmix.evaluation.probes import STRENGTH, Probe
+from condmix.evaluation.probes import STRENGTH, Probe, read_card
+from condmix.files.artifacts import write_checked_json
 from tower_helpers import backbone_settings, save_tiny_backbone
 
 HEADS = {"colour": ["red", "green", "blue"], "size": ["small", "large"], "only": ["this", "never"]}
@@ -85,7 +86,7 @@ def test_without_a_probe_there_is_none(tmp_path):
     assert Probe.load(tmp_path) is None
 
 
-@pytest.mark.parametrize("damage", ["weights", "card", "network"])
+@pytest.mark.parametrize("damage", ["weights", "card", "network", "settings"])
 def test_what_is_damaged_is_refused(saved, damage):
     _, folder, _ = saved
     if damage == "weights":
@@ -96,9 +97,14 @@ def test_what_is_damaged_is_refused(saved, damage):
         path = folder / "probe.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"width": 7}))
         says = "probe.json"
-    else:
+    elif damage == "network":
         path = folder.parent / "image.safetensors"
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-        says = "image.safetensors"
+        says = "judge.probe.weights: .*image.safetensors has sha256"
+    else:
+        card = read_card(folder)
+        del card["network"]["mean"]
+        write_checked_json(folder / "probe.json", card)
+        says = "probe.json is damaged .*dvc repro judge"
     with pytest.raises(CondmixError, match=says):
         Probe.load(folder)

@@ -111,15 +111,18 @@ class ClipFeatures(Features):
 
 
 class TimmFeatures(Features):
-    """What a network of timm hands to its classifier; pictures are prepared as for `ClipFeatures`."""
+    """What a network of timm hands to its classifier; pictures are prepared as for `ClipFeatures`.
 
-    def __init__(self, name: str, settings: Backbone, device: str | torch.device = "cpu"):
+    `setting` is where `settings` stand, by default embed.timm.<name>.
+    """
+
+    def __init__(self, name: str, settings: Backbone, device: str | torch.device = "cpu", setting: str = ""):
         from condmix.clip.backbone import open_backbone
 
         self.name = name
         shown = {"mean": settings.mean, "std": settings.std}
         self.id = f"timm {settings.model} sha256:{settings.weights.sha256} at {settings.image_size} {shown}"
-        weights = settings.weights.verified(f"embed.timm.{name}.weights")
+        weights = settings.weights.verified(f"{setting or f'embed.timm.{name}'}.weights")
         self._model = open_backbone(settings.model, weights, device)
         self._prepared = Prepared((settings.image_size,) * 2, "bicubic", shown, device)
 

@@ -14,14 +14,14 @@ from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix.evaluation.features import Features, TimmFeatures
 from condmix.evaluation.judges import REMEDY
-from condmix.files.artifacts import read_checked_json, read_tensors, rebuilt, write_checked_json
+from condmix.files.artifacts import damaged, read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.files.atomic import replacing
 from condmix.settings.schema import Backbone
 
@@ -100,9 +100,18 @@ class Probe(nn.Module):
         card = read_card(folder)
         tensors, _ = read_tensors(folder / WEIGHTS, REMEDY, card["sha256"])
         probe = rebuilt(lambda: cls(card["heads"], card["width"]), tensors, folder / WEIGHTS, folder / CARD, REMEDY)
-        probe.network = TimmFeatures("probe", Backbone.model_validate(card["network"]), device)
+        try:
+            network = Backbone.model_validate(card["network"])
+        except ValidationError as error:
+            raise damaged(folder / CARD, f"its network: {error.errors()[0]['msg']}", REMEDY) from None
+        probe.network = features_of(network, device)
         probe.accuracy = card.get("accuracy", {})
         return probe.eval().to(device)
+
+
+def features_of(network: Backbone, device: str | torch.device = "cpu") -> Features:
+    """What a probe over this network reads."""
+    return TimmFeatures("probe", network, device, "judge.probe")
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -441,12 +441,17 @@ def summary_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
 
 def difference(evidence: Evidence, name: str, measure: Measure) -> tuple[float, float, float] | None:
     """(difference to what the experiment is compared with, low, high) over seeds; None where there is no interval."""
+    values = paired(evidence, name, measure)
+    return statistics.seed_interval(*zip(*values, strict=True)) if values else None
+
+
+def paired(evidence: Evidence, name: str, measure: Measure) -> list[tuple[float, float]]:
+    """A measure of the experiment and of what it is compared with, a pair for each seed that has both."""
     other = evidence.against(name)
     if other is None or evidence.oracle(name) != evidence.oracle(other):
-        return None
+        return []
     values = [(measure.of(a.metrics), measure.of(b.metrics)) for a, b in evidence.pairs(name, other)]
-    values = [pair for pair in values if None not in pair]
-    return statistics.seed_interval(*zip(*values, strict=True)) if values else None
+    return [pair for pair in values if None not in pair]
 
 
 def guidance_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:

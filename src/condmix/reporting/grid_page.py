@@ -23,6 +23,7 @@ from condmix.experiments.findings import (
     difference,
     guidance_rows,
     misled_rows,
+    paired,
     write_tables,
 )
 from condmix.experiments.grid import Grid
@@ -197,19 +198,16 @@ def answer(evidence: Evidence) -> list[str]:
 
 def second_opinions(evidence: Evidence, name: str, question: str) -> Iterator[str]:
     """What other judges say of an experiment's lead, each in a sentence."""
-    runs = evidence.pairs(name, evidence.against(name) or name)
     for measure in (one for one in evidence.measures if one.again == question):
-        pairs = [(measure.of(a.metrics), measure.of(b.metrics)) for a, b in runs]
-        pairs = [pair for pair in pairs if None not in pair]
-        found = statistics.seed_interval(*zip(*pairs, strict=True)) if pairs else None
-        if found:
-            said = f"95% interval {points(found[1])} to {points(found[2])} over {len(pairs)} seeds"
-        elif pairs:
-            said = "one seed"
-        else:
-            continue
-        mean = sum(one - other for one, other in pairs) / len(pairs)
-        yield f"Another judge ({measure.heading}) sees a difference of {points(mean, sign=True)} points ({said})."
+        if pairs := paired(evidence, name, measure):
+            found = difference(evidence, name, measure)
+            mean = sum(one - other for one, other in pairs) / len(pairs)
+            span = (
+                f"95% interval {points(found[1])} to {points(found[2])} over {len(pairs)} seeds"
+                if found
+                else "one seed"
+            )
+            yield f"Another judge ({measure.heading}) sees a difference of {points(mean, sign=True)} points ({span})."
 
 
 def explains(evidence: Evidence, control: Test, of: Test) -> bool:

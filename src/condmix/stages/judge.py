@@ -21,9 +21,8 @@ from tqdm import tqdm
 
 from condmix import CondmixError
 from condmix.data.prepared import Split
-from condmix.evaluation.features import TimmFeatures
 from condmix.evaluation.judges import CIFAR10_CLASSES, Judge, accuracy, load_resnet56, save_no_judge
-from condmix.evaluation.probes import Probe, forget
+from condmix.evaluation.probes import Probe, features_of, forget
 from condmix.files.artifacts import write_checked_json
 from condmix.settings.schema import Backbone, Params
 from condmix.tracking.runs import environment
@@ -93,8 +92,11 @@ def train_probe(
     folder: Path, settings: Backbone, heads: Mapping[str, Sequence[str]], train: Split, test: Split
 ) -> dict[str, Any]:
     """Fit the second judge, measure it on the test split and save it; returns what metrics/judge.json says of it."""
-    network, targets = TimmFeatures("probe", settings, device()), targets_of(train)
-    seen = [network(images).cpu() for images, _ in tqdm(batches(train.images, targets, 100), "probe", unit_scale=100)]
+    network, targets, seen = features_of(settings, device()), targets_of(train), []
+    with tqdm(total=len(train.images), desc="probe", unit="img") as bar:
+        for images, _ in batches(train.images, targets, 100):
+            seen.append(network(images).cpu())
+            bar.update(len(images))
     probe = Probe(heads, seen[0].shape[1])
     probe.fit(torch.cat(seen), targets)
     probe.network = network
