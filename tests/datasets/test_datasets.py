@@ -25,10 +25,15 @@ from condmix.datasets.demo import Demo
 from condmix.datasets.fashion import Fashion
 from condmix.datasets.folder import Folder
 from condmix.settings import load
+from people import write_people
 from real_data import build
 
 CLASSES = ["cat", "dog", "ship"]
-WORLDS = {"fashion": {"fewest": 1, "held_out_percent": 25, "held_out_pairs": 0}}  # settings that a data set needs
+WORLDS = {  # settings that a data set needs
+    "fashion": {"fewest": 1, "held_out_percent": 25, "held_out_pairs": 0},
+    "cifar10n": {"held_out_percent": 29},
+}
+FOLDERS = {"cifar10n": "people"}  # whose file has the name of another data set's
 
 
 def cifar_content(seed=0):
@@ -78,6 +83,8 @@ def archives(tmp_path_factory):
         own_data.write_shard(folder / f"{split}-00000.tar", samples)
     Folder.pack(own, folder)
     Fashion.pack(products(tmp_path_factory.mktemp("products")), folder)
+    (folder / FOLDERS["cifar10n"]).mkdir()
+    write_people(folder / FOLDERS["cifar10n"], 17)
     return folder
 
 
@@ -92,7 +99,7 @@ def products(folder: Path) -> Path:
 @pytest.mark.parametrize("name", load.plugins("datasets"))
 @pytest.mark.parametrize("split", SPLITS)
 def test_contract(name, split, archives):
-    data = load.plugin("datasets", name)(archives, WORLDS.get(name, {}))
+    data = load.plugin("datasets", name)(archives / FOLDERS.get(name, ""), WORLDS.get(name, {}))
     assert isinstance(data, Dataset)
     ids = data.ids(split)
     assert len(ids) == len(set(ids)) == {"train": 12, "test": 5}[split]
@@ -124,7 +131,7 @@ def test_contract(name, split, archives):
 
 @pytest.mark.parametrize("name", load.plugins("datasets"))
 def test_no_archives(name, tmp_path):
-    data = load.plugin("datasets", name)(tmp_path, {})
+    data = load.plugin("datasets", name)(tmp_path, WORLDS.get(name, {}))
     with pytest.raises(CondmixError, match="is missing: run the stage fetch"):
         data.ids("train")
 

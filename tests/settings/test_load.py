@@ -98,7 +98,7 @@ def test_a_mistake_in_params_is_named(project, keys, value, says):
         (("train", "lr"), "fast", ["conf/demo.yaml", "train.lr", "'fast'"]),
         (("train", "ema"), 1.5, ["train.ema", "1.5"]),
         (("evaluate", "sampler"), "ddmp", ["conf/demo.yaml", '"ddmp"', "ddpm"]),
-        (("data", "dataset"), "imagenet", ['no dataset "imagenet"', "cifar10, coco, demo"]),
+        (("data", "dataset"), "imagenet", ['no dataset "imagenet"', "cifar10, cifar10n, coco, demo"]),
         (("data", "image_size"), 18, ["18", "cannot be halved 2 times"]),
         (("embed", "t5"), T5 | {"revison": "y"}, ['no setting "embed.t5.revison"', "embed.t5.revision"]),
         (("embed", "batch_size"), "big", ["embed.batch_size is 'big'", 'a whole number from 1, or "auto"']),
