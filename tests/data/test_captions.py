@@ -29,6 +29,14 @@ def test_tidy():
     assert tidy(["  a\n cat ", "a cat", "", " \t", "A cat"]) == ["a cat", "A cat"]
 
 
+@pytest.mark.parametrize("counts, expected", [(False, ["a cat", "a dog"]), (True, ["a cat", "a dog", "a cat"])])
+def test_equal_answers_of_several_people_are_several(counts, expected, tmp_path):
+    data = Dataset(tmp_path, {})
+    data.every_answer_counts = counts
+    data.captions = lambda split: [["a cat", "a  dog", " ", "a cat"]]
+    assert collect(data, "train", [], "mine") == ([expected], "human")
+
+
 def test_captions_as_one_text_are_sentences():
     assert one_text(["a cat", "It sleeps.", "Look!", "is it red"]) == "a cat. It sleeps. Look! is it red."
     assert one_text(["a cat"]) == "a cat."

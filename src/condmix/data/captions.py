@@ -49,8 +49,12 @@ def read_claims(folder: Path, split: str) -> list[list[list[int]]] | None:
 
 def tidy(texts: Iterable[str]) -> list[str]:
     """Runs of white space become one space; empty captions and exact repetitions are dropped."""
+    return list(dict.fromkeys(_spaced(texts)))
+
+
+def _spaced(texts: Iterable[str]) -> list[str]:
     normal = (" ".join(text.split()) for text in texts)
-    return list(dict.fromkeys(text for text in normal if not blank(text)))
+    return [text for text in normal if not blank(text)]
 
 
 def blank(text: str) -> bool:
@@ -77,7 +81,7 @@ def collect(data: Dataset, split: str, templates: Iterable[str], name: str) -> t
     human = data.captions(split)
     if human is not None:
         check_text(human, split)
-        return [tidy(texts) for texts in human], "human"
+        return [_spaced(texts) if data.every_answer_counts else tidy(texts) for texts in human], "human"
     labels, templates = data.labels(split), list(templates)
     if labels is None:
         return [[] for _ in data.ids(split)], "human"

@@ -23,6 +23,7 @@ class Dataset:
     """
 
     attributes: dict[str, list[str]] = {}  # name -> values, in column order; empty where they are not known
+    every_answer_counts = False  # True: captions are answers of several people, and equal ones of a picture are kept
 
     def __init__(self, archives: Path, settings: dict):
         """`archives` holds the official files; `settings` are the profile's `data.world`, often empty."""

@@ -31,6 +31,8 @@ OFFICIAL = "clean_label"
 class Cifar10n(Dataset):
     """Reads both files in place. `settings`: {"held_out_percent": 1 to 99}."""
 
+    every_answer_counts = True
+
     def __init__(self, archives: Path, settings: dict):
         super().__init__(archives, settings)
         self._archive = CifarArchive(self.archives)
