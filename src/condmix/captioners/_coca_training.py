@@ -46,7 +46,7 @@ def train_and_save(
     save_clip(folder, model, model_cfg, None)
 
 
-def new_coca(architecture: dict[str, Any], words: int) -> tuple[nn.Module, dict[str, Any]]:
+def new_coca(architecture: dict[str, Any], words: int) -> tuple[Any, dict[str, Any]]:
     """An untrained CoCa with a vocabulary of `words`, and its configuration."""
     import open_clip
     from open_clip.model import set_model_preprocess_cfg
@@ -74,7 +74,7 @@ def padded(caption: Sequence[int], length: int) -> Tensor:
     return row
 
 
-def train(model: nn.Module, pixels: np.ndarray, captions: Sequence[Sequence[Tensor]], training: Any, seed: int) -> None:
+def train(model: Any, pixels: np.ndarray, captions: Sequence[Sequence[Tensor]], training: Any, seed: int) -> None:
     """Train in place on pixels (N, 3, S, S) uint8 and the captions (L,) of each, one of which each step draws.
 
     Same seed, machine and threads: same weights.
@@ -91,7 +91,7 @@ def train(model: nn.Module, pixels: np.ndarray, captions: Sequence[Sequence[Tens
     def loss_of() -> Tensor:
         index = next(drawn)
         images = normalise(torch.from_numpy(pixels[index]))
-        texts = torch.stack([captions[i][rng.integers(len(captions[i]))] for i in index])
+        texts = torch.stack([captions[i][int(rng.integers(len(captions[i])))] for i in index])
         longest = int((texts != 0).sum(dim=1).max())
         output = model(images, texts[:, :longest].to(device, non_blocking=True))
         return sum(criterion(**output))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -106,19 +106,20 @@ def train_clip(
     return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
 
 
-def clamp_scale(model: nn.Module) -> None:
+def clamp_scale(model: Any) -> None:
     """Keep the logits' scale where training is stable."""
     model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
-def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW or Muon, in which weights of matrices decay; and Adam for the rows of CLIP's token table that a batch uses.
 
     The table has a row for each of 49,408 tokens, nine tenths of a small CLIP. Updating and exchanging all of it would
     take a third of a step; and decay would shrink the tokens that never occur to zero.
     """
-    options = {"lr": recipe.lr, "betas": (0.9, 0.98), "eps": 1e-6}
-    optimizers, table = [], None
+    options: dict[str, Any] = {"lr": recipe.lr, "betas": (0.9, 0.98), "eps": 1e-6}
+    optimizers: list[torch.optim.Optimizer] = []
+    table = None
     if hasattr(model, "token_embedding"):
         model.token_embedding.sparse = True
         table = model.token_embedding.weight
@@ -146,10 +147,10 @@ def draw_text(captions: Sequence[str], joined: float, rng: np.random.Generator) 
     if len(captions) > 1 and rng.random() < joined:
         chosen = rng.permutation(len(captions))[: rng.integers(2, len(captions) + 1)]
         return ". ".join(captions[i].rstrip(". ") for i in chosen)
-    return captions[rng.integers(len(captions))]
+    return captions[int(rng.integers(len(captions)))]
 
 
-def normaliser(model: nn.Module, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+def normaliser(model: Any, device: torch.device | str) -> Callable[[Tensor], Tensor]:
     """A function of uint8 (B, 3, S, S) at the model's size: its input on `device`, as its own preprocessing ends."""
     asked = model.visual.preprocess_cfg
     mean, std = (torch.tensor(asked[key], device=device)[:, None, None] for key in ("mean", "std"))

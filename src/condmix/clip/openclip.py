@@ -74,6 +74,7 @@ def new_clip(model: str | dict[str, Any]) -> tuple[nn.Module, dict[str, Any], An
 
 def check_architecture(model: str | dict[str, Any]) -> None:
     """CondmixError where `new_clip` builds none, or one whose towers do not run. Takes no memory for weights."""
+    made: Any
     with torch.device("meta"), torch.no_grad():
         made, model_cfg, _ = new_clip(model)
         size = made.visual.image_size

@@ -89,6 +89,9 @@ def scaled(vectors: Tensor) -> Tensor:
 class ShiftedPrior(nn.Module):
     """Predicts z_0 (B, D) from y_t, t, the text's vector and the cluster; a residual network over D numbers."""
 
+    means: Tensor  # of the clusters (C, D)
+    sds: Tensor  # (C, D)
+
     def __init__(self, shape: Shape):
         super().__init__()
         self.shape = shape
@@ -103,9 +106,10 @@ class ShiftedPrior(nn.Module):
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
             for _ in range(shape.blocks)
         )
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
-        nn.init.zeros_(self.leave[1].weight)  # at first it predicts the cluster's mean
-        nn.init.zeros_(self.leave[1].bias)
+        last = nn.Linear(width, dim)
+        self.leave = nn.Sequential(nn.LayerNorm(width), last)
+        nn.init.zeros_(last.weight)  # at first it predicts the cluster's mean
+        nn.init.zeros_(last.bias)
         self.choose = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, count))
 
     def nearest(self, z: Tensor) -> Tensor:
@@ -160,7 +164,7 @@ class ShiftedPrior(nn.Module):
             return (z_0 - mean) / sd
 
         steps_taken = path(self.schedule, times(self.schedule, steps, "uniform"))
-        return unit(mean + sd * ddim(denoise, start, steps_taken, noise=None))
+        return unit(mean + sd * ddim(denoise, start, steps_taken, noise=lambda: start))  # it draws none
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Holds:
         if one.kind == "pseudo":  # words in evaluation
             return self.captioned > 0
         if one.kind in ("caption", "t5") and not one.mixed:
-            return self.most_captions > one.caption
+            return self.most_captions >= one.captions.stop
         return True
 
 

@@ -77,7 +77,7 @@ class Cifar10n(Dataset):
         return {"test": np.sort(order[:first]), "train": np.sort(order[first:])}
 
     def ids(self, split: str) -> list[int]:
-        return self._places[split].tolist()
+        return [int(place) for place in self._places[split]]
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         pictures = self._archive.split("train")[0]
@@ -85,7 +85,8 @@ class Cifar10n(Dataset):
             yield pictures[place]
 
     def labels(self, split: str) -> np.ndarray:
-        return self._archive.split("train")[1][self._places[split]]
+        labels: np.ndarray = self._archive.split("train")[1][self._places[split]]
+        return labels
 
     def captions(self, split: str) -> list[list[str]]:
         names = self.class_names
@@ -102,10 +103,12 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
         content = unpickle(read_member(archive, name), f"{path}: {name}")
     if not isinstance(content, dict):
         raise CondmixError(f"{path}: {name} holds a {type(content).__name__}, not a dictionary")
-    labels = {key: content.get(key) for key in (OFFICIAL, *PEOPLE)}
-    for key, values in labels.items():
+    labels: dict[str, np.ndarray] = {}
+    for key in (OFFICIAL, *PEOPLE):
+        values = content.get(key)
         if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
             raise CondmixError(f"{path} holds no row of integers under {key}: it is not the file of CIFAR-10N")
+        labels[key] = values
     if len({len(values) for values in labels.values()}) > 1:
         raise CondmixError(f"{path}: its people did not label the same number of pictures")
     return labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ class ClipText(Encoder):
     def __init__(self, clip: Clip):
         self.clip = clip
         self.id = clip.id
-        self.limit = clip.tokenizer.context_length
+        tokenizer: Any = clip.tokenizer
+        self.limit = tokenizer.context_length
         self.preprocessing = f"{type(clip.tokenizer).__name__}, {self.limit} tokens"
         self.dim = clip.dim
 
@@ -32,7 +34,7 @@ class ClipText(Encoder):
         return cls(load_clip(clip, device))
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
-        tokenizer = self.clip.tokenizer
+        tokenizer: Any = self.clip.tokenizer
         if hasattr(tokenizer, "encode"):  # CLIP's own, which adds the first and the last token later
             return [len(tokenizer.encode(text)) + 2 for text in texts]
         cleaned = [tokenizer.clean_fn(text) for text in texts]
@@ -47,7 +49,7 @@ class ClipText(Encoder):
         return encode_short(self.clip.model, self.clip.tokenizer(list(batch))).float()
 
 
-def encode_short(model: nn.Module, tokens: Tensor) -> Tensor:
+def encode_short(model: Any, tokens: Tensor) -> Tensor:
     """model.encode_text(tokens) without the places that no caption of the batch reaches, most of CLIP's 77.
 
     Exact where a causal tower reads its result at the end-of-text token, which has the highest number: what comes
@@ -71,7 +73,7 @@ def encode_short(model: nn.Module, tokens: Tensor) -> Tensor:
 class _TextTower(nn.Module):
     """`encode_text` as a module's forward, which is what functional_call calls."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 

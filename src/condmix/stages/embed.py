@@ -170,7 +170,7 @@ def run(params: Params, read: str | None) -> None:
     made = {job.path for job in jobs}
     if state.is_main_process:
         for perspective in dict.fromkeys(one.perspective for one in settings.imports):
-            files = {one.split: one for one in settings.imports if one.perspective == perspective}
+            files: dict[str, Any] = {one.split: one for one in settings.imports if one.perspective == perspective}
             made.update(import_perspective(perspective, files, sources, numbers, paths.embeddings, settings.centre))
         for path in sorted({job.path for job in jobs} - {job.path for job in todo}):
             print(f"{path}: up to date")
@@ -312,7 +312,8 @@ def announce(jobs: Sequence[Job], work: Work, processes: int) -> None:
 
     The time is that of the first few items of each encoder, which decode and pass through the network for nothing.
     """
-    seconds, counts = 0.0, Counter()
+    seconds = 0.0
+    counts: Counter[str] = Counter()
     for encoder in dict.fromkeys(job.encoder for job in jobs):
         group = [job for job in jobs if job.encoder is encoder and job.column.count]
         left = sum(_length(job, rows) for job in group for path, rows in job.shards if not _is_whole(job, path, rows))
@@ -347,7 +348,9 @@ def encode_shards(job: Job, shards: Sequence[tuple[Path, slice]], work: Work, sh
     smaller = (work.batch_size >> halvings for halvings in count(1))
     total = sum(_length(job, rows) for _, rows in shards)
 
-    @find_executable_batch_size(starting_batch_size=work.batch_size, reduce_batch_size_fn=lambda: next(smaller))
+    @find_executable_batch_size(  # type: ignore[untyped-decorator]  # accelerate has no types
+        starting_batch_size=work.batch_size, reduce_batch_size_fn=lambda: next(smaller)
+    )
     def encode(batch_size: int) -> None:
         left = [(path, rows) for path, rows in shards if not _is_whole(job, path, rows)]
         progress.n = total - sum(_length(job, rows) for _, rows in left)
@@ -373,7 +376,7 @@ def encode_shard(
     """Features (n, D) float32 of the column's items of these rows, in their order."""
     what, encoder, column, expected = job.what, job.encoder, job.column, _length(job, rows)
     order = np.arange(expected)
-    items = column.read(rows)
+    items: Any = column.read(rows)
     if encoder.reads == "images":
         items = prefetch(lambda decoder: encoder.prepare(decoder()), items, work.threads, 2 * batch_size)
     elif encoder.reads == "captions" and work.length_buckets:
@@ -396,7 +399,8 @@ def encode_shard(
 def read_shard(job: Job, path: Path, rows: slice) -> np.ndarray:
     """The features (n, D) float32 of a shard; CondmixError where it is missing or damaged."""
     tensors, _ = read_checked_tensors(path, REMEDY)
-    return require(tensors, FEATURES, torch.float32, (_length(job, rows), job.encoder.dim), path, REMEDY).numpy()
+    features: Tensor = require(tensors, FEATURES, torch.float32, (_length(job, rows), job.encoder.dim), path, REMEDY)
+    return features.numpy()
 
 
 def _is_whole(job: Job, path: Path, rows: slice) -> bool:
@@ -450,10 +454,10 @@ def import_perspective(
                 f"embed.imports: the files of {perspective} differ in {field}, {values['train']} in training and "
                 f"{values['test']} in the test split; both must come from one encoder"
             )
-    if first.of == "caption" and parse(perspective).number > numbers:
+    number = parse(perspective).number or 0
+    if first.of == "caption" and number > numbers:
         raise CondmixError(
-            f"embed.imports: {perspective} is of each picture's caption number {parse(perspective).number}, "
-            f"but {numbers} are in use"
+            f"embed.imports: {perspective} is of each picture's caption number {number}, but {numbers} are in use"
         )
     preprocessing, mean = "imported", None
     if centre and "train" in found:
@@ -501,7 +505,7 @@ def images_hash(dataset: Any, split: str, read: str) -> str:
     """
     digest = hashlib.sha256(_hash([read, [int(i) for i in dataset.ids(split)]]).encode())
     for image in islice(dataset.images(split), PROBE):
-        digest.update(np.ascontiguousarray(image))
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from condmix import CondmixError
+from condmix.clip.backbone import Pixels
 from condmix.clip.contrastive import Captioned, Recipe, draw_text, train_clip
 from condmix.clip.folder import load_clip, read_config, save_clip
 from condmix.clip.huggingface import without_padding
 from condmix.clip.openclip import load_pretrained, new_clip
 from condmix.clip.probes import linear_probe, recall_at, zero_shot
 from condmix.clip.towers import (
-    Pixels,
     Seen,
     new_locked_clip,
     train_projections,
@@ -70,6 +70,7 @@ def main(params: Params) -> None:
         conditions = {"source": f"projections trained on {params.profile}"}
         conditions |= train_between_towers(params, dataset, model, tokenizer)
     else:
+        assert settings.model is not None  # `condmix check` refuses a profile that gives no CLIP
         model, model_cfg, tokenizer = new_clip(settings.model)
         conditions = {"source": f"trained on {params.profile}"} | train(params, dataset, model)
     save_clip(paths.clip, model, model_cfg, tokenizer)
@@ -78,8 +79,8 @@ def main(params: Params) -> None:
     if not torch.equal(clip.tokenizer(sentence), tokenizer(sentence)):
         raise CondmixError(f"open_clip's folder format does not keep the tokenizer of {settings.model}: use another")
 
-    towers = (kind.open(paths.clip, dataset.class_names, device) for kind in (ClipImage, ClipText))
-    metrics = measure(dataset, *towers, params.captions.templates)
+    clip_image, clip_text = (kind.open(paths.clip, dataset.class_names, device) for kind in (ClipImage, ClipText))
+    metrics = measure(dataset, clip_image, clip_text, params.captions.templates)
     name = settings.model if settings.model and isinstance(settings.model, str) else "custom"
     metrics |= {"model": name, **conditions, "encoder": clip.id, "split": "test", "seed": params.clip.seed}
     trained_by = (
@@ -94,7 +95,7 @@ def main(params: Params) -> None:
 # Where a CLIP comes from
 
 
-def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+def load_folder(folder: Path) -> tuple[Any, dict[str, Any], Any]:
     """Like `load_pretrained`, from a folder in open_clip's format, as its models lie on the Hugging Face hub.
 
     It holds open_clip_config.json (architecture and preprocessing), open_clip_model.safetensors and, where that is not
@@ -104,7 +105,7 @@ def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
     return clip.model, read_config(folder), clip.tokenizer
 
 
-def open_towers(settings: Any) -> tuple[nn.Module, dict[str, Any], Any]:
+def open_towers(settings: Any) -> tuple[Any, dict[str, Any], Any]:
     """The untrained CLIP between the two towers of `clip.towers`; `clip.seed` draws its projections."""
     towers = settings.towers
     torch.manual_seed(settings.seed)
@@ -136,7 +137,7 @@ def training_captions(params: Params) -> tuple[list[bool], list[list[str]]]:
     return captioned, list(compress(captions, captioned))
 
 
-def train_between_towers(params: Params, dataset: Any, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+def train_between_towers(params: Params, dataset: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Give the projections of `model` what training on the training split's captioned pictures ends with.
 
     Returns the conditions.
@@ -164,7 +165,7 @@ def train_between_towers(params: Params, dataset: Any, model: nn.Module, tokeniz
 
 
 @torch.no_grad()
-def image_features(model: nn.Module, images: Iterator[np.ndarray], count: int, flip: bool) -> Tensor:
+def image_features(model: Any, images: Iterator[np.ndarray], count: int, flip: bool) -> Tensor:
     """What the image tower of a model without projections says: (V, N, F), of the mirrored pictures too if `flip`."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -192,11 +193,12 @@ def drawn_texts(
     draws = JOINED if joined else 0
     several = [[draw_text(own, 1.0, rng) for _ in range(draws)] if len(own) > 1 else [] for own in captions]
     place = {text: row for row, text in enumerate(dict.fromkeys(chain.from_iterable([*captions, *several])))}
-    return list(place), *([[place[text] for text in own] for own in texts] for texts in (captions, several))
+    alone, together = ([[place[text] for text in own] for own in texts] for texts in (captions, several))
+    return list(place), alone, together
 
 
 @torch.no_grad()
-def text_features(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+def text_features(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """What the text tower of a model without projections says: (M, G). Texts of like length go together."""
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     device, found = model.logit_scale.device, []
@@ -207,7 +209,7 @@ def text_features(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> Ten
     return torch.empty_like(features).index_copy_(0, torch.tensor(order, device=device), features)
 
 
-def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
+def train(params: Params, dataset: Any, model: Any) -> dict[str, Any]:
     """Give `model` the weights that training on the training split's captioned pictures ends with.
 
     Returns the conditions. The processes that train build the same model for themselves.
@@ -215,6 +217,7 @@ def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     settings, recipe = params.clip, recipe_of(params)
+    architecture: Any = settings.model
     captioned, captions = training_captions(params)
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     with scratch(params.paths.models / ".clip_training") as folder:
@@ -224,9 +227,9 @@ def train(params: Params, dataset: Any, model: nn.Module) -> dict[str, Any]:
         start = time.monotonic()
         processes = 1 if torch.cuda.is_available() else settings.processes
         if processes == 1:
-            train_member(folder, settings.model, recipe, params.clip.seed)
+            train_member(folder, architecture, recipe, params.clip.seed)
         else:
-            spawn(processes, train_member, folder, settings.model, recipe, params.clip.seed)
+            spawn(processes, train_member, folder, architecture, recipe, params.clip.seed)
         seconds = time.monotonic() - start
         model.load_state_dict(load_file(folder / TRAINED))
         loss = json.loads((folder / LOSS).read_text())
@@ -254,13 +257,14 @@ def train_member(folder: Path, model_settings: str | dict[str, Any], recipe: Rec
         (folder / LOSS).write_text(json.dumps(loss))
 
 
-def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: nn.Module, path: Path) -> None:
+def shrink(images: Iterator[np.ndarray], count: int, preprocess: Any, model: Any, path: Path) -> None:
     """Pictures of any size -> (count, 3, S, S) uint8 at the model's size, in an .npy file."""
     mean, std = (torch.tensor(model.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
 
     def small(image: np.ndarray) -> np.ndarray:
         # Undoes the last step of preprocessing; after the resize the picture consists of bytes, so this is exact.
-        return ((preprocess(Image.fromarray(image)) * std + mean) * 255).round().to(torch.uint8).numpy()
+        pixels: Tensor = ((preprocess(Image.fromarray(image)) * std + mean) * 255).round()
+        return pixels.to(torch.uint8).numpy()
 
     size = model.visual.preprocess_cfg["size"]
     height, width = (size, size) if isinstance(size, int) else size

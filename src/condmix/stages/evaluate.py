@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from condmix.runtime.processes import is_main, threads, together
 from condmix.sampling.sample import grid
 from condmix.settings.load import Params
 from condmix.settings.perspectives import Perspective, parse
+from condmix.settings.schema import Content
 from condmix.tracking.runs import environment, track
 
 SHOWN = 24  # scenes whose pictures the report shows
@@ -161,7 +162,8 @@ def evaluate(params: Params, variant: str, folder: Path) -> None:
         return
     seconds = time.monotonic() - started
     drawn, reference = Drawn(folder, world), Reference(params, task.split)
-    fit = caption_fit(task, drawn.pictures(plan.conditions[0])) if params.evaluate.scorer else None
+    scorer = params.evaluate.scorer
+    fit = caption_fit(task, scorer, drawn.pictures(plan.conditions[0])) if scorer else None
     figures = measured(task, plan, drawn, reference, fit)
     here = environment("fp32", world, threads(params.evaluate.processes))
     metrics = {
@@ -254,27 +256,26 @@ def conditions(
         return [perspective for perspective in own if made_of.get(perspective.name, perspective.kind) == kind]
 
     slots, guesses, shown = made_from("caption"), made_from("generated"), made_from("image")
-    has_class = bool(made_from("class"))
-    classes = [[split.class_names[i]] if i >= 0 else [] for i in split.labels] if has_class else None
+    guessed = written.captions if written and guesses else [[] for _ in captions]
+    claimed = written.claims if written and guesses else []
+    labels = split.labels if made_from("class") else None
+    classes = None if labels is None else [[split.class_names[i]] if i >= 0 else [] for i in labels]
 
     def texts(chosen: list[Perspective]) -> list[list[str]]:
         used = [[of[k] for k in used_captions(chosen, of)] for of in captions]
-        if guesses:
-            used = [
-                a + [of[k] for k in used_captions(guesses, of)] for a, of in zip(used, written.captions, strict=True)
-            ]
+        used = [a + [of[k] for k in used_captions(guesses, of)] for a, of in zip(used, guessed, strict=True)]
         return used if classes is None else [a + b for a, b in zip(used, classes, strict=True)]
 
     def named(chosen: list[Perspective], everything: bool = False) -> np.ndarray | None:
-        if split.attributes is None or (guesses and written.claims is None):
+        if split.attributes is None or split.mentions is None or claimed is None:
             return None
         known = np.zeros(split.attributes.shape, bool) | everything
         for row, of in enumerate(captions if chosen else ()):
             known[row] |= split.mentions[row, used_captions(chosen, of)].any(axis=0)
-        for row, claims in enumerate(written.claims if guesses else ()):
+        for row, claims in enumerate(claimed):
             for k in used_captions(guesses, claims):
                 known[row] |= np.array(claims[k]) >= 0
-        if has_class:
+        if classes is not None:
             known[:, class_attribute(split)] = True
         return known
 
@@ -299,15 +300,15 @@ def _check_words(packed: Packed, captions: list[list[str]]) -> None:
 
 def used_captions(perspectives: Sequence[Perspective], captions: Sequence[Any]) -> list[int]:
     """Indices of a picture's captions that stand in its views, each once; several share a slot or none of them does."""
-    having = [perspective for perspective in perspectives if perspective.caption < len(captions)]
+    having = [perspective for perspective in perspectives if perspective.captions.stop <= len(captions)]
     return list(dict.fromkeys(k for perspective in having for k in perspective.captions))
 
 
-def caption_fit(task: Task, pictures: np.ndarray) -> CaptionFit:
-    """How well the headline pictures fit the captions, beside real pictures, by the profile's scorer."""
+def caption_fit(task: Task, scorer: Content, pictures: np.ndarray) -> CaptionFit:
+    """How well the headline pictures fit the captions, beside real pictures."""
     n, evaluate = len(pictures), task.params.evaluate
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    score = CaptionScore(evaluate.scorer.verified("evaluate.scorer"), task.card["encoder"], evaluate.batch_size, device)
+    score = CaptionScore(scorer.verified("evaluate.scorer"), task.card["encoder"], evaluate.batch_size, device)
     fit = score.fit(pictures, task.split.images[:n], task.captions[:n], task.headline.texts[:n])
     if not fit.held_out:
         print(f"{task.variant} was conditioned on every caption of the {n} test pictures: none is left to score it by")
@@ -333,9 +334,10 @@ def arrays(
     right (m, A) in the first m under each change, and of all captions `caption_ranks` (n, K) and which were `told`.
     """
     n, split, named = plan.conditions[0].n, task.split, task.headline.named
-    right, names = reference.right(drawn.seen(plan.conditions[0])), reference.names()
-    known = right is not None
-    right = right if known else np.zeros((n, 0), bool)
+    given, names = reference.right(drawn.seen(plan.conditions[0])), reference.names()
+    known = given is not None
+    right = np.zeros((n, 0), bool) if given is None else given
+    changed = {job.change.array: reference.right(drawn.seen(job)) for job in plan.changes}
     mentions = split.mentions[:n] if known and split.mentions is not None else np.zeros((n, 0, len(names)), bool)
     return {
         "ids": split.ids[:n],
@@ -343,7 +345,7 @@ def arrays(
         "named": named[:n] if known and named is not None else np.zeros_like(right),
         "mentions": mentions,
         "attribute_names": np.array(names if known else [], dtype=str),
-        **({job.change.array: reference.right(drawn.seen(job)) for job in plan.changes} if known else {}),
+        **{name: right for name, right in changed.items() if right is not None},
         **({"caption_ranks": fit.ranks, "told": fit.conditioned} if fit else {}),
     }
 
@@ -352,7 +354,7 @@ def write_pictures(task: Task, content: dict[str, np.ndarray]) -> None:
     """metrics/details/<variant>/pictures.npz."""
     path = task.params.paths.details(task.variant) / "pictures.npz"
     with replacing(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, **content)
+        np.savez_compressed(file, **cast(Any, content))  # numpy's own types take no mapping
 
 
 def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray]) -> None:
@@ -360,7 +362,7 @@ def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray
     paths, split = task.params.paths, task.split
     folder = paths.details(task.variant)
     folder.mkdir(parents=True, exist_ok=True)
-    samples = [
+    samples: list[dict[str, Any]] = [
         {
             "id": int(split.ids[i]),
             "captions": task.captions[i],
@@ -370,7 +372,8 @@ def write(task: Task, metrics: dict[str, Any], shown: dict[Condition, np.ndarray
         }
         for i in range(len(shown[task.headline.condition]))
     ]
-    for name, pictures in {"real": split.images[: len(samples)], **shown}.items():
+    drawn = {str(condition): pictures for condition, pictures in shown.items()}
+    for name, pictures in {"real": split.images[: len(samples)], **drawn}.items():
         with replacing(folder / f"{name}.npy") as part, open(part, "wb") as file:
             np.save(file, np.asarray(pictures))
     write_checked_json(folder / "details.json", {"metrics": metrics, "card": task.card, "samples": samples})
