@@ -15,7 +15,7 @@ from condmix.clip.contrastive import Recipe
 from condmix.clip.folder import CONFIG, load_clip, save_clip
 from condmix.clip.towers import (
     Projections,
-    Seen,
+    TowerFeatures,
     new_locked_clip,
     train_projections,
     without_projections,
@@ -105,7 +105,7 @@ def test_projections_learn_which_features_belong_together():
     meaning = torch.randn(64, 4, generator=generator)
     images = (meaning @ torch.randn(4, 12, generator=generator)).expand(2, -1, -1)  # both views alike
     texts = meaning @ torch.randn(4, 10, generator=generator)
-    seen = Seen(images, texts, [[i] for i in range(64)], [[]] * 64)
+    seen = TowerFeatures(images, texts, [[i] for i in range(64)], [[]] * 64)
     trained = []
     for _ in range(2):
         torch.manual_seed(1)

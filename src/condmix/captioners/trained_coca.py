@@ -32,15 +32,15 @@ class TrainedCoca(CocaCaptioner, TrainedCaptioner):
     def check(cls, settings: Any) -> None:
         super().check(settings)
         with torch.device("meta"):  # takes no memory
-            new_coca(settings.model, words=Vocabulary.first)
+            new_coca(settings.model, words=CaptionTokens.first)
 
     @classmethod
     def train(
         cls, settings: Any, pictures: np.ndarray, captions: Sequence[Sequence[str]], folder: Path, device: str
     ) -> None:
-        bpe = Vocabulary([]).bpe
+        bpe = CaptionTokens([]).bpe
         encoded = {text: bpe.encode(text) for text in {text for texts in captions for text in texts}}
-        vocabulary = Vocabulary(sorted({token for tokens in encoded.values() for token in tokens}))
+        vocabulary = CaptionTokens(sorted({token for tokens in encoded.values() for token in tokens}))
         whole = {text: vocabulary.whole(tokens) for text, tokens in encoded.items()}
         tokens = [[whole[text] for text in texts] for texts in captions]
         train_and_save(settings, pictures, tokens, vocabulary.size, folder, device)
@@ -50,13 +50,13 @@ class TrainedCoca(CocaCaptioner, TrainedCaptioner):
     def open(cls, settings: Any, folder: Path, device: str = "cpu") -> TrainedCoca:
         model, preprocess, _ = load_coca(folder, None, settings.precision, device)
         tokens = read_json(folder / VOCABULARY, list[int], f"dvc repro generate_captions, after deleting {folder}")
-        captioner = cls(settings, model, preprocess, Vocabulary(tokens))
+        captioner = cls(settings, model, preprocess, CaptionTokens(tokens))
         sha256 = weights_sha256(model)
         captioner.facts = {"model": "trained on the training split", "revision": None, "weights_sha256": sha256}
         return captioner
 
 
-class Vocabulary:
+class CaptionTokens:
     """CLIP's tokens that occur, numbered anew: 0 pads, 1 begins, 2 ends, clip_tokens[i] is 3 + i."""
 
     sot_token_id, eot_token_id, first = 1, 2, 3

@@ -31,7 +31,7 @@ from condmix.training.loop import fit
 FEWEST_TOKENS = 3  # a text needs room between the tokens that begin and end it
 
 
-class Seen(NamedTuple):
+class TowerFeatures(NamedTuple):
     """What locked towers say of a training split; picture i has the texts `alone[i]`, `joined[i]` (rows of `texts`)."""
 
     images: Tensor  # (V, N, F)
@@ -127,7 +127,7 @@ class Projections(nn.Module):
         return F.normalize(self.image(images), dim=-1), F.normalize(self.text(texts), dim=-1), self.logit_scale.exp()
 
 
-def train_projections(projections: Projections, seen: Seen, recipe: Recipe, seed: int) -> float:
+def train_projections(projections: Projections, seen: TowerFeatures, recipe: Recipe, seed: int) -> float:
     """Train in place, on the features' device; returns the loss averaged over the last tenth.
 
     Same seed and machine: same weights.

@@ -30,7 +30,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
 
 
-class Schedule(Protocol):
+class HasAlphaBar(Protocol):
     alpha_bar: Tensor
 
 
@@ -57,7 +57,7 @@ class SampleNoise:
         )
 
 
-def times(schedule: Schedule, steps: int, spacing: str, last: float | None = None) -> list[int]:
+def times(schedule: HasAlphaBar, steps: int, spacing: str, last: float | None = None) -> list[int]:
     """The times that a sampler visits, decreasing; `spacing` is one of SPACINGS.
 
     `last` is the last one as a share of the diffusion time, 0 .. 1; None: 1 / steps, which with uniform spacing is
@@ -75,14 +75,14 @@ def times(schedule: Schedule, steps: int, spacing: str, last: float | None = Non
     return found
 
 
-def _uniform(schedule: Schedule, steps: int, last: float | None) -> list[int]:
+def _uniform(schedule: HasAlphaBar, steps: int, last: float | None) -> list[int]:
     """Equal steps in t from the very last time, where training ends and sampling begins."""
     total = len(schedule.alpha_bar)
     stride = total / steps if last is None else total * (1 - last) / max(steps - 1, 1)
     return [round(total - i * stride) - 1 for i in range(steps)]
 
 
-def _karras(schedule: Schedule, steps: int, last: float | None) -> list[int]:
+def _karras(schedule: HasAlphaBar, steps: int, last: float | None) -> list[int]:
     """Equal steps in sigma^(1 / rho), short where noise is low (Karras et al. 2022, arXiv:2206.00364, eq. 5).
 
     From sigma = 80, or the schedule's largest if that is less; each sigma is rounded to that of the nearest time.
@@ -118,7 +118,7 @@ class Step(NamedTuple):
 Path = Sequence[Step]
 
 
-def path(schedule: Schedule, times: Sequence[int]) -> list[Step]:
+def path(schedule: HasAlphaBar, times: Sequence[int]) -> list[Step]:
     """The steps through these times, decreasing, to the clean picture."""
     alpha_bar = schedule.alpha_bar.tolist()
     here = [alpha_bar[t] for t in times]

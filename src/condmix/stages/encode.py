@@ -28,7 +28,7 @@ from condmix.clip.huggingface import without_padding
 from condmix.clip.openclip import load_pretrained, new_clip
 from condmix.clip.probes import linear_probe, recall_at, zero_shot
 from condmix.clip.towers import (
-    Seen,
+    TowerFeatures,
     new_locked_clip,
     train_projections,
     without_projections,
@@ -150,7 +150,7 @@ def train_between_towers(params: Params, dataset: Any, model: Any, tokenizer: An
     with without_projections(model) as projections:
         images = image_features(model, compress(dataset.images("train"), captioned), sum(captioned), recipe.flip)
         texts, alone, joined = drawn_texts(captions, recipe.joined, seed)
-        seen = Seen(images, text_features(model, tokenizer, texts), alone, joined)
+        seen = TowerFeatures(images, text_features(model, tokenizer, texts), alone, joined)
         asked = time.monotonic()
         loss = train_projections(projections, seen, recipe, seed)
     return {

@@ -51,7 +51,7 @@ HOW = ("sampler", "steps", "spacing", "last_time", "composed", "interval", "thre
 
 
 @dataclass(frozen=True)
-class Conditioning:
+class ConditionedOn:
     """One way of conditioning a variant on the test pictures."""
 
     condition: Condition
@@ -77,7 +77,7 @@ class Task:
     split: Split
     packed: Packed
     captions: list[list[str]]
-    ways: list[Conditioning]
+    ways: list[ConditionedOn]
 
     @classmethod
     def load(cls, params: Params, variant: str) -> Task:
@@ -95,7 +95,7 @@ class Task:
         return cls(params, variant, read_card(params.paths.model(variant)), split, packed, captions, ways)
 
     @property
-    def headline(self) -> Conditioning:
+    def headline(self) -> ConditionedOn:
         return self.ways[0]
 
     def named(self, condition: Condition) -> np.ndarray | None:
@@ -241,7 +241,7 @@ def read_written(params: Params, packed: Packed) -> Written | None:
 
 def conditions(
     packed: Packed, split: Split, captions: list[list[str]], written: Written | None = None, prior: bool = False
-) -> list[Conditioning]:
+) -> list[ConditionedOn]:
     """The ways of conditioning a variant. The first gives its headline figures: an oracle only where words are lacking.
 
     Generated captions name what their words name, right or wrong: a picture that follows a wrong one is wrong.
@@ -280,12 +280,12 @@ def conditions(
         return known
 
     if not shown:
-        return [Conditioning(Condition.CAPTIONS, texts(slots), named(slots))]
-    oracle = Conditioning(Condition.ORACLE, texts(slots), named(slots, everything=True))
+        return [ConditionedOn(Condition.CAPTIONS, texts(slots), named(slots))]
+    oracle = ConditionedOn(Condition.ORACLE, texts(slots), named(slots, everything=True))
     if packed.prompt is None or [perspective.name for perspective in shown] != ["image"]:
         return [oracle]
     words = [parse("caption_1"), *slots]
-    prompt = Conditioning(Condition.PROMPT, texts(words), named(words))
+    prompt = ConditionedOn(Condition.PROMPT, texts(words), named(words))
     return [prompt, oracle, *([replace(prompt, condition=Condition.PRIOR)] if prior else [])]
 
 
