@@ -73,7 +73,7 @@ class Grid(Settings):
     experiments: Annotated[dict[Identifier, Experiment], Field(min_length=1)]
 
 
-Output = str | Annotated[dict[str, Any], Field(min_length=1)]
+StageOutput = str | Annotated[dict[str, Any], Field(min_length=1)]
 
 
 class Stage(BaseModel):
@@ -83,8 +83,8 @@ class Stage(BaseModel):
     cmd: str | list[str]
     deps: list[str] = []
     params: list[str | dict[str, list[str] | None]] = []
-    outs: list[Output] = []
-    metrics: list[Output] = []
+    outs: list[StageOutput] = []
+    metrics: list[StageOutput] = []
 
 
 class Pipeline(BaseModel):

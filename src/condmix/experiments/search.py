@@ -33,16 +33,16 @@ def _finite(value: Any) -> Any:
     return value
 
 
-Number = Annotated[Any, AfterValidator(_finite)]  # Any, so that whole ones stay whole
+Finite = Annotated[Any, AfterValidator(_finite)]  # Any, so that whole ones stay whole
 
 
 class Range(Settings):
     """Numbers from `low` to `high`, both among them."""
 
-    low: Number
-    high: Number
+    low: Finite
+    high: Finite
     log: Flag = False  # every order of magnitude alike
-    step: Number | None = None
+    step: Finite | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:

@@ -128,11 +128,11 @@ def suggest(study: Study, search: Search) -> FrozenTrial:
     return study.trials[-1]
 
 
-Start = Callable[[Mapping[str, Any]], Future[float]]  # a trial's settings -> its run
+StartTrial = Callable[[Mapping[str, Any]], Future[float]]  # a trial's settings -> its run
 Figure = Callable[[Mapping[str, Any]], float]  # a trial's settings -> what its finished run measured
 
 
-def optimise(study: Study, search: Search, trials: int, jobs: int, start: Start, figure: Figure) -> None:
+def optimise(study: Study, search: Search, trials: int, jobs: int, start: StartTrial, figure: Figure) -> None:
     """Bring the study to so many trials, `jobs` at a time, beginning with those that a kill left RUNNING."""
     from optuna.trial import TrialState
 

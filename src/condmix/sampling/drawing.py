@@ -10,7 +10,7 @@ import numpy as np
 from condmix.clip.shifted_diffusion import Trained
 from condmix.diffusion.model import ConditionalModel
 from condmix.sampling.request import Request
-from condmix.sampling.sample import Condition, Sampling, rows_of, sample
+from condmix.sampling.sample import Sampling, ViewsAndMask, rows_of, sample
 
 Watch = Callable[[float, np.ndarray], None]  # share of the steps that are done, pictures (B, S, S, 3) as they look now
 
@@ -21,11 +21,11 @@ class Drawing:
 
     model: ConditionalModel
     sampling: Sampling
-    condition: Condition
+    condition: ViewsAndMask
     seeds: Sequence[int]
     batch_size: int
     request: Request
-    negative: Condition | None = None
+    negative: ViewsAndMask | None = None
     prior: Trained | None = None  # gives each picture a vector of its own in the image's place
 
     def __call__(self, watch: Watch | None = None) -> np.ndarray:

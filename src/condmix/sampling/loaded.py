@@ -34,7 +34,7 @@ from condmix.runtime.messages import reason
 from condmix.runtime.oserrors import one_line
 from condmix.sampling.drawing import Drawing
 from condmix.sampling.request import STRENGTH, Request, check_request, check_weights, pixels_of, typed
-from condmix.sampling.sample import Condition, Sampling, Start
+from condmix.sampling.sample import Sampling, Start, ViewsAndMask
 from condmix.sampling.setup import DEMO, Setup, exported_setup, is_exported, setup_of
 from condmix.settings.load import VARIANTS, plugin, unknown
 from condmix.settings.load import load as load_params
@@ -227,7 +227,7 @@ class LoadedModel:
                 raise CondmixError(f"without {name}: none was given, so there is nothing to leave out")
         return {name: source for name, source in given.items() if name not in names}
 
-    def _between(self, given: Mapping[str, VectorSource], ends: Mapping[str, VectorSource], n: int) -> Condition:
+    def _between(self, given: Mapping[str, VectorSource], ends: Mapping[str, VectorSource], n: int) -> ViewsAndMask:
         """Vectors {perspective: (n, d_p)} and mask (n, P); absent perspectives are zeros, masked.
 
         Rows lead from `given` to `ends` along the great circle, as Ramesh et al. 2022 (arXiv:2204.06125, section 3.2)

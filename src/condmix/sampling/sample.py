@@ -18,8 +18,10 @@ from condmix.diffusion.schedule import Schedule
 from condmix.samplers import SampleNoise, Step, path, times
 from condmix.settings.load import plugin
 
-Condition = tuple[Mapping[str, Tensor], Tensor]  # vectors {perspective: (B, d_p)} and mask (B, P)
-Watch = Callable[[float, Tensor], None]  # share of the steps that are done, pictures (B, S, S, 3) as they look now
+ViewsAndMask = tuple[Mapping[str, Tensor], Tensor]  # vectors {perspective: (B, d_p)} and mask (B, P)
+WatchTensors = Callable[
+    [float, Tensor], None
+]  # share of the steps that are done, pictures (B, S, S, 3) as they look now
 
 
 class Start(NamedTuple):
@@ -68,10 +70,10 @@ class Sampling:
 def sample(
     model: ConditionalModel,
     sampling: Sampling,
-    condition: Condition,
+    condition: ViewsAndMask,
     seeds: Sequence[int],
-    negative: Condition | None = None,
-    watch: Watch | None = None,
+    negative: ViewsAndMask | None = None,
+    watch: WatchTensors | None = None,
 ) -> Tensor:
     """Pictures (B, S, S, 3) uint8 of B conditions, drawn where the model lies.
 
@@ -111,7 +113,7 @@ def _beginning(sampling: Sampling, noise: Tensor) -> tuple[Tensor, list[Step]]:
     return x_t, path(schedule, times(schedule, steps, sampling.spacing, last))
 
 
-def _watched(denoise: Predict, watch: Watch, steps: int) -> Predict:
+def _watched(denoise: Predict, watch: WatchTensors, steps: int) -> Predict:
     """`denoise` that shows each estimate of the clean pictures. Samplers of second order call it more than `steps`."""
     done = 0
 
@@ -133,10 +135,10 @@ def _pixels(x_0: Tensor) -> Tensor:
 def sample_batches(
     model: ConditionalModel,
     sampling: Sampling,
-    condition: Condition,
+    condition: ViewsAndMask,
     seeds: Sequence[int],
     batch_size: int,
-    negative: Condition | None = None,
+    negative: ViewsAndMask | None = None,
 ) -> Iterator[Tensor]:
     """`sample` in batches, so that any number of pictures fits in memory."""
     for first in range(0, len(seeds), batch_size):
@@ -145,12 +147,14 @@ def sample_batches(
         yield sample(model, sampling, rows_of(condition, rows), seeds[rows], away)
 
 
-def rows_of(condition: Condition, rows: slice) -> Condition:
+def rows_of(condition: ViewsAndMask, rows: slice) -> ViewsAndMask:
     """A part of a condition."""
     return {name: vectors[rows] for name, vectors in condition[0].items()}, condition[1][rows]
 
 
-def _predict(model: ConditionalModel, sampling: Sampling, condition: Condition, negative: Condition | None) -> Predict:
+def _predict(
+    model: ConditionalModel, sampling: Sampling, condition: ViewsAndMask, negative: ViewsAndMask | None
+) -> Predict:
     """The model's prediction under the guidance that `sampling` asks for."""
     views, mask = _embed(model, condition[0]), condition[1]
     away = None if negative is None else (_embed(model, negative[0]), negative[1])
@@ -180,7 +184,7 @@ def _weights(model: ConditionalModel, sampling: Sampling, mask: Tensor) -> Tenso
     return weights
 
 
-def sample_grid(model: ConditionalModel, sampling: Sampling, condition: Condition) -> np.ndarray:
+def sample_grid(model: ConditionalModel, sampling: Sampling, condition: ViewsAndMask) -> np.ndarray:
     """One picture (H, W, 3) uint8 of a sample per condition, seeds 0, 1, 2, ..."""
     return grid(sample(model, sampling, condition, range(len(condition[1]))).cpu().numpy(), scale=4)
 
