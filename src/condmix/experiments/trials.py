@@ -181,7 +181,7 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
         exclusive(path.with_suffix(".lock"), f"the search {search.name}"),
         Runner(root, f"search_{search.name}", jobs) as runner,
     ):
-        objective = Objective(search, Baseline.read(root, runner.commit, search.profile))
+        objective = Objective(search, Baseline.read(root, runner.commit, search.profile, search.where))
         name, wanted = objective.study_name, most_trials(search, trials or search.trials)
         study = open_study(path, name, objective.measure)
 
