@@ -45,7 +45,7 @@ def test_classes_and_captions_decide_what_is_trained(root, tmp_path):
     assert params.variants == ("class_v1", "class_v2", "caption", "experiment")
     assert params.perspectives == ("caption_1", "caption_2") and params.embed.captions == 3
     parts = ["6 pictures to train on and 6 to test", "2 classes (cat, dog)", "pictures with captions: 1, up to 3 each"]
-    for part in (*parts, "has 80 pixels", " days on this ", "lower train.images"):
+    for part in (*parts, "has 80 pixels", " days (", "lower train.images"):
         assert part in said, said
     fetch = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]
     assert str(folder) in fetch["deps"]
