@@ -75,10 +75,10 @@ def main(request: Request, output: Output, like: Path | None = None) -> list[Pat
             sampling=replace(drawing.sampling, last_time=record["last_time"]),
         )
     check_out(output)
-    pictures, files = drawing(), _files(output, n, chosen)
+    pictures, files, made = drawing(), _files(output, n, chosen), record_of(model, drawing, scale)
     for path, number in files.items():
         pixels = grid(pictures, scale=scale) if number is None else pictures[number].repeat(scale, 0).repeat(scale, 1)
-        save(path, pixels, record_of(model, drawing, scale, number))
+        save(path, pixels, {**made, "picture": number})
     return list(files)
 
 

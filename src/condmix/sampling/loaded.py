@@ -109,7 +109,8 @@ class LoadedModel:
         from condmix.sampling.record import png_bytes, record_of
 
         drawing = self.checked(**request)
-        return [png_bytes(pixels, record_of(self, drawing, picture=i)) for i, pixels in enumerate(drawing())]
+        record = record_of(self, drawing)  # once, as it hashes what the model was shown
+        return [png_bytes(pixels, {**record, "picture": i}) for i, pixels in enumerate(drawing())]
 
     def checked(self, **request: Unpack[Request]) -> Drawing:
         """`draw` in two steps, for a caller with checks of its own: what comes back draws, and nothing is drawn yet."""
