@@ -10,7 +10,8 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,7 @@ from condmix.files.atomic import write_text
 from condmix.files.pictures import is_picture, read_file
 from condmix.runtime.precision import bf16
 from condmix.settings.load import Params, load
+from condmix.settings.yamlfile import read_yaml
 
 TEMPLATE = "conf/folder.yaml"
 LOOKED_AT = 200  # pictures whose size is read
@@ -88,10 +90,11 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
             raise CondmixError(f"no {needed}: run condmix new in the root of a condmix project")
     found = look(folder)
     place = _place(root, folder)
+    pipeline, left = dependency(place, (root / "dvc.yaml").read_text(encoding="utf-8"), folders(root))
     texts = {
         path: profile(found, place, (root / TEMPLATE).read_text(encoding="utf-8")),
         root / "params.yaml": experiment(found, name, (root / "params.yaml").read_text(encoding="utf-8")),
-        root / "dvc.yaml": dependency(place, (root / "dvc.yaml").read_text(encoding="utf-8")),
+        root / "dvc.yaml": pipeline,
     }
     before = {file: file.read_text(encoding="utf-8") if file.exists() else None for file in texts}
     try:
@@ -103,10 +106,11 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
         for file, old in before.items():
             file.unlink(missing_ok=True) if old is None else write_text(file, old)
         raise
+    instead = f" (in place of {', '.join(left)}: put that back there with its profile)" if left else ""
     lines = [
         f"{folder}:",
         *(f"  {line}" for line in found.lines(params.data.image_size)),
-        f"written: conf/{name}.yaml, params.yaml (variants {', '.join(params.variants)}), dvc.yaml",
+        f"written: conf/{name}.yaml, params.yaml (variants {', '.join(params.variants)}), dvc.yaml{instead}",
         duration,
         "next: dvc repro fetch && condmix data check && dvc repro",
     ]
@@ -129,12 +133,19 @@ def look(folder: Path) -> Found:
 
 def _read(folder: Path, pictures: list[Path], outline: Path, archives: Path) -> Found:
     Folder.pack(outline, archives)
-    own = all((folder / split).is_dir() for split in SPLITS)
+    own = (folder / "test").is_dir()
     percent = None if own else 5 if len(pictures) >= MANY else 20
     data = Folder(archives, {} if percent is None else {"held_out_percent": percent})
+    try:
+        pictures_of = {split: len(data.ids(split)) for split in SPLITS}
+    except CondmixError as error:
+        if own:
+            raise
+        advice = f"add pictures, or put some into {outline}/test and the others into train"
+        raise CondmixError(f"{error}; {advice}") from None
     captions = [tidy(texts) for split in SPLITS for texts in data.captions(split) or []]
     return Found(
-        pictures={split: len(data.ids(split)) for split in SPLITS},
+        pictures=pictures_of,
         held_out_percent=percent,
         classes=data.class_names,
         captioned=sum(map(bool, captions)),
@@ -166,12 +177,32 @@ def experiment(found: Found, name: str, text: str) -> str:
     return text
 
 
-def dependency(folder: str, text: str) -> str:
-    """dvc.yaml in which the stage fetch depends on the folder, so that a changed picture makes it run again."""
-    if f"      - {_scalar(folder)}\n" in text:
-        return text
+def folders(root: Path) -> list[str]:
+    """The folders of pictures that profiles name."""
+    found = []
+    for path in sorted((root / "conf").glob("*.yaml")):
+        with suppress(CondmixError):  # that profile's own commands will say it
+            data = read_yaml(path).get("data")
+            found.append(data.get("folder") if isinstance(data, dict) else None)
+    return [folder for folder in found if isinstance(folder, str)]
+
+
+def dependency(folder: str, text: str, others: Iterable[str] = ()) -> tuple[str, list[str]]:
+    """dvc.yaml in which the stage fetch depends on the folder, so that a changed picture makes it run again.
+
+    It depends on none of `others` then, the folders of other profiles, which may be gone; those that were taken out.
+    """
+    left = [other for other in dict.fromkeys(others) if other != folder and _dependency(other) in text]
+    for other in left:
+        text = text.replace(_dependency(other), "")
+    if _dependency(folder) in text:
+        return text, left
     fetch = r"^  fetch:\n(?:(?:    .*)?\n)*?    deps:\n      - data/params\.ok\n"
-    return _replaced(text, fetch, lambda found: f"{found[0]}      - {_scalar(folder)}\n")
+    return _replaced(text, fetch, lambda found: found[0] + _dependency(folder)), left
+
+
+def _dependency(folder: str) -> str:
+    return f"      - {_scalar(folder)}\n"
 
 
 def seconds_per_picture(params: Params) -> float:
@@ -193,19 +224,21 @@ def seconds_per_picture(params: Params) -> float:
 
 
 def estimate(params: Params, seconds: float) -> str:
-    """How long one variant will take at so many seconds per picture of training.
+    """How long the variants will take at so many seconds per picture of training.
 
     A sampler's step under guidance is two passes, a step of training one and its gradients, which cost as much as two.
     """
     evaluate = params.evaluate
     drawn = (evaluate.n + len(evaluate.sweep) * evaluate.sweep_n) * evaluate.steps * 2 / 3
-    total = seconds * (params.train.images + drawn)
+    each, count = seconds * (params.train.images + drawn), len(params.variants)
     device = "GPU" if torch.cuda.is_available() else "CPU"
-    advice = "; lower train.images or model.channels in the profile, or take a faster machine" if total > LONG else ""
+    advice = "; lower train.images or model.channels in the profile, or take a faster machine" if each > LONG else ""
     rate = f"{1 / seconds:,.1f}" if seconds < 1 else f"{1 / seconds:.2g}"
+    who = f"each of the {count} variants" if count > 1 else f"the variant {params.variants[0]}"
+    whole = f" ({_duration(each * count)} for all)" if count > 1 else ""
     return (
-        f"one variant will take about {_duration(total)} on this {device}: {params.train.images:,} pictures at "
-        f"{rate} per second, then {evaluate.n:,} to measure{advice}"
+        f"{who} will take about {_duration(each)}{whole} on this {device}: {params.train.images:,} pictures at "
+        f"{rate} per second, then {evaluate.n:,} to measure; CLIP and judge come on top{advice}"
     )
 
 

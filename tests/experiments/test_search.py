@@ -78,7 +78,7 @@ def repository(tmp_path_factory):
 def objective(repository, **changes):
     write_search(repository.folder, **changes)
     search = read_search(repository.folder, "small")
-    return Objective(search, Baseline.read(repository.folder, "HEAD", search.profile))
+    return Objective(search, Baseline.read(repository.folder, "HEAD", search.profile, search.where))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,11 @@ def objective(repository, **changes):
 def test_every_bound_and_choice_is_checked_before_anything_runs(repository, changes, says):
     with pytest.raises(CondmixError, match=re.escape(says)):
         _ = objective(repository, **changes).study_name
+
+
+def test_a_profile_that_does_not_exist_is_named_with_those_that_do(repository):
+    with pytest.raises(CondmixError, match='^conf/searches/small.yaml: no profile "tini"; found: .*mean "tiny"'):
+        objective(repository, profile="tini")
 
 
 @pytest.mark.parametrize("measure", ["scene", "held_out_captions", "n"])

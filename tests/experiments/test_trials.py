@@ -171,6 +171,22 @@ def test_settings_that_are_whole_numbers_are_searched_as_such():
     }
 
 
+def test_the_table_has_an_experiment_once(tmp_path, monkeypatch):
+    search, study = a_search(space={"guidance": [1.0, 3.0], "perspectives": PERSPECTIVES[:1]}, trials=8), in_memory()
+    run(study, search, search.trials, 1, Formula())
+    measure = SimpleNamespace(higher_is_better=False, text=str, words="distance", better="lower is better")
+    figures = {1.0: (1.0, 2.0), 3.0: (-1.0, 4.0)}
+    fake = SimpleNamespace(
+        search=search,
+        measure=measure,
+        run=lambda values: SimpleNamespace(name=f"run-{values['guidance']:g}", values=values),
+        figures=lambda root, run: figures[run.values["guidance"]],
+    )
+    monkeypatch.setattr(trials, "done", lambda root: {})
+    rows = trials.summary(tmp_path, fake, study).split("\n\n")[0].splitlines()[1:]
+    assert [row.split()[1:3] + row.split()[-1:] for row in rows] == [["-1.0", "4.0", "run-3"], ["1.0", "2.0", "run-1"]]
+
+
 def test_without_optuna_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(CondmixError, match=r"needs Optuna, .* pip install 'condmix\[search\]'"):

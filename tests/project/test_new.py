@@ -45,7 +45,7 @@ def test_classes_and_captions_decide_what_is_trained(root, tmp_path):
     assert params.variants == ("class_v1", "class_v2", "caption", "experiment")
     assert params.perspectives == ("caption_1", "caption_2") and params.embed.captions == 3
     parts = ["6 pictures to train on and 6 to test", "2 classes (cat, dog)", "pictures with captions: 1, up to 3 each"]
-    for part in (*parts, "has 80 pixels", " days on this ", "lower train.images"):
+    for part in (*parts, "has 80 pixels", " days (", "lower train.images"):
         assert part in said, said
     fetch = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]
     assert str(folder) in fetch["deps"]
@@ -68,7 +68,18 @@ def test_comments_and_everything_else_stay(root, tmp_path):
     assert gone == ["profile: demo", "- caption_1", "- caption_2", "- class_v1", "- class_v2", "- caption"]
     after = (root / "dvc.yaml").read_text().splitlines()
     assert len(after) == len(before["dvc.yaml"]) + 1 and set(before["dvc.yaml"]) < set(after)
-    assert dependency(str(tmp_path / "flat"), "\n".join(after) + "\n").splitlines() == after  # once
+    again, left = dependency(str(tmp_path / "flat"), "\n".join(after) + "\n")
+    assert again.splitlines() == after and left == []  # once
+
+
+def test_the_folder_of_another_profile_is_no_dependency_any_more(root, tmp_path):
+    one, other = (pictures(tmp_path / name, [f"{i}.png" for i in range(30)]) for name in ("one", "other"))
+    (root / "conf" / "broken.yaml").write_text("data: {folder: ")
+    before = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]["deps"]
+    said = [main(root, one), main(root, other), main(root, other, "another")]
+    after = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]["deps"]
+    assert sorted(after) == sorted([*before, str(other)])
+    assert [f"in place of {one}" in text for text in said] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -104,12 +115,20 @@ def test_the_time_is_that_of_training_and_of_drawing(root):
     params = load(root)
     drawn = params.evaluate.n + len(params.evaluate.sweep) * params.evaluate.sweep_n
     hours = 0.5 * (params.train.images + drawn * params.evaluate.steps * 2 / 3) / 3600
-    assert f"about {hours:.1f} hours" in estimate(params, 0.5)
+    said = estimate(params, 0.5)
+    assert f"each of the 4 variants will take about {hours:.1f} hours ({4 * hours:.1f} hours for all)" in said
+    assert said.endswith("CLIP and judge come on top")
 
 
 def test_a_folder_that_can_not_be_divided_is_named_itself(tmp_path):
-    with pytest.raises(CondmixError, match=f"^{tmp_path}/flat: holding out 20% of 2 pictures leaves none in test"):
-        look(pictures(tmp_path / "flat", ["1.png", "2.png"]))
+    flat = tmp_path / "flat"
+    says = f"^{flat}: holding out 20% of 2 pictures leaves none in test; add pictures, or put some into {flat}/test and"
+    with pytest.raises(CondmixError, match=says):
+        look(pictures(flat, ["1.png", "2.png"]))
+    (flat / "test").mkdir()
+    (flat / "1.png").rename(flat / "test" / "1.png")
+    with pytest.raises(CondmixError, match="no pictures in train: put some there"):
+        look(flat)
 
 
 def test_an_interrupted_command_leaves_the_project_as_it_was(root, tmp_path, monkeypatch):

@@ -134,6 +134,26 @@ def test_samplers_equal_diffusers_at_karras_times(network, x_T, name, steps, las
     torch.testing.assert_close(x_0, diffusers_samples(name, network, x_T, visited), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10, 25])
+def test_euler_equals_diffusers_at_uniform_times(network, x_T, steps):
+    visited = times(network.schedule, steps, "uniform")
+    taken = path(network.schedule, visited)
+    x_0 = euler(denoise_by(network), x_T, taken, None)
+    # diffusers computes in float32, which takes x_0 from y = x_0 + sigma epsilon, and the schedules begin at 157 and
+    # 20,000
+    rounding = 2 * torch.finfo(torch.float32).eps * taken[0].sigma
+    torch.testing.assert_close(x_0, diffusers_samples("euler", network, x_T, visited), atol=rounding, rtol=0)
+
+
+@pytest.mark.parametrize(("steps", "last"), [(2, 0.5), (10, None), (25, 0.01)])
+def test_heun_equals_diffusers_at_uniform_times(network, x_T, monkeypatch, steps, last):
+    # diffusers takes its second-order step from any noise level: so does ours, without this bound
+    monkeypatch.setattr("condmix.samplers.heun.NOISIEST", float("inf"))
+    visited = times(network.schedule, steps, "uniform", last)
+    x_0 = heun(denoise_by(network), x_T, path(network.schedule, visited), None)
+    torch.testing.assert_close(x_0, diffusers_samples("heun", network, x_T, visited), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 7, 50, 999, 1000])
 def test_uniform_times_equal_diffusers_trailing_ones(schedule, steps):
     diffusers = pytest.importorskip("diffusers")

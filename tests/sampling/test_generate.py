@@ -338,6 +338,9 @@ def test_a_picture_that_cannot_be_made_again_is_one_sentence(drawing, seen, shee
     assert "from seen.png, which is not there" in run("--like", "grid.png").output
 
     sheet("--caption", "red")
+    for other in (["--variant", "class_v1"], ["--demo"]):
+        output = run("--like", "grid.png", *other).output
+        assert output.endswith(f"drawn by experiment, which draws it again: leave out {' '.join(other)}\n")
     save_random("experiment", WORDS)
     output = run("--like", "grid.png").output
     assert "grid.png was drawn by experiment with weights of sha256" in output and output.count("\n") == 1

@@ -110,6 +110,12 @@ def test_what_was_not_trained_yet_says_so_and_names_the_demo(drawing):
         condmix.load("caption")
 
 
+def test_outside_of_a_project_the_demo_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CondmixError, match="^no params.yaml: run condmix in the root of .*, or draw with the demo"):
+        condmix.load("experiment")
+
+
 @pytest.mark.parametrize("given", [5, ["experiment"], b"models/experiment"])
 def test_what_names_no_model_is_refused(given):
     with pytest.raises(CondmixError, match="load was given .*: give a folder models/<variant> or a variant's name"):

@@ -128,6 +128,36 @@ def test_a_folder_that_this_version_does_not_read_is_one_sentence(drawing, chang
         condmix.load("out")
 
 
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "clip/open_clip_config.json", "clip"])
+def test_a_damaged_export_is_to_be_exported_or_fetched_again(drawing, name):
+    """And never to be trained again: that takes the project that it came from."""
+    export("experiment", "out")
+    path = drawing.root / "out" / name
+    if path.is_file():
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(CondmixError, match="^out/.* is damaged .*condmix export again, or fetch it again where it"):
+            condmix.load("out")(captions=["red"])
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+    with pytest.raises(CondmixError, match="^out/.* is (missing|damaged).*: .*condmix export again, or fetch it again"):
+        condmix.load("out")(captions=["red"])
+
+
+def test_an_export_without_a_prior_says_so(drawing):
+    export("class_v1", "out")
+    with pytest.raises(CondmixError, match="^out was exported without a prior: leave out prior$"):
+        condmix.load("out")(prompt="red", prior=True)
+
+
+def test_what_the_hub_gave_damaged_leaves_its_cache(drawing, monkeypatch):
+    export("experiment", "out")
+    (drawing.root / "out" / "model.safetensors").write_bytes(b"no weights")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "out")
+    with pytest.raises(CondmixError, match="delete it and run hf cache rm model/someone/scenes, and load it again$"):
+        condmix.load("someone/scenes@v1")
+
+
 def test_a_name_on_the_hub_is_fetched_without_code(drawing, monkeypatch):
     export("experiment", "out")
     asked = []

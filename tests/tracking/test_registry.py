@@ -51,6 +51,9 @@ def opened(png):
 
 def test_a_registered_model_draws_what_condmix_load_draws(trained):
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@current")
+    for unknown in ({"caption": "a ring"}, {}):
+        with pytest.raises(MlflowException, match="the request has none of this model's columns: .*class_name, .*seed"):
+            model.predict(pd.DataFrame([unknown]))
     drawn = model.predict(pd.DataFrame([{"class_name": "round", "n": 2, "seed": 3, "guidance": 1.5}]))
     own = condmix.load("experiment").draw(class_name="round", n=2, seed=3, guidance=1.5)
     assert list(drawn["seed"]) == [3, 4] and list(drawn["request"]) == [0, 0]

@@ -130,7 +130,7 @@ def _regression(x: np.ndarray, targets: np.ndarray, values: int) -> tuple[np.nda
 
     shown = np.unique(targets)
     weight, bias = np.zeros((values, x.shape[1])), np.full(values, NEVER)
-    if len(shown) == 1:
+    if len(shown) < 2:  # nothing to tell apart; of no known picture, not even what it shows
         bias[shown] = 0
         return weight, bias
     fitted = LogisticRegression(C=STRENGTH, max_iter=ITERATIONS).fit(x, targets)

@@ -184,8 +184,11 @@ class Baseline:
     shared: Mapping[str, str] | None = None
 
     @classmethod
-    def read(cls, root: Path, commit: str, profile: str) -> Baseline:
-        """CondmixError where a file is missing or damaged."""
+    def read(cls, root: Path, commit: str, profile: str, where: str) -> Baseline:
+        """CondmixError where a file is missing or damaged; `where` names the profile."""
+        if not (root / "conf" / f"{profile}.yaml").exists():
+            names = sorted(path.stem for path in (root / "conf").glob("*.yaml"))
+            raise CondmixError(unknown("profile", profile, names, where))
         files = {path: _yaml_at(root, commit, path) for path in ("params.yaml", f"conf/{profile}.yaml")}
         schemas: dict[str, type[BaseModel]] = {"dvc.yaml": Pipeline, "dvc.lock": Lock}
         for path, kind in schemas.items():
@@ -229,9 +232,10 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD", shared: Mapping[str, str]
     CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline, unless
     `shared` says what runs share.
     """
-    baseline = replace(Baseline.read(root, commit, grid.profile), shared=shared)
+    where = f"conf/experiments/{grid.name}.yaml"
+    baseline = replace(Baseline.read(root, commit, grid.profile, where), shared=shared)
     for name, experiment in grid.experiments.items():
-        baseline.checked(*_changes(grid, experiment, grid.seeds[0]), f"conf/experiments/{grid.name}.yaml: {name}")
+        baseline.checked(*_changes(grid, experiment, grid.seeds[0]), f"{where}: {name}")
     return [
         baseline.run(grid.name, name, *_changes(grid, experiment, seed))
         for seed in grid.seeds

@@ -181,7 +181,7 @@ def run_search(root: Path, search: Search, trials: int | None, jobs: int) -> str
         exclusive(path.with_suffix(".lock"), f"the search {search.name}"),
         Runner(root, f"search_{search.name}", jobs) as runner,
     ):
-        objective = Objective(search, Baseline.read(root, runner.commit, search.profile))
+        objective = Objective(search, Baseline.read(root, runner.commit, search.profile, search.where))
         name, wanted = objective.study_name, most_trials(search, trials or search.trials)
         study = open_study(path, name, objective.measure)
 
@@ -216,7 +216,8 @@ def summary(root: Path, objective: Objective, study: Study) -> str:
         raise CondmixError(f"{search.where}: {failed}")
     complete.sort(key=attrgetter("value"), reverse=bool(measure.higher_is_better))
     table = [["trial", "judged by", "reported", *search.space, "experiment"]]
-    for trial in complete[:SHOWN]:
+    distinct = {str(trial.params): trial for trial in reversed(complete)}  # the same settings are one experiment
+    for trial in [*reversed(distinct.values())][:SHOWN]:
         values = values_of(search, trial)
         run = objective.run(values)
         figures = map(measure.text, objective.figures(root, run))

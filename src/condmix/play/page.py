@@ -192,8 +192,9 @@ def draw_parts(name: str, model: LoadedModel, form: Form, past: gallery.Session)
     drawing = model.checked(**request)
     for share, pixels in studio.watched(drawing):
         yield {"pictures": gallery.previews(pixels), "status": f"Drawing, {share:.0%}"}
+    record = record_of(model, drawing)
     done = [
-        gallery.finished(picture, record_of(model, drawing, picture=number), f"seed {drawing.seeds[number]}")
+        gallery.finished(picture, {**record, "picture": number}, f"seed {drawing.seeds[number]}")
         for number, picture in enumerate(pixels)
     ]
     seconds = time.monotonic() - began

@@ -75,10 +75,10 @@ def main(request: Request, output: Output, like: Path | None = None) -> list[Pat
             sampling=replace(drawing.sampling, last_time=record["last_time"]),
         )
     check_out(output)
-    pictures, files = drawing(), _files(output, n, chosen)
+    pictures, files, made = drawing(), _files(output, n, chosen), record_of(model, drawing, scale)
     for path, number in files.items():
         pixels = grid(pictures, scale=scale) if number is None else pictures[number].repeat(scale, 0).repeat(scale, 1)
-        save(path, pixels, record_of(model, drawing, scale, number))
+        save(path, pixels, {**made, "picture": number})
     return list(files)
 
 
@@ -88,13 +88,15 @@ def _model(variant: str | None, record: Record | None) -> str:
         raise CondmixError(unknown("variant", variant, list(VARIANTS), "--variant"))
     if record is None:
         return variant or "experiment"
-    if variant is not None:
-        return variant
-    if record["model"] == read_card(DEMO)["sha256"]:
-        return "demo"
-    if record["variant"] not in VARIANTS:  # a file must not decide what is opened, or fetched from the hub
-        raise CondmixError(f"the picture's record is damaged: {unknown('variant', record['variant'], list(VARIANTS))}")
-    return record["variant"]
+    own = "demo" if record["model"] == read_card(DEMO)["sha256"] else record["variant"]
+    if variant is not None and variant != own:
+        given = "--demo" if variant == "demo" else f"--variant {variant}"
+        raise CondmixError(f"the picture was drawn by {own}, which draws it again: leave out {given}")
+    if own == "demo":
+        return own
+    if own not in VARIANTS:  # a file must not decide what is opened, or fetched from the hub
+        raise CondmixError(f"the picture's record is damaged: {unknown('variant', own, list(VARIANTS))}")
+    return own
 
 
 def _files(output: Output, n: int, chosen: int | None) -> dict[Path, int | None]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from condmix import CondmixError
-from condmix.clip.shifted_diffusion import load_prior
+from condmix.clip.shifted_diffusion import Trained, load_prior
 from condmix.clip.vocabulary import with_known_words
 from condmix.data.captions import one_text
 from condmix.data.embeddings import centred, mean
@@ -35,7 +35,7 @@ from condmix.runtime.oserrors import one_line
 from condmix.sampling.drawing import Drawing
 from condmix.sampling.request import STRENGTH, Request, check_request, check_weights, pixels_of, typed
 from condmix.sampling.sample import Sampling, Start, ViewsAndMask
-from condmix.sampling.setup import DEMO, Setup, exported_setup, is_exported, setup_of
+from condmix.sampling.setup import CONFIG, DEMO, Setup, exported_setup, is_exported, setup_of
 from condmix.settings.load import VARIANTS, plugin, unknown
 from condmix.settings.load import load as load_params
 from condmix.settings.perspectives import fill_slots, most_texts, parse
@@ -59,6 +59,7 @@ class LoadedModel:
 
     def __init__(self, folder: Path, setup: Setup, device: str | torch.device | None = None):
         """`folder` holds model.safetensors and model.json; `setup` says where CLIP and prior lie, and the defaults."""
+        setup.check_model(folder)
         self.model, self.card = load_model(folder)
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model.to(self.device)
@@ -108,7 +109,8 @@ class LoadedModel:
         from condmix.sampling.record import png_bytes, record_of
 
         drawing = self.checked(**request)
-        return [png_bytes(pixels, record_of(self, drawing, picture=i)) for i, pixels in enumerate(drawing())]
+        record = record_of(self, drawing)  # once, as it hashes what the model was shown
+        return [png_bytes(pixels, {**record, "picture": i}) for i, pixels in enumerate(drawing())]
 
     def checked(self, **request: Unpack[Request]) -> Drawing:
         """`draw` in two steps, for a caller with checks of its own: what comes back draws, and nothing is drawn yet."""
@@ -121,7 +123,7 @@ class LoadedModel:
         check_weights(request.get("weights", {}), self.perspectives, given)
         for name in ends.keys() - given.keys():
             raise CondmixError(f"to: nothing was given for {name}, where the way would begin; give it a caption")
-        prior = load_prior(self._setup.prior, self.card["encoder"]) if request.get("prior") else None
+        prior = self._prior() if request.get("prior") else None
         return Drawing(
             self.model,
             sampling,
@@ -132,6 +134,10 @@ class LoadedModel:
             self._between(unwanted, {}, n) if unwanted else None,
             prior,
         )
+
+    def _prior(self) -> Trained:
+        self._setup.check_prior()
+        return load_prior(self._setup.prior, self.card["encoder"])
 
     @property
     def prior(self) -> Path:
@@ -245,6 +251,7 @@ class LoadedModel:
         """The vector (1, d_p) of one picture, text or class name, or the mean of several."""
         clip = self._setup.clip
         if kind not in self._encoders:
+            self._setup.check_clip(self.card["encoder"])
             encoder = plugin("encoders", kind).open(clip, self.class_names)
             if encoder.reads == "captions":
                 encoder.clip = with_known_words(encoder.clip, clip)
@@ -293,15 +300,18 @@ def load(model: str | os.PathLike[str] | None = None, device: str | torch.device
     if model == "demo":
         return LoadedModel(DEMO, exported_setup(DEMO), device)
     if isinstance(model, str) and model in VARIANTS:
+        instead = 'or draw with the demo that comes with condmix, --demo or condmix.load("demo")'
+        if not Path("params.yaml").exists():
+            raise CondmixError(f"no params.yaml: run condmix in the root of a condmix project, {instead}")
         params = load_params()
         if not (params.paths.model(model) / "model.json").exists():
-            raise CondmixError(
-                f"{model} is not trained yet: run dvc repro train@{model}, or draw with the demo that comes with "
-                'condmix, --demo or condmix.load("demo")'
-            )
+            raise CondmixError(f"{model} is not trained yet: run dvc repro train@{model}, {instead}")
         return LoadedModel(params.paths.model(model), setup_of(params), device)
-    folder = _from_hub(str(model)) if _names_hub(model) else Path(model)
-    if is_exported(folder):
+    if _names_hub(model):
+        folder, again = _from_hub(str(model)), f"hf cache rm model/{str(model).partition('@')[0]}, and load it again"
+        return LoadedModel(folder, exported_setup(folder, again), device)
+    folder = Path(model)
+    if (folder / CONFIG).is_file():
         return LoadedModel(folder, exported_setup(folder), device)
     return LoadedModel(folder, setup_of(load_params(_project_of(folder))), device)
 

@@ -110,7 +110,9 @@ def read_record(path: Path) -> Record:
         with Image.open(io.BytesIO(payload), formats=["PNG"]) as picture:
             text = picture.info.get(KEYWORD)
     except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
-        raise CondmixError(f"{path} is no whole PNG file: give one that condmix drew") from error
+        raise CondmixError(
+            f"{path} is no whole PNG file: give one that condmix drew; files of other formats hold no such record"
+        ) from error
     if text is None:
         raise CondmixError(
             f'{path} does not say how it was made: it has no text "{KEYWORD}", which `condmix generate` and `condmix '

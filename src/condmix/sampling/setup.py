@@ -19,7 +19,12 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.files.artifacts import read_json
+from condmix.clip.folder import CARD
+from condmix.clip.shifted_diffusion import CARD as PRIOR_CARD
+from condmix.clip.shifted_diffusion import PriorCard
+from condmix.diffusion.model import Card
+from condmix.files.artifacts import damaged, read_checked_json, read_json, read_tensors
+from condmix.pipeline import tree_sha256
 from condmix.settings.load import Params
 
 CONFIG = "config.json"
@@ -62,6 +67,30 @@ class Setup(NamedTuple):
     defaults: Defaults
     clip: Path
     prior: Path
+    remedy: str | None = None  # for damage to an exported folder; None in a project, whose files say their own
+
+    # An exported folder's own checksums, compared before others read its files and advise what mends a project's.
+
+    def check_model(self, folder: Path) -> None:
+        """CondmixError where an exported model is damaged."""
+        if self.remedy is not None:
+            card = read_checked_json(folder / "model.json", Card, self.remedy)
+            read_tensors(folder / "model.safetensors", self.remedy, card["sha256"])
+
+    def check_clip(self, encoder: str) -> None:
+        """CondmixError where an exported CLIP is damaged: it is not `encoder` any more."""
+        if self.remedy is not None and f"clip sha256:{tree_sha256(self.clip, CARD)}" != encoder:
+            raise damaged(self.clip, "it is not the CLIP that model.json names", self.remedy)
+
+    def check_prior(self) -> None:
+        """CondmixError where an exported folder has no prior, or a damaged one."""
+        if self.remedy is None:
+            return
+        path = self.prior / PRIOR_CARD
+        card = read_checked_json(path, PriorCard, self.remedy) if path.is_file() else {"trained": False}
+        if not card["trained"]:
+            raise CondmixError(f"{self.prior.parent} was exported without a prior: leave out prior")
+        read_tensors(self.prior / "model.safetensors", self.remedy, card["sha256"])
 
 
 def setup_of(params: Params) -> Setup:
@@ -78,9 +107,9 @@ def is_exported(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / "model.json").is_file()
 
 
-def exported_setup(folder: Path) -> Setup:
+def exported_setup(folder: Path, remedy: str = REMEDY) -> Setup:
     """That of an exported folder; CondmixError where it is damaged, or of a condmix that writes it otherwise."""
-    config = read_json(folder / CONFIG, dict[str, Any], REMEDY)
+    config = read_json(folder / CONFIG, dict[str, Any], remedy)
     if config.get("library_name") != "condmix":
         raise CondmixError(f"{folder} holds no model of condmix: {CONFIG} does not name condmix as its library")
     if config.get("format") != FORMAT:
@@ -88,5 +117,5 @@ def exported_setup(folder: Path) -> Setup:
             f"{folder} was exported by condmix {config.get('condmix')} in format {config.get('format')}, and this one "
             f"reads format {FORMAT}: install that version of condmix, or export the model again with this one"
         )
-    config = read_json(folder / CONFIG, Exported, REMEDY)
-    return Setup(config["defaults"], folder / "clip", folder / "prior")
+    config = read_json(folder / CONFIG, Exported, remedy)
+    return Setup(config["defaults"], folder / "clip", folder / "prior", remedy)

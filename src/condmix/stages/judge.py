@@ -48,6 +48,7 @@ def main(params: Params) -> None:
     if reason:
         print(reason)
         save_no_judge(params.paths.judge, reason)
+        forget(params.paths.judge)
         write_checked_json(params.paths.metrics / "judge.json", {"accuracy": {}, "reason": reason})
         return
 

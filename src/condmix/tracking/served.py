@@ -19,6 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 import condmix
 from condmix.files.pictures import decode
+from condmix.tracking.registry import signature
 
 LISTS, WHOLE = ("captions", "negatives"), ("n", "seed", "steps")
 MOST = 1024  # pictures of a request: a server has others to answer
@@ -32,6 +33,9 @@ class DrawingModel(PythonModel):
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be a signature
         """The pictures of all rows; MlflowException (HTTP 400) with condmix's sentence for what can't be drawn."""
+        if not len(model_input.columns):  # MLflow drops those that the signature does not have
+            known = ", ".join(signature(self.model.card).inputs.input_names())
+            raise MlflowException.invalid_parameter_value(f"the request has none of this model's columns: {known}")
         found = []
         for number, row in enumerate(model_input.to_dict("records")):
             try:
