@@ -55,6 +55,9 @@ def test_a_value_that_no_picture_shows_is_never_the_answer(seen):
     probe.fit(features, targets)
     answers = probe.of(100 * torch.randn(500, 6))["colour"].argmax(1)
     assert set(answers.tolist()) == {0, 2}
+    targets[:, 0] = -1  # nothing is known of it
+    probe.fit(features, targets)
+    assert probe.of(features)["colour"].isfinite().all()
 
 
 @pytest.fixture

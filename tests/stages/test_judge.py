@@ -125,8 +125,11 @@ def test_nothing_is_judged_where_neither_is_known(tmp_path, capsys, unlabelled):
     if unlabelled:  # classes that have names, but none of which any picture is known to show
         np.save(tmp_path / "dataset" / "train_labels.npy", np.full(2, -1))
         write_meta(tmp_path / "dataset", json.loads((tmp_path / "dataset" / "meta.json").read_text()))
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "probe.json").write_text("that of other data")
     metrics = run(tmp_path)
     assert metrics["accuracy"] == {}
+    assert Probe.load(tmp_path / "judge") is None
     assert "neither attributes nor classes" in metrics["reason"] and metrics["reason"] in capsys.readouterr().out
     assert Judge.load(tmp_path / "judge") is None
 
