@@ -16,7 +16,7 @@ from condmix import CondmixError
 from condmix.cli import main
 from condmix.settings.content import content_sha256, located
 from condmix.settings.load import load
-from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in
+from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in, fields_at, nullable
 from profiles import ROOT, content, profile
 
 YOURS = {  # what has no value that fits most profiles
@@ -138,6 +138,24 @@ def test_sections_in_braces_and_whole_sections_are_filled_in(project):
     assert params.diffusion.steps == 1000 and params.generated is None and params.captions.templates == ()
     assert params.prior.clusters == 8 and params.prior.width == 512
     assert "captions: {templates: []}" in (project / "conf" / "demo.yaml").read_text()
+
+
+def test_every_section_that_may_be_null_is_filled_in_as_null(project):
+    """An older profile would else get half of a section, which no command takes any more."""
+    settings, optional = profile(), []
+    for section in ("", *settings):
+        fields = fields_at(Params, (section,) if section else ())
+        if section and nullable(fields_at(Params, ())[section]) or not isinstance(settings.get(section, {}), dict):
+            continue
+        for name, field in fields.items():
+            if nullable(field) and _section_in(field.annotation) not in (None, Content):
+                optional.append((section, name))
+                del (settings[section] if section else settings)[name]
+    assert {name for _, name in optional} >= {"generated", "prior", "towers", "t5", "probe"}
+    (project / "conf" / "demo.yaml").write_text(yaml.safe_dump(settings))
+    assert condmix("check", "--fill")[0] == 0
+    params = load(project)
+    assert all(getattr(getattr(params, section) if section else params, name) is None for section, name in optional)
 
 
 @pytest.mark.parametrize(("page", "key"), [("captions.md", "generated"), ("language-free.md", "prior")])
