@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -402,6 +403,24 @@ def test_a_name_on_the_hub_needs_a_commit(project, revision):
     write(project, embed={"t5": t5})
     code, output = condmix("check")
     assert code == 1 and "google-t5/t5-small is a name on the Hugging Face hub, so revision must be a commit" in output
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, ""),
+        ({"perspective": "dino_2"}, "is of perspective dino_2, but the profile's embed.imports says dino_1"),
+        ({"split": "test"}, "is of split test, but the profile's embed.imports says train"),
+        ({"ids": np.array(["a", "b", "c"])}, "ids must be 3 integers"),
+    ],
+)
+def test_imported_vectors_are_read_before_anything_trains(project, changed, says):
+    facts = {"perspective": "dino_1", "split": "train", "encoder": "a test", "of": "image"}
+    np.savez(project / "v.npz", **{"vectors": np.ones((3, 2), np.float32), "ids": np.arange(3), **facts, **changed})
+    named = content(project / "v.npz").model_dump() | {"perspective": "dino_1", "split": "train"}
+    write(project, embed={"imports": [named]})
+    code, output = condmix("check")
+    assert (code == 0) == (not says) and says in output, output
 
 
 def test_what_the_judges_are_is_known_before_anything_trains(project):
