@@ -169,6 +169,13 @@ def test_a_word_of_a_vocabulary_may_be_called_so(tmp_path):
         refuse_code(tmp_path)
 
 
+def test_folders_within_the_folder_are_read_too(tmp_path):
+    (tmp_path / "text" / "tower").mkdir(parents=True)
+    (tmp_path / "text" / "tower" / "config.json").write_text('{"a": [{"auto_map": {"AutoModel": "evil.Evil"}}]}')
+    with pytest.raises(CondmixError, match='text/tower/config.json has the key "auto_map"'):
+        refuse_code(tmp_path)
+
+
 def test_a_pipe_in_a_folder_of_weights_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(CondmixError, match="config.json is not a regular file"):

@@ -163,6 +163,8 @@ def test_captions_of_other_trainers(tmp_path):
         ("metadata.csv", "file_name,label\n1.png,3\n", "metadata.csv has no column text among file_name, label"),
         ("metadata.csv", "", "metadata.csv has no column file_name among none"),
         ("metadata.csv", "file_name,text\n1.png\n", "metadata.csv, line 2 has fewer columns"),
+        ("metadata.csv", "file_name,text\n1.png,a cat, sitting\n", "metadata.csv, line 2 has more columns.*quotes"),
+        ("metadata.csv", "file_name,text,text\n1.png,a,b\n", "metadata.csv has two columns text"),
         ("metadata.csv", 'file_name,text\n1.png,"a" b\n', "metadata.csv is no table behind line 1"),
         ("metadata.csv", b"file_name,text\n1.png,caf\xe9\n", "metadata.csv is not UTF-8 .*save it as UTF-8"),
         ("1.txt", b"caf\xe9", "1.txt is not UTF-8"),
@@ -224,6 +226,13 @@ def test_a_sample_is_the_files_of_one_key(tmp_path):
         ("file of a kind that is not read (.x.y)", "train-00.tar: a/2.x.y"),
         ("sample without a picture", "train-01.tar: 4"),
     ]
+
+
+def test_names_that_begin_with_the_folder_itself_are_not_hidden(tmp_path):
+    """`tar -cf train.tar .` writes them."""
+    members = {"./1.png": PICTURE, "./1.txt": "one", "./a/2.png": PICTURE, "./.DS_Store": "", "./a/._2.png": ""}
+    data = shards(tmp_path, {"train.tar": members, "test.tar": {"1.png": PICTURE}})
+    assert data.captions("train") == [["one"], []] and list(data.passed_over()) == []
 
 
 def test_shards_without_texts_have_neither_captions_nor_classes(tmp_path):

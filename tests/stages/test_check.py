@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from condmix import CondmixError
 from condmix.cli import main
 from condmix.settings.content import content_sha256, located
 from condmix.settings.load import load
-from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in
+from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in, fields_at, nullable
 from profiles import ROOT, content, profile
 
 YOURS = {  # what has no value that fits most profiles
@@ -140,6 +141,24 @@ def test_sections_in_braces_and_whole_sections_are_filled_in(project):
     assert "captions: {templates: []}" in (project / "conf" / "demo.yaml").read_text()
 
 
+def test_every_section_that_may_be_null_is_filled_in_as_null(project):
+    """An older profile would else get half of a section, which no command takes any more."""
+    settings, optional = profile(), []
+    for section in ("", *settings):
+        fields = fields_at(Params, (section,) if section else ())
+        if section and nullable(fields_at(Params, ())[section]) or not isinstance(settings.get(section, {}), dict):
+            continue
+        for name, field in fields.items():
+            if nullable(field) and _section_in(field.annotation) not in (None, Content):
+                optional.append((section, name))
+                del (settings[section] if section else settings)[name]
+    assert {name for _, name in optional} >= {"generated", "prior", "towers", "t5", "probe"}
+    (project / "conf" / "demo.yaml").write_text(yaml.safe_dump(settings))
+    assert condmix("check", "--fill")[0] == 0
+    params = load(project)
+    assert all(getattr(getattr(params, section) if section else params, name) is None for section, name in optional)
+
+
 @pytest.mark.parametrize(("page", "key"), [("captions.md", "generated"), ("language-free.md", "prior")])
 def test_the_example_in_the_docs_is_filled_in(project, page, key):
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
@@ -258,7 +277,9 @@ def architecture(tower, **changes):
             "embed.encoders has timm_image, but embed.timm names no",
         ),
         ({"captions": {"templates": ["a {c}."]}}, "captions.templates.0 is 'a {c}.'; a template has"),
-        ({"captions": {"templates": ["a photo"]}}, "a template has {} in the place of the class name"),
+        ({"captions": {"templates": ["a photo"]}}, "a template has {} once, in the place of the class name"),
+        ({"captions": {"templates": ["{} and {}"]}}, "a template has {} once, in the place of the class name"),
+        ({"captions": {"templates": ["a {{photo}} of {}"]}}, "and no other braces"),
         ({"captions": {"templates": ["a {} {"]}}, "a template has {}"),
         ({"data": {"world": {"train": 10**12, "test": 5, "seed": 1}}}, "data.world.train is 1000000000000"),
         ({"data": {"world": {"train": 10**7, "test": 5, "seed": 1}}}, "needs 1 to 300,000 scenes per split"),
@@ -382,6 +403,24 @@ def test_a_name_on_the_hub_needs_a_commit(project, revision):
     write(project, embed={"t5": t5})
     code, output = condmix("check")
     assert code == 1 and "google-t5/t5-small is a name on the Hugging Face hub, so revision must be a commit" in output
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, ""),
+        ({"perspective": "dino_2"}, "is of perspective dino_2, but the profile's embed.imports says dino_1"),
+        ({"split": "test"}, "is of split test, but the profile's embed.imports says train"),
+        ({"ids": np.array(["a", "b", "c"])}, "ids must be 3 integers"),
+    ],
+)
+def test_imported_vectors_are_read_before_anything_trains(project, changed, says):
+    facts = {"perspective": "dino_1", "split": "train", "encoder": "a test", "of": "image"}
+    np.savez(project / "v.npz", **{"vectors": np.ones((3, 2), np.float32), "ids": np.arange(3), **facts, **changed})
+    named = content(project / "v.npz").model_dump() | {"perspective": "dino_1", "split": "train"}
+    write(project, embed={"imports": [named]})
+    code, output = condmix("check")
+    assert (code == 0) == (not says) and says in output, output
 
 
 def test_what_the_judges_are_is_known_before_anything_trains(project):

@@ -505,6 +505,31 @@ def test_a_journal_that_fails_is_named_and_the_others_are_delivered(store, monke
     assert runs(store)[0].data.tags["condmix.run"] == second
 
 
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"[]\n", b'{"event": "open"}\n', bytes(64)])
+def test_a_journal_without_its_beginning_is_named_and_kept(store, content):
+    """As a power cut leaves it."""
+    a_run()
+    folder = waiting()[0].folder
+    (folder / "events.jsonl").write_bytes(content)
+    with pytest.raises(
+        CondmixError, match=r"0 of 1 records delivered; .* is damaged \(it does not begin with its run\)"
+    ):
+        sync()
+    assert (folder / "events.jsonl").read_bytes() == content and not runs(store)
+    (folder / "events.jsonl").unlink()
+    with pytest.raises(CondmixError, match=r"there is no .*events.jsonl"):
+        sync()
+
+
+def test_lines_that_a_full_disk_cut_are_left_out(store):
+    a_run()
+    path = waiting()[0].folder / "events.jsonl"
+    opening, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([opening, b'{"event": "met', b'{"event"}\n[5]\n', *others]))
+    assert sync().startswith("1 of 1 records delivered")
+    assert runs(store)[0].data.metrics["train/loss"] == 0.5
+
+
 # ---- the run's side ----
 
 

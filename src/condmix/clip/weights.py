@@ -71,7 +71,7 @@ class OpenClip(BaseModel):
 
 def refuse_code(folder: Path) -> None:
     """CondmixError where a JSON file of the folder asks for code that is not a library's own, or can't be read."""
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.rglob("*.json")):  # a model may lie in a folder of its own
         for key, value in _pairs(_read_json(path)):
             if key in RUNS_CODE and not (path.name in VOCABULARIES and type(value) is int):
                 raise _runs_code(path, key)

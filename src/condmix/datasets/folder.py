@@ -224,10 +224,18 @@ def _read_table(content: bytes, source: str) -> Iterator[tuple[int, tuple[str, s
                 f"{source} has no column {missing[0]} among {', '.join(columns) or 'none'}: rename the one that it is, "
                 "or take the file out of the folder"
             )
+        twice = [name for name in TABLE_COLUMNS if columns.count(name) > 1]
+        if twice:
+            raise CondmixError(f"{source} has two columns {twice[0]}: rename the one that is not meant")
         for row in reader:
             picture, text = (row[name] for name in TABLE_COLUMNS)
             if picture is None or text is None:
                 raise CondmixError(f"{source}, line {reader.line_num} has fewer columns than the first line")
+            if any(row.get(None, ())):  # DictReader's key of what has no column: the rest of a caption, often
+                raise CondmixError(
+                    f"{source}, line {reader.line_num} has more columns than the first line: put quotes around a text "
+                    "that holds a comma"
+                )
             yield reader.line_num, (picture, text)
     except csv.Error as error:
         raise CondmixError(f"{source} is no table behind line {reader.line_num} ({error})") from error

@@ -191,7 +191,7 @@ def _read_shard(shard: Path, contents: Contents) -> None:
     with _opened(shard, shard) as archive:
         keyed = []
         for member in _members(shard, archive):
-            if is_hidden(member.name):
+            if is_hidden(member.name.removeprefix("./")):  # `tar -cf x.tar .` writes ./1.jpg
                 continue
             if _divided(member.name)[1]:
                 keyed.append(member)

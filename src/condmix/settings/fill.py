@@ -19,7 +19,6 @@ from condmix.settings.schema import EXPERIMENT, Params, fields_at, nullable, sen
 from condmix.settings.yamlfile import read_yaml
 
 REFERENCE = "conf/reference/settings.yaml"
-WHOLE = ("generated", "prior", "t5", "towers", "training")  # sections that are null unless a profile writes them
 
 
 def fill(root: Path, profile: str | None = None) -> list[str]:
@@ -58,11 +57,11 @@ def _missing(root: Path, experiment: dict[str, Any], settings: dict[str, Any]) -
 def _entry(reference: str, key: str) -> list[str]:
     """The lines of a key in the reference, from column 0; of a section that may be null, that it is."""
     *sections, last = key.split(".")
-    if last in WHOLE and nullable(fields_at(Params, tuple(sections))[last]):
-        return [f"{last}: null"]
     node = _node(yaml.compose(reference), sections)
     for name, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if name.value == last:
+            if isinstance(value, yaml.MappingNode) and nullable(fields_at(Params, tuple(sections))[last]):
+                return [f"{last}: null"]
             lines = reference.splitlines()[name.start_mark.line : _last_line(value) + 1]
             return textwrap.dedent("\n".join(lines)).splitlines()
     return []

@@ -165,13 +165,9 @@ class Data(Settings):
 
 
 def _template(text: str) -> str:
-    try:
-        fields = [field for field in string.Formatter().parse(text) if field[1] is not None]
-    except ValueError:
-        fields = []
-    if not fields or any(field[1:] != ("", "", None) for field in fields):
+    if "{}" not in text or text.count("{") + text.count("}") > 2:
         raise ValueError(
-            'a template has {} in the place of the class name, as in "a photo of a {}.", and no other braces'
+            'a template has {} once, in the place of the class name, as in "a photo of a {}.", and no other braces'
         )
     return text
 

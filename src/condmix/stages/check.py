@@ -1,7 +1,8 @@
 """Stage check: everything that can be known before the first stage works, so that none stops at it later.
 
 The settings themselves are checked wherever they are read (condmix.settings.load). Here what they name is opened: files
-and folders by their checksums, open_clip's names, the networks that judge. data/params.ok says that all is well.
+and folders by their checksums, open_clip's names, the networks that judge, imported vectors. data/params.ok says that
+all is well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from condmix import CondmixError
 from condmix.clip.weights import refuse_code
+from condmix.data.imported import read_embeddings
 from condmix.files.atomic import write_text
 from condmix.settings.load import Params, plugin
 from condmix.settings.schema import Content, Settings
@@ -31,6 +33,8 @@ def main(params: Params) -> None:
         check_judges(params)
         check_text_encoder(params)
         check_backbones(params)
+        for file in params.embed.imports:
+            read_embeddings(file.place, file.perspective, file.split)
     except CondmixError as error:
         raise CondmixError(f"{conf}: {error}") from None
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.

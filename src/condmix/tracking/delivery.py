@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from condmix import CondmixError
+from condmix.runtime.oserrors import sentence
 from condmix.tracking import machine, registry
 from condmix.tracking.runs import journals, patience, project_root
 
@@ -40,6 +41,7 @@ GRID_TAG = "condmix.grid"
 RETRY = 30  # seconds between two tries to deliver to an MLflow that refused
 EVERY = 2  # seconds between two looks for new events
 POLL = 0.2  # seconds between two looks whether the run has ended
+OPENING = {"id", "name", "params", "tags", "joins", "time"}  # keys of a journal's first event
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # and their default ports
 SCHEMES = ("http", "https", "sqlite", *DATABASES)
 # Where MLflow's schema holds places of artifacts, absolute ones.
@@ -108,9 +110,16 @@ class Journal:
             place = self._taken
             for line in file:
                 place += len(line)
-                with contextlib.suppress(ValueError):
-                    if line.endswith(b"\n"):
-                        yield json.loads(line), place
+                with contextlib.suppress(ValueError, RecursionError):
+                    event = json.loads(line) if line.endswith(b"\n") else None
+                    if isinstance(event, dict) and "event" in event:
+                        yield event, place
+
+    def check_opened(self) -> None:
+        """Trouble where it does not begin with its run, as after a power cut: MLflow could take nothing of it."""
+        event, _ = next(self.new(), ({}, 0)) if (self.folder / "events.jsonl").exists() else ({}, 0)
+        if event.get("event") != "open" or not OPENING <= event.keys():
+            raise Trouble(f"{self.folder} is damaged (it does not begin with its run): delete that folder")
 
     def last_time(self) -> int:
         """When the run last wrote, in ms."""
@@ -182,6 +191,8 @@ class Store:
 
     def deliver(self, journal: Journal) -> None:
         """Everything that is new in a journal."""
+        if journal.run_id is None:
+            journal.check_opened()
         with self.speaking():
             try:
                 self._deliver(journal)
@@ -403,7 +414,7 @@ def explain(error: BaseException, uri: str) -> str:
 
 def waiting() -> list[Journal]:
     """All journals, the oldest first."""
-    folders = journals().glob("[0-9]*") if journals().exists() else ()
+    folders = journals().glob("[0-9]*/") if journals().exists() else ()
     return [Journal(folder) for folder in sorted(folders)]
 
 
@@ -432,8 +443,10 @@ def deliver_ended(store: Store, found: list[Journal]) -> tuple[list[str], int]:
                 store.deliver(journal)
                 store.close(journal)
                 delivered += 1
-        except (Trouble, OSError) as error:
+        except Trouble as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(sentence(error) or str(error))
     return problems, delivered
 
 
