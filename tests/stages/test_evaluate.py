@@ -329,7 +329,7 @@ def test_several_pictures_of_one_condition_are_compared_with_its_picture(judged)
     assert once.right.any() and not once.right.all()
 
 
-def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
+def test_several_processes_draw_and_see_what_one_does(judged, tmp_path, forked):
     jobs = [PictureSet(CAPTIONS, 2.0, 5), PictureSet(CAPTIONS, 2.0, 1, SHUFFLED)]  # of one picture, no two draw
     folders = [tmp_path / str(world) for world in (1, 2)]
     for world, folder in enumerate(folders, 1):

@@ -11,6 +11,8 @@ import yaml
 from safetensors.torch import save_file
 
 from condmix.files.artifacts import write_checked_json
+from condmix.settings.load import load
+from condmix.settings.schema import Params
 from profiles import profile
 
 CLASSES = ["round", "square", "long"]
@@ -41,6 +43,16 @@ def write_project(root: Path, **params) -> None:
     shutil.copy(Path(__file__).parents[2] / "dvc.yaml", root)  # which settings a stage may read
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | params))
     (root / "conf" / "tiny.yaml").write_text(yaml.safe_dump(CONF))
+
+
+def make_project(root: Path) -> Params:
+    """The parameters of a project in `root` whose data are prepared and packed."""
+    write_project(root)
+    params = load(root)
+    write_dataset(params.paths.dataset)
+    write_packed(params.paths.packed("experiment"), "experiment", "concat", ["caption_1", "class"])
+    write_packed(params.paths.packed("class_v1"), "class_v1", "concat", ["image", "class"])
+    return params
 
 
 def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
