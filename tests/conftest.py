@@ -94,10 +94,10 @@ def reproduced(tmp_path_factory):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Starts processes (see forked.py); those that condmix itself starts come from there, too."""
+    """The module of this name, from whose process also come those that condmix itself starts."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setattr("condmix.runtime.processes.start_processes", forking.start_processes)
-    return forking.start
+    return forking
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_two_processes_write_the_bytes_of_one(tmp_path, one_thread, forked):
 
 def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, monkeypatch, one_thread, capsys, forked):
     params, untouched = demo_params(tmp_path / "killed"), demo_params(tmp_path / "untouched")
-    killed = forked(embed_and_die, params, 16, 7)
+    killed = forked.start(embed_and_die, params, 16, 7)
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     assert len(list(params.paths.partial.rglob("*.safetensors"))) == 7 and not caches(params)

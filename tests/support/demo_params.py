@@ -31,10 +31,11 @@ def embed_and_die(params, shard, whole):
     def last(count):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def counted(job, rows, batch_size, work, progress=None):
-        if progress is not None:  # or it is the trial
+    def counted(job, rows, batch_size, work, *progress):
+        if progress:  # or it is the trial
             begun.append(rows)
-        return encode_shard(job, rows, batch_size, work, last if len(begun) > whole else progress)
+            progress = (last,) if len(begun) > whole else progress
+        return encode_shard(job, rows, batch_size, work, *progress)
 
     torch.set_num_threads(1)
     embed.SHARD, embed.encode_shard = shard, counted
