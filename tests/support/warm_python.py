@@ -14,6 +14,7 @@ import marshal
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,7 @@ HEADER = 8  # bytes of a request's length
 # In the place of Python: it hands its work to the process below, and lives as long as that takes.
 CALLER = """#!{python} -IS
 import marshal, os, signal, socket, sys
-arguments = [one for one in sys.argv[1:] if one != "-u"]
+arguments = sys.argv[2:] if sys.argv[1:2] == ["-u"] else sys.argv[1:]
 if arguments[:1] != ["-m"] or arguments[1].partition(".")[0] not in ("condmix", "dvc", "torch"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX)
@@ -70,7 +71,6 @@ def warm_python() -> Path:
     assert server.stdout.read(1) == b"!"
     program.write_text(CALLER.format(python=str(real), address=str(address), header=HEADER))
     program.chmod(0o755)
-    atexit.register(lambda: [path.unlink() for path in (address, program)] and folder.rmdir())
     return folder
 
 
@@ -88,6 +88,7 @@ def serve(address: str) -> socket.socket:
     while True:
         ready, *_ = select.select([listener, 0], [], [])
         if 0 in ready:
+            shutil.rmtree(Path(address).parent)
             os._exit(0)
         caller, _ = listener.accept()
         if not os.fork():
