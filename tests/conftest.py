@@ -20,12 +20,12 @@ OF_REPRODUCED = (
     "tests/experiments/test_trials.py::test_a_search_of_a_real_run",
 )
 # Files whose tests share what takes seconds to make.
-SHARING = ("tests/project/test_outputs.py", "tests/project/test_pipeline.py", "tests/tracking/test_registry.py")
+SHARING = ("tests/project/test_outputs.py", "tests/tracking/test_registry.py")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """One worker takes what would otherwise be made twice, and xdist begins with what is most tests."""
+    """One worker takes what would otherwise be made twice. xdist begins with the most tests, the first of these."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
