@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -188,7 +187,7 @@ def test_a_killed_grid_goes_on_and_repeats_nothing(reproduced, tmp_path):
     # as many at a time as there are cores: one process each
     command = ["condmix", "experiments", "run", "--grid", "small", "-j", str(os.cpu_count())]
     runner = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL
+        [project.python, "-m", *command], cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL
     )
     try:
         while not done(project.folder) and runner.poll() is None:

@@ -202,7 +202,7 @@ def test_a_search_of_a_real_run(reproduced, tmp_path):
     project.commit("search")
     command = ["condmix", "experiments", "search", "small"]
     process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL
+        [project.python, "-m", *command], cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL
     )
     logs = project.folder / ".checkpoints" / "logs"
     while not any(logs.glob("search_small-*.log")) and process.poll() is None:

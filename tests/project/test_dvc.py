@@ -1,12 +1,11 @@
 """The pipeline under DVC itself, on a world of 60 scenes: what runs, what does not run again, what is tracked."""
 
-import ast
 import json
-import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
 from PIL import Image
 
 from condmix import pipeline
@@ -40,7 +39,7 @@ def test_every_output_of_the_contract_is_there(project):
 def test_processes_of_a_launcher_draw_the_same_pictures(project):
     details = project.folder / "metrics/details/experiment/captions.npy"
     one, metrics = np.load(details).astype(int), project.metrics("experiment")
-    launcher = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [project.python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     project.run(*launcher, "-m", "condmix", "evaluate", "experiment")
     assert abs(np.load(details).astype(int) - one).max() <= 1  # a batch of another size rounds otherwise
     assert project.metrics("experiment")["fd_judge"] == pytest.approx(metrics["fd_judge"], rel=0.01)
@@ -101,27 +100,34 @@ def test_an_experiment_retrains_only_its_variant(project):
     project.run("git", "checkout", "-q", ".")
 
 
-def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(project):
-    runs = project.runs()
+@pytest.fixture(scope="module")
+def tracked(project):
+    """MLflow's client for what the project's commands have tracked."""
+    return MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+
+
+def test_every_training_is_one_tracked_run_with_what_it_was_and_what_came_out(tracked):
+    runs = tracked.search_runs([tracked.get_experiment_by_name("condmix").experiment_id])
     assert len(runs) >= 4
-    by_variant = {(run[0]["variant"], run[0]["fusion"]): run for run in runs}
+    by_variant = {(run.data.params["variant"], run.data.params["fusion"]): run for run in runs}
     for variant, fusion in [("class_v1", "concat"), ("class_v2", "additive"), ("caption", "additive")]:
-        params, tags, metrics, status, artifacts = by_variant[variant, fusion]
-        assert status == "FINISHED"
+        run = by_variant[variant, fusion]
+        params, tags, metrics = run.data.params, run.data.tags, run.data.metrics
+        assert run.info.status == "FINISHED"
         assert params["profile"] == "tiny" and params["guidance"] == "2.0" and params["seed"] == "0"
         assert params["perspectives"] and params["encoder"].startswith("clip sha256:")
         assert len(tags["model_sha256"]) == 64 and tags["git_commit"]
-        assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= set(metrics)
+        assert {"train/loss", "eval/fd_judge", "eval/attribute_accuracy_mean"} <= metrics.keys()
         assert 5 <= sum(name.startswith("eval/") for name in metrics) <= 8
-        assert {"images", "samples.json", "metrics"} <= set(artifacts)
+        artifacts = {artifact.path for artifact in tracked.list_artifacts(run.info.run_id)}
+        assert {"images", "samples.json", "metrics"} <= artifacts
 
 
-def test_every_variant_is_a_model_with_a_best_and_a_current_version(project):
-    code = (
-        "import mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
-        "print({m.name: {alias: int(v) for alias, v in m.aliases.items()} for m in c.search_registered_models()})"
-    )
-    found = ast.literal_eval(project.run(sys.executable, "-c", code).stdout.splitlines()[-1])
+def test_every_variant_is_a_model_with_a_best_and_a_current_version(tracked):
+    found = {
+        model.name: {alias: int(version) for alias, version in model.aliases.items()}
+        for model in tracked.search_registered_models()
+    }
     assert found.keys() == {f"condmix-tiny-{variant}" for variant in VARIANTS}
     trained_again = found.pop("condmix-tiny-experiment")  # in the experiment above
     assert trained_again["current"] == 2 and trained_again["best"] in (1, 2)

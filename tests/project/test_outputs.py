@@ -6,6 +6,7 @@ DVC notices a change of each file and setting that a stage has there, for this s
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -106,13 +107,11 @@ def recorded(work, tmp_path_factory):
         yield repo
 
 
-def noticed(repo, kind):
-    """The stages of which DVC finds a dependency changed, of those that are settings or of the others."""
-    stages = {stage.name.split("@")[0]: stage.deps for stage in repo.index.stages}
+def dependencies(repo, settings):
+    """{stage: what it depends on}, its settings or the others."""
     return {
-        name
-        for name, deps in stages.items()
-        if any(dep.status() for dep in deps if isinstance(dep, ParamsDependency) == (kind == "settings"))
+        stage.name.split("@")[0]: [dep for dep in stage.deps if isinstance(dep, ParamsDependency) == settings]
+        for stage in repo.index.stages
     }
 
 
@@ -121,26 +120,33 @@ def test_a_changed_byte_of_any_file_concerns_the_stages_that_read_it_and_no_othe
     readers = {stage[0]: entries(stage[0], "deps") for stage in STAGES}
     files = [path for top in (*PLACES, "src") for path in sorted((root / top).rglob("*")) if path.is_file()]
     assert len(files) > 200
+    known = dependencies(recorded, settings=False)
     for path in files:
         name, content = path.relative_to(root).as_posix(), path.read_bytes()
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:] if content else b"x")
-        found = noticed(recorded, "files")
+        found = {  # the files and folders that are elsewhere are as `recorded` found them
+            stage for stage, deps in known.items() if any(path.is_relative_to(d.fs_path) and d.status() for d in deps)
+        }
         path.write_bytes(content)
         assert found == {stage for stage, deps in readers.items() if below(name, deps)}, name
 
 
 @pytest.mark.parametrize("file", ["params.yaml", "conf/tiny.yaml"])
-def test_another_value_of_any_setting_concerns_the_stages_that_declare_it_and_no_other(recorded, file):
+def test_another_value_of_any_setting_concerns_the_stages_that_declare_it_and_no_other(recorded, monkeypatch, file):
     path = Path(recorded.root_dir) / file
     text = path.read_text()
     settings = {stage[0]: pipeline.declared(stage[0], ROOT) for stage in STAGES}
+    known = dependencies(recorded, settings=True)
+    parsed = functools.cache(lambda text: json.loads(text) if text.startswith("{") else yaml.safe_load(text))
+    # instead of YAML for every stage anew
+    monkeypatch.setattr("dvc.dependency.param.load_path", lambda path, fs: parsed(Path(path).read_text()))
     for name in pipeline.flat(yaml.safe_load(text)):
-        content = yaml.safe_load(text)
+        content = json.loads(json.dumps(parsed(text)))
         *sections, last = name.split(".")
         functools.reduce(dict.__getitem__, sections, content)[last] = "another"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(json.dumps(content))
         declaring = {stage for stage, names in settings.items() if below(name, names, ".")}
-        assert noticed(recorded, "settings") == declaring, name
+        assert {stage for stage, deps in known.items() if any(dep.status() for dep in deps)} == declaring, name
     path.write_text(text)
 
 

@@ -1,6 +1,7 @@
 """What decides a result (condmix.pipeline) against the code, the settings and dvc.yaml; and the layers."""
 
 import fnmatch
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from condmix import CondmixError, pipeline
-from condmix.pipeline import PACKAGE, closure, code_sha256, declared, flat, key, stage_code, view
+from condmix.pipeline import PACKAGE, closure, code_sha256, declared, flat, key, stage_code, tree_sha256, view
 from condmix.settings.load import load
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +49,19 @@ def test_the_lists_in_dvc_yaml_are_those_that_the_code_gives():
         assert {name.rstrip("/") for name in stage_code(stage)} <= listed
 
 
-def test_a_changed_file_changes_the_keys_of_the_stages_in_whose_closure_it_is_and_no_other(package):
-    def keys():
-        return {stage: code_sha256(stage_code(stage, package), package) for stage in STAGES}
+def test_a_changed_file_changes_the_keys_of_the_stages_in_whose_closure_it_is_and_no_other(package, monkeypatch):
+    code = {stage: stage_code(stage, package) for stage in STAGES}  # which a comment does not change
+    names = {stage: expanded(files, package) for stage, files in code.items()}
+    once = functools.cache(lambda path, modified: tree_sha256(path))
+    monkeypatch.setattr(
+        pipeline,
+        "tree_sha256",
+        lambda path, *given: once(path, path.stat().st_mtime_ns) if path.is_file() else tree_sha256(path, *given),
+    )
 
-    names = {stage: expanded(stage_code(stage, package), package) for stage in STAGES}
+    def keys():
+        return {stage: code_sha256(files, package) for stage, files in code.items()}
+
     before = keys()
     assert all(names.values())
     for path in sorted(path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"):
@@ -67,7 +76,8 @@ def test_a_changed_file_changes_the_keys_of_the_stages_in_whose_closure_it_is_an
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the other value need not be a valid one
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_setting_that_a_stage_declares_is_part_of_its_key_and_no_other(stage, params):
+def test_every_setting_that_a_stage_declares_is_part_of_its_key_and_no_other(stage, params, monkeypatch):
+    monkeypatch.setattr(pipeline, "read", functools.cache(pipeline.read))  # not dvc.yaml again for each setting
     names = declared(stage, ROOT)
     before = key([], view(params, stage), [])
     for name in flat(params.model_dump(mode="json", exclude={"root", "profile"})):

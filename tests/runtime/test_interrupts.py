@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -111,50 +112,72 @@ if __name__ == "__main__":
 """
 
 
-def ended(process, pids):
-    """Whether the process ends, and all of the others by themselves soon after it."""
-    process.wait(60)
-    for _ in range(200):
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return True
-        time.sleep(0.1)
-    return False
+# The same in a process that has imported all this ...
+WARM = """
+import functools, os, signal, sys
+import torch.multiprocessing
+from condmix.runtime import processes
+
+os.setsid()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, sys.argv[1])
+"""
+# ... and whose own processes are forks of it, as children of it as those that start anew.
+FORKS = """
+processes.start_processes = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
+"""
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks processes up in /proc")
-@pytest.mark.parametrize("to", ["parent", "group", "killed"])
-def test_processes_of_a_group_end_with_it_and_tidy_up(tmp_path, to):
+@pytest.fixture
+def group(tmp_path, forked):
+    """Starts a process that starts two; where these write who they are and what they have done."""
     (tmp_path / "work.py").write_text(GROUP)
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "work.py", tmp_path], stderr=subprocess.PIPE, start_new_session=True
-    )
+
+    def start(code):
+        here = f"import sys; sys.argv[1:] = [{str(tmp_path)!r}]"
+        streams = tmp_path / "stdout", tmp_path / "stderr"
+        return forked.start(exec, f"{here}\n{code}\n{GROUP}", {"__name__": "__main__"}, streams=streams)
+
+    return start
+
+
+@pytest.mark.parametrize("to", ["parent", "group", "killed"])
+def test_processes_of_a_group_end_with_it_and_tidy_up(tmp_path, group, to):
+    process = group(WARM + FORKS)
     files = [tmp_path / f"{rank}.pid" for rank in range(2)]
     while not all(file.exists() and file.read_text() for file in files):
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
-    pids = [int(file.read_text()) for file in files]
     if to == "parent":
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
     elif to == "group":
         os.killpg(process.pid, signal.SIGINT)  # what a Ctrl-C does
     else:
         process.kill()
-    assert ended(process, pids)
-    assert process.returncode == {"parent": 143, "group": 130, "killed": -signal.SIGKILL}[to]
-    assert b"Traceback" not in process.stderr.read()
+    process.join(60)
+    assert process.exitcode == {"parent": 143, "group": 130, "killed": -signal.SIGKILL}[to]
+    assert group_ends(process.pid)
+    assert "Traceback" not in (tmp_path / "stderr").read_text()
     assert all((tmp_path / f"{rank}.tidy").exists() for rank in range(2))
 
 
-def test_an_interrupt_while_processes_start_leaves_none(tmp_path):
-    (tmp_path / "work.py").write_text(GROUP)
-    for wait in (1.5, 3.0):  # imports of the parent, of the children; whatever this meets must end well
-        process = subprocess.Popen(
-            [sys.executable, tmp_path / "work.py", tmp_path], stderr=subprocess.PIPE, start_new_session=True
-        )
-        time.sleep(wait)
-        os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
-        assert group_ends(process.pid)
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks processes up in /proc")
+def test_an_interrupt_while_processes_start_leaves_none(tmp_path, group):
+    """New Pythons, which are importing."""
+    process = group(WARM)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143 and group_ends(process.pid)
+    command = [sys.executable, tmp_path / "work.py", tmp_path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    time.sleep(0.5)  # whatever this meets must end well
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert group_ends(process.pid)
 
 
 def group_ends(group):

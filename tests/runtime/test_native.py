@@ -1,8 +1,6 @@
 """Compiling our C++ operation, and what happens where that can't be done."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,44 +10,40 @@ from condmix.runtime import native
 CHECK = "from condmix.runtime import native; print(native.kernels())"
 
 
-def fresh(tmp_path, **environment):
+@pytest.fixture
+def fresh(tmp_path, forked):
     """What a new process says, whose cache is empty."""
-    return subprocess.run(
-        [sys.executable, "-c", CHECK],
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | environment,
-        capture_output=True,
-        text=True,
-    )
+    return partial(forked.completed, exec, CHECK, {}, XDG_CACHE_HOME=tmp_path)
 
 
 @pytest.mark.parametrize("compiler, reason", [("/bin/false", "exit code 1"), ("/nonexistent/c++", "No such file")])
-def test_without_a_working_compiler_one_line_says_so_and_pytorch_is_used(tmp_path, compiler, reason):
-    result = fresh(tmp_path, CXX=compiler)
+def test_without_a_working_compiler_one_line_says_so_and_pytorch_is_used(fresh, compiler, reason):
+    result = fresh(CXX=compiler)
     assert result.stdout == "torch\n"
     assert len(result.stderr.splitlines()) == 1 and reason in result.stderr
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tmp_path):
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tmp_path, fresh):
     (tmp_path / "condmix").write_text("a file where the folder should be")
-    result = fresh(tmp_path)
+    result = fresh()
     assert result.stdout == "torch\n" and len(result.stderr.splitlines()) == 1
 
 
-def test_off_asks_for_pytorch_without_a_word(tmp_path):
-    result = fresh(tmp_path, CONDMIX_NATIVE="off")
+def test_off_asks_for_pytorch_without_a_word(fresh):
+    result = fresh(CONDMIX_NATIVE="off")
     assert (result.stdout, result.stderr) == ("torch\n", "")
 
 
 @pytest.mark.skipif(not native.available(), reason="there is no C++ compiler here")
-def test_a_damaged_file_is_compiled_again_and_serves_where_there_is_no_compiler(tmp_path, monkeypatch):
+def test_a_damaged_file_is_compiled_again_and_serves_where_there_is_no_compiler(tmp_path, fresh, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = native._path()
     path.parent.mkdir()
     path.write_bytes(b"\x7fELF, but no more than that")
-    here = fresh(tmp_path)
+    here = fresh()
     assert here.stdout.startswith("condmix ")
     assert path.stat().st_size > 10_000
-    elsewhere = fresh(tmp_path, CXX="/nonexistent/c++")
+    elsewhere = fresh(CXX="/nonexistent/c++")
     assert (elsewhere.stdout, elsewhere.stderr) == (here.stdout, "")
 
 

@@ -1,11 +1,8 @@
 """The stage embed at scale: processes, kills, batch sizes and bf16 do not change what the caches say."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from types import SimpleNamespace
+import signal
 
 import numpy as np
 import pytest
@@ -19,7 +16,7 @@ from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
 from condmix.runtime.prefetch import prefetch
 from condmix.stages import embed
-from demo_params import WORLD, demo_params
+from demo_params import demo_params, embed_and_die
 
 
 def caches(params):
@@ -46,8 +43,7 @@ def fresh(params):
     return {str(path.relative_to(folder)): read_cache(path, None)[0].float() for path in folder.rglob("*.safetensors")}
 
 
-def test_two_processes_write_the_bytes_of_one(tmp_path, monkeypatch, one_thread):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+def test_two_processes_write_the_bytes_of_one(tmp_path, one_thread, forked):
     params = demo_params(tmp_path)
     embed.main(params)
     alone = caches(params)
@@ -59,39 +55,11 @@ def test_two_processes_write_the_bytes_of_one(tmp_path, monkeypatch, one_thread)
     assert not list(params.paths.partial.rglob("*.safetensors"))
 
 
-# The process kills itself in the middle of its eighth shard. argv: the folder.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from clip_helpers import colour_params
-from condmix.stages import embed
-from demo_params import demo_params
-
-torch.set_num_threads(1)
-embed.SHARD = 16
-params = demo_params(Path(sys.argv[1]))
-finished = []
-encode_shard = embed.encode_shard
-
-def counted(job, rows, batch_size, work, progress=None):
-    if progress is None:  # the trial
-        return encode_shard(job, rows, batch_size, work)
-    if len(finished) == 7:
-        progress = lambda count: os.kill(os.getpid(), signal.SIGKILL)
-    finished.append((job.what, rows.start))
-    return encode_shard(job, rows, batch_size, work, progress)
-
-embed.encode_shard = counted
-embed.main(params)
-"""
-
-
-def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, monkeypatch, one_thread, capsys):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed"], env=environment, capture_output=True)
-    assert killed.returncode == -9, killed.stderr.decode()
-    params, untouched = colour_params_at(tmp_path / "killed"), demo_params(tmp_path / "untouched")
+def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, monkeypatch, one_thread, capsys, forked):
+    params, untouched = demo_params(tmp_path / "killed"), demo_params(tmp_path / "untouched")
+    killed = forked.start(embed_and_die, params, 16, 7)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert len(list(params.paths.partial.rglob("*.safetensors"))) == 7 and not caches(params)
 
     monkeypatch.setattr(embed, "SHARD", 16)
@@ -110,14 +78,6 @@ def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, monkeypatch, on
     assert (done, again, len(encoded)) == (7, every - 7, again + every)
     assert caches(params) == caches(untouched)
     assert not list(params.paths.partial.rglob("*.safetensors"))
-
-
-def colour_params_at(root):
-    """The parameters of `demo_params` for a folder that it has filled."""
-    params = colour_params(root / "unused")
-    params.paths = type(params.paths)(root, "colours")
-    params.data = SimpleNamespace(dataset="demo", world=WORLD)
-    return params
 
 
 def test_where_memory_ends_batches_shrink_and_vectors_stay(colours, monkeypatch):

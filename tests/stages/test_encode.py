@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -83,8 +81,7 @@ def test_a_configuration_that_open_clip_cannot_build_is_named(world):
 RECIPE = Recipe(steps=100, batch_size=8, lr=1e-2, warmup=0.1, weight_decay=0.1, joined=0.5, flip=False)
 
 
-def test_two_processes_train_the_clip_of_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+def test_two_processes_train_the_clip_of_one(tmp_path, forked):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 8, 8), np.uint8)
     captions = [[f"picture {i}", f"number {i} of {i % 5}"] for i in range(32)]
     recipe = replace(RECIPE, steps=5, lr=1e-3, warmup=0.2)

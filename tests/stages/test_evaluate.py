@@ -1,6 +1,7 @@
 """Evaluation: what conditions each set of pictures, and what is measured on it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ from condmix.stages import evaluate, train
 from condmix.stages.evaluate import Written, best_guidance, conditions, read_written
 from condmix.stages.judge import heads_of, train_probe
 from profiles import content, section
-from tiny_project import write_packed_card
+from tiny_project import make_project, write_packed_card
 from tower_helpers import backbone_settings, save_tiny_backbone
 
 CAPTIONS, SHUFFLED = Condition.CAPTIONS, Change(Kind.SHUFFLED)
@@ -38,10 +39,10 @@ WITHOUT, WRONG = (Change(kind, "class") for kind in (Kind.WITHOUT, Kind.WRONG))
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def judged(project, monkeypatch):
-    """The tiny project with a judge that knows nothing, and a trained experiment."""
-    monkeypatch.setenv("CONDMIX_TRACKING", "off")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project with a judge that knows nothing, and a trained experiment."""
+    project = make_project(tmp_path_factory.mktemp("trained"))
     project.paths.captions.mkdir(parents=True)
     captions = {"captions": [[f"one {i}", f"two {i}"] for i in range(8)]}
     (project.paths.captions / "test.json").write_text(json.dumps(captions))
@@ -50,7 +51,18 @@ def judged(project, monkeypatch):
     with torch.no_grad():
         judge.network.stages[-3].weight.mul_(100)  # features that differ, though it has learnt nothing
     judge.save(project.paths.judge, {"accuracy": {"shape": 0.3}})
-    train.run(project, "experiment")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONDMIX_TRACKING", "off")
+        patch.setenv("DVC_ROOT", str(project.root))
+        train.run(project, "experiment")
+    return project
+
+
+@pytest.fixture
+def judged(project, trained, monkeypatch):
+    """A copy of it."""
+    monkeypatch.setenv("CONDMIX_TRACKING", "off")
+    shutil.copytree(trained.root, project.root, dirs_exist_ok=True)
     return project
 
 
@@ -329,7 +341,7 @@ def test_several_pictures_of_one_condition_are_compared_with_its_picture(judged)
     assert once.right.any() and not once.right.all()
 
 
-def test_several_processes_draw_and_see_what_one_does(judged, tmp_path):
+def test_several_processes_draw_and_see_what_one_does(judged, tmp_path, forked):
     jobs = [PictureSet(CAPTIONS, 2.0, 5), PictureSet(CAPTIONS, 2.0, 1, SHUFFLED)]  # of one picture, no two draw
     folders = [tmp_path / str(world) for world in (1, 2)]
     for world, folder in enumerate(folders, 1):

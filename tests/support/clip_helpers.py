@@ -1,15 +1,22 @@
 """A CLIP of 40 thousand parameters with random weights, and a data set in memory, for the tests of embeddings."""
 
+import functools
 import json
 from types import SimpleNamespace
 
 import numpy as np
+import open_clip  # before the first test, so that its objects are set aside (conftest.py)
 import torch
 
+from condmix.clip.folder import save_clip
+from condmix.clip.openclip import new_clip
 from condmix.data.captions import write_captions
 from condmix.datasets import Dataset
 from condmix.settings.load import Paths, plugin
 from profiles import section
+
+# CLIP's own tokenizer has no state, and takes a quarter of a second to build.
+open_clip.SimpleTokenizer = open_clip.factory.SimpleTokenizer = functools.cache(open_clip.SimpleTokenizer)
 
 TINY = {
     "embed_dim": 16,
@@ -20,9 +27,6 @@ TINY = {
 
 def save_tiny_clip(folder, seed=0, **changes):
     """Write a random CLIP into `folder` in open_clip's format; returns the model."""
-    from condmix.clip.folder import save_clip
-    from condmix.clip.openclip import new_clip
-
     torch.manual_seed(seed)
     model, model_cfg, tokenizer = new_clip(TINY | changes)
     save_clip(folder, model.eval(), model_cfg, tokenizer)
@@ -123,12 +127,11 @@ def write_all_captions(params, data):
 
 def known_as(monkeypatch, folder, name, architecture):
     """Let open_clip know the architecture by this name for the time of a test."""
-    from open_clip import add_model_config, factory
-
+    factory = open_clip.factory
     (folder / f"{name}.json").write_text(json.dumps(architecture))
     monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", [*factory._MODEL_CONFIG_PATHS])
     monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
-    add_model_config(folder / f"{name}.json")
+    open_clip.add_model_config(folder / f"{name}.json")
 
 
 def save_tiny_siglip(folder, seed=0):
@@ -137,7 +140,6 @@ def save_tiny_siglip(folder, seed=0):
     A timm image tower with attention pooling, a text tower of its own without causal mask, a tokenizer of
     transformers, a logit bias, pictures squashed to a square. Only the vocabulary is not SigLIP's.
     """
-    import open_clip
     from open_clip.model import set_model_preprocess_cfg
     from open_clip.push_to_hf_hub import save_config_for_hf
     from safetensors.torch import save_file

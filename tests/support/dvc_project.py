@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import yaml
 
 from profiles import profile
+from warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -20,7 +22,9 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
+        self.environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW", "PYTHON"))
+        }
         self.environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         self.environment["PYTHONPATH"] = str(folder / "src")  # not the code that is installed
         self.environment["HOME"] = str(folder.with_name(f"{folder.name}-home"))  # nobody's git or DVC settings
@@ -47,9 +51,16 @@ class Project:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
 
+    @cached_property
+    def python(self) -> str:
+        """What runs this project's Python: from here on it is the one on the PATH, which DVC's stages ask for."""
+        folder = warm_python()
+        self.environment["PATH"] = f"{folder}:{self.environment['PATH']}"
+        return str(folder / "python")
+
     def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
-        if command[0] == "condmix":
-            command = (sys.executable, "-m", *command)
+        if command[0] in ("condmix", "dvc"):
+            command = (self.python, "-m", *command)
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
@@ -68,15 +79,6 @@ class Project:
 
     def metrics(self, variant: str) -> dict:
         return json.loads((self.folder / "metrics" / f"{variant}.json").read_text())
-
-    def runs(self) -> list:
-        code = (
-            "import json, mlflow; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
-            "e = c.get_experiment_by_name('condmix').experiment_id;"
-            "print(json.dumps([[r.data.params, r.data.tags, sorted(r.data.metrics), r.info.status,"
-            " [a.path for a in c.list_artifacts(r.info.run_id)]] for r in c.search_runs([e])]))"
-        )
-        return json.loads(self.run(sys.executable, "-c", code).stdout.splitlines()[-1])
 
 
 TINY = profile(

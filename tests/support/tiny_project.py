@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import yaml
 from safetensors.torch import save_file
 
 from condmix.files.artifacts import write_checked_json
+from condmix.settings.load import load
+from condmix.settings.schema import Params
 from profiles import profile
 
 CLASSES = ["round", "square", "long"]
@@ -28,7 +32,7 @@ CONF = profile(
     data={"image_size": 8},
     model={"channels": 8, "multipliers": [1, 2], "attention": [4], "dropout": 0.1, "position_map": False,
            "scale_shift": False},
-    train={"images": 96, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "checkpoint_seconds": 0, "log_every": 4,
+    train={"images": 96, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "checkpoint_seconds": 600, "log_every": 4,
            "ema": 0.9995, "pseudo_noise": 3.0, "logit_normal_times": None},
     evaluate={"n": 6, "other_n": None, "interval": None, "threshold": 0.0, "steps": 2, "sweep": [1.0, 2.0],
               "sweep_n": 2, "batch_size": 4, "features": ["judge"]},
@@ -41,6 +45,16 @@ def write_project(root: Path, **params) -> None:
     shutil.copy(Path(__file__).parents[2] / "dvc.yaml", root)  # which settings a stage may read
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | params))
     (root / "conf" / "tiny.yaml").write_text(yaml.safe_dump(CONF))
+
+
+def make_project(root: Path) -> Params:
+    """The parameters of a project in `root` whose data are prepared and packed."""
+    write_project(root)
+    params = load(root)
+    write_dataset(params.paths.dataset)
+    write_packed(params.paths.packed("experiment"), "experiment", "concat", ["caption_1", "class"])
+    write_packed(params.paths.packed("class_v1"), "class_v1", "concat", ["image", "class"])
+    return params
 
 
 def write_dataset(folder: Path, train: int = 48, test: int = 8) -> None:
@@ -92,6 +106,24 @@ def write_packed(folder: Path, variant: str, fusion: str, perspectives: list[str
         "encoder": "random",
     }
     write_packed_card(folder, card)
+
+
+def train_to(params: Params, last: int, reached: Event) -> None:
+    """Train until a step is done, and wait there to be killed."""
+    from condmix.stages.train import Trainer, run
+
+    advance = Trainer.advance
+
+    def advance_or_wait(self: Trainer, step: int) -> object:
+        done = advance(self, step)
+        if step == last:
+            reached.set()
+            time.sleep(600)
+        return done
+
+    Trainer.advance = advance_or_wait
+    torch.set_num_threads(1)
+    run(params, "experiment")
 
 
 def write_packed_card(folder: Path, card: dict) -> None:

@@ -27,22 +27,29 @@ from condmix.tracking import registry
 from condmix.tracking.delivery import sync
 from condmix.tracking.runs import track
 from no_delivery import NoDelivery
+from tiny_project import make_project
 
 NAME = "condmix-tiny-experiment"
+OTHER = "condmix-tiny-class_v1"
 
 
-@pytest.fixture
-def trained(project, monkeypatch):
-    """The tiny project with its variant `experiment` trained, and all of it delivered to MLflow."""
-    monkeypatch.delenv("CONDMIX_TRACKING", raising=False)
-    monkeypatch.setattr(condmix.tracking.runs, "Delivery", NoDelivery)
-    training(project, "experiment")
-    sync()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tiny project with two variants trained, and all of it delivered to MLflow."""
+    project = make_project(tmp_path_factory.mktemp("trained"))
     uri = f"sqlite:///{project.root / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield project
-    mlflow.set_tracking_uri(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        patch.setenv("DVC_ROOT", str(project.root))
+        for name in ("CONDMIX_TRACKING", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        patch.setattr(condmix.tracking.runs, "Delivery", NoDelivery)
+        retrained(project, 0)
+        retrained(project, 0, "class_v1")
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        yield project
+        mlflow.set_tracking_uri(None)
 
 
 def opened(png):
@@ -90,22 +97,22 @@ def test_the_version_knows_its_run_and_its_data(trained):
     assert run.data.tags["mlflow.source.name"] == "condmix train" and run.data.tags["mlflow.user"]
 
 
-def scored(project, value, protocol="a", measure="scene_accuracy", better=True):
+def scored(project, value, protocol="a", variant="experiment", measure="scene_accuracy", better=True):
     """Judge the weights that lie there."""
-    sha256 = read_card(project.paths.model("experiment"))["sha256"]
-    with track("experiment", {}, {"kind": "evaluation"}, joins={"tags": {"model_sha256": sha256}}) as run:
+    sha256 = read_card(project.paths.model(variant))["sha256"]
+    with track(variant, {}, {"kind": "evaluation"}, joins={"tags": {"model_sha256": sha256}}) as run:
         figure = {"measure": measure, "value": value, "higher_is_better": better, "protocol": protocol}
-        run.score(NAME, {"model_sha256": sha256, **figure})
+        run.score(f"condmix-tiny-{variant}", {"model_sha256": sha256, **figure})
     sync()
 
 
-def retrained(project, seed):
-    training(project.model_copy(update={"seed": seed}), "experiment")
+def retrained(project, seed, variant="experiment"):
+    training(project.model_copy(update={"seed": seed}), variant)
     sync()
 
 
-def aliases():
-    found = MlflowClient().get_registered_model(NAME).aliases
+def aliases(name=NAME):
+    found = MlflowClient().get_registered_model(name).aliases
     return {alias: int(version) for alias, version in found.items()}
 
 
@@ -124,10 +131,11 @@ def test_best_moves_when_the_figure_improves_and_current_with_each_training(trai
 
 
 def test_a_distance_is_better_when_it_is_smaller(trained):
-    scored(trained, 7.0, measure="fid", better=False)
-    retrained(trained, 1)
-    scored(trained, 6.0, measure="fid", better=False)
-    assert aliases() == {"current": 2, "best": 2}
+    figure = {"variant": "class_v1", "measure": "fid", "better": False}
+    scored(trained, 7.0, **figure)
+    retrained(trained, 1, "class_v1")
+    scored(trained, 6.0, **figure)
+    assert aliases(OTHER) == {"current": 2, "best": 2}
 
 
 @pytest.mark.slow

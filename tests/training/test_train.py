@@ -1,15 +1,11 @@
 """Training: a killed run ends with the weights of one that was not, and what goes wrong is said and loses nothing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 
@@ -22,43 +18,15 @@ from condmix.tracking import runs
 from condmix.training.batches import batch_indices, draw_times, drop_sources, to_model
 from condmix.training.checkpoint import Checkpoint
 from condmix.training.trainer import Trainer
-from tiny_project import write_packed_card
+from servers import free_port
+from tiny_project import train_to, write_packed, write_packed_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SOURCE = Path(__file__).parents[2] / "src"
-RUN = """
-import sys, time
-from pathlib import Path
-import condmix.stages.train as train
-from condmix.settings.load import load
-kill_at = int(sys.argv[1])
-advance = train.Trainer.advance
-def slow(self, step):
-    result = advance(self, step)
-    if step == kill_at:
-        print("reached", flush=True)
-        time.sleep(60)
-    return result
-train.Trainer.advance = slow
-if __name__ == "__main__":
-    train.main(load(Path(".")), "experiment")
-"""
 
 
 @pytest.fixture
 def untracked(monkeypatch):
     monkeypatch.setenv("CONDMIX_TRACKING", "off")
-
-
-def start(folder: Path, kill_at: int) -> subprocess.Popen:
-    script = folder / "run.py"
-    script.write_text(RUN)
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(folder)}
-    return subprocess.Popen(
-        [sys.executable, script, str(kill_at)],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
@@ -72,22 +40,23 @@ def change(project, **train):
     return project.model_copy(update={"train": project.train.model_copy(update=train)})
 
 
-def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(project, untracked):
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(project, untracked, forked, capsys):
+    project = change(project, checkpoint_seconds=0)
     run(project, "experiment")
     expected, weights = state(project.root), load_file(project.root / "models/experiment/model.safetensors")
     (checkpoint,) = (project.root / ".checkpoints").glob("*/state.safetensors")
     checkpoint.unlink()
 
-    for kill_at in (3, 7):  # twice, at steps that no log or epoch ends on
-        process = start(project.root, kill_at)
-        assert process.stdout.readline() == "reached\n"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for last in (3, 7):  # twice, at steps that no log or epoch ends on
+        reached = forked.context.Event()
+        process = forked.start(train_to, project, last, reached)
+        assert reached.wait(300)
+        process.kill()
+        process.join()
         assert checkpoint.exists()
-    process = start(project.root, kill_at=-1)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "resumes at step 7 of 12" in errors
+    capsys.readouterr()
+    run(project, "experiment")
+    assert "resumes at step 7 of 12" in capsys.readouterr().err
 
     resumed = state(project.root)
     assert resumed.keys() == expected.keys()
@@ -98,18 +67,38 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(project, untrack
         assert torch.equal(weights[name], tensor), name
 
 
-def test_two_processes_train_like_one(project, untracked):
-    """Every random number belongs to the batch, not to a process: only the rounding of sums may differ."""
-    no_dropout = project.model_copy(update={"model": project.model.model_copy(update={"dropout": 0.0})})
+def test_two_processes_train_like_one(project, untracked, forked):
+    """Every random number belongs to the batch, not to a process: only the rounding of sums may differ.
+
+    Those of a launcher find its variables (a real launcher: tests/project/test_dvc.py), and here have micro-batches,
+    whose gradients are exchanged once.
+    """
     from condmix.stages import train
 
+    no_dropout = project.model_copy(update={"model": project.model.model_copy(update={"dropout": 0.0})})
+    folder = project.paths.model("experiment")
     run(no_dropout, "experiment")
-    one = load_file(project.root / "models/experiment/model.safetensors")
-    train.main(change(no_dropout, processes=2), "experiment")
-    two = load_file(project.root / "models/experiment/model.safetensors")
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-3)
-    assert read_card(project.root / "models/experiment")["processes"] == 2
+    one = load_file(folder / "model.safetensors")
+
+    def ours():
+        train.main(change(no_dropout, processes=2), "experiment")
+
+    def launched():
+        group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        params = change(no_dropout, micro_batch=3)
+        members = [
+            forked.start(train.main, params, "experiment", **group, RANK=rank, LOCAL_RANK=rank) for rank in range(2)
+        ]
+        for member in members:
+            member.join()
+            assert member.exitcode == 0
+
+    for start in (ours, launched):
+        shutil.rmtree(folder)
+        start()
+        for name, tensor in load_file(folder / "model.safetensors").items():
+            torch.testing.assert_close(tensor, one[name], atol=2e-4, rtol=1e-3)
+        assert read_card(folder)["processes"] == 2
 
 
 def test_a_compiled_network_trains_like_the_plain_one(project, untracked, monkeypatch):
@@ -159,7 +148,7 @@ def test_training_minds_no_precision_that_accelerate_was_asked_for(project, untr
 def test_a_run_that_stopped_ends_with_the_same_weights_in_either_arithmetic(
     project, untracked, arithmetic, monkeypatch
 ):
-    project = change(project, precision="auto")
+    project = change(project, precision="auto", checkpoint_seconds=0)
     run(project, "experiment")
     expected = state(project.root)
     (checkpoint,) = (project.root / ".checkpoints").glob("*/state.safetensors")
@@ -187,25 +176,6 @@ def test_micro_batches_leave_the_same_gradient(project, untracked):
     torch.testing.assert_close(values[1], values[0])
     for one, other in zip(whole.model.parameters(), split.model.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
-
-
-def test_processes_of_a_launcher_train_like_one(project, untracked):
-    """torchrun, which accelerate launch calls too; with micro-batches, whose gradients are exchanged once."""
-    path = project.root / "conf" / "tiny.yaml"
-    conf = yaml.safe_load(path.read_text())
-    conf["train"]["micro_batch"] = 3
-    conf["model"]["dropout"] = 0.0
-    path.write_text(yaml.safe_dump(conf))
-    run(load(project.root), "experiment")
-    one = load_file(project.root / "models/experiment/model.safetensors")
-
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(project.root)}
-    stage = ["-m", "condmix", "train", "experiment"]
-    subprocess.run([*command, *stage], cwd=project.root, env=environment, check=True, timeout=300)
-    for name, tensor in load_file(project.root / "models/experiment/model.safetensors").items():
-        torch.testing.assert_close(tensor, one[name], atol=2e-4, rtol=1e-3)
-    assert read_card(project.root / "models/experiment")["processes"] == 2
 
 
 def test_a_caption_of_several_is_drawn_anew_in_every_step(project, untracked):
@@ -269,7 +239,7 @@ def test_the_average_is_the_exponential_one(project, untracked):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(project, untracked):
     with pytest.raises(CondmixError, match=r"loss is (nan|inf).*lower train.lr \(1e\+30\)") as error:
-        run(change(project, lr=1e30, log_every=1, warmup=0.0, clip_norm=1e30), "experiment")
+        run(change(project, lr=1e30, log_every=1, warmup=0.0, clip_norm=1e30, checkpoint_seconds=0), "experiment")
     assert "\n" not in str(error.value)
     assert all(torch.isfinite(tensor).all() for tensor in state(project.root).values())
     assert "is kept in" in str(error.value)
@@ -392,14 +362,12 @@ def test_pictures_enter_in_minus_one_to_one():
 
 
 def test_packed_rows_that_are_not_the_pictures_are_refused(project, untracked):
-    from tiny_project import write_packed
-
     write_packed(project.paths.packed("caption"), "caption", "additive", ["caption_1"], train=40)
     with pytest.raises(CondmixError, match="48 training pictures, but the packed perspectives are of 40"):
         run(project, "caption")
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(project, untracked):
+def test_a_batch_that_cannot_be_shared_is_refused(project, untracked, forked):
     from condmix.stages import train
 
     with pytest.raises(CondmixError, match="train.batch_size 8 does not divide into 3"):
