@@ -87,7 +87,7 @@ class Setup(NamedTuple):
         if self.remedy is None:
             return
         path = self.prior / PRIOR_CARD
-        card = read_checked_json(path, PriorCard, self.remedy) if path.is_file() else {"trained": False}
+        card: Any = read_checked_json(path, PriorCard, self.remedy) if path.is_file() else {"trained": False}
         if not card["trained"]:
             raise CondmixError(f"{self.prior.parent} was exported without a prior: leave out prior")
         read_tensors(self.prior / "model.safetensors", self.remedy, card["sha256"])
