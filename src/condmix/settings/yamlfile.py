@@ -23,6 +23,7 @@ else:
 MOST_BYTES = 4_000_000
 MOST_NODES = 200_000
 DEEPEST = 32
+AMBIGUOUS = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")  # octal numbers, and base 60
 
 
 def read_yaml(path: Path, where: str | None = None) -> dict[str, Any]:
@@ -79,6 +80,11 @@ def _check_size(text: str, where: str) -> None:
             anchor, nodes, levels = open_.pop()
         elif isinstance(event, yaml.ScalarEvent):
             nodes = 1
+            if event.implicit[0] and AMBIGUOUS.fullmatch(event.value):
+                raise CondmixError(
+                    f"{where}, line {line}: {event.value} is one number in YAML 1.1 and another, or text, in YAML 1.2, "
+                    "which DVC reads: write a plain decimal number, or text in quotes"
+                )
             if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in event.value):
                 raise CondmixError(f"{where}, line {line}: {event.value} is not valid text")
         elif isinstance(event, yaml.AliasEvent):
