@@ -258,6 +258,7 @@ def architecture(tower, **changes):
         ({"model": {"attention": [7]}}, "model.attention is at size 7, which does not occur; the levels have 16, 8, 4"),
         ({"model": {"multipliers": []}}, "model.multipliers is []; list at least 1"),
         ({"model": {"channels": 7}}, "model.channels is 7"),
+        ({"model": {"match_parameters": 10}}, "model.match_parameters is 10, but the U-Net of class_v1 alone has "),
         ({"embed": {"encoders": []}}, "embed.encoders is []"),
         ({"embed": {"encoders": ["clip_text"]}}, "embed.encoders lacks clip_image, which all variants need; add it"),
         (
@@ -421,6 +422,17 @@ def test_imported_vectors_are_read_before_anything_trains(project, changed, says
     write(project, embed={"imports": [named]})
     code, output = condmix("check")
     assert (code == 0) == (not says) and says in output, output
+
+
+def test_imported_vectors_of_two_encoders_are_refused_before_anything_trains(project):
+    listed = []
+    for split, encoder in (("train", "one"), ("test", "two")):
+        facts = {"perspective": "dino_1", "split": split, "encoder": encoder, "of": "image"}
+        np.savez(project / f"{split}.npz", vectors=np.ones((3, 2), np.float32), ids=np.arange(3), **facts)
+        listed.append(content(project / f"{split}.npz").model_dump() | {"perspective": "dino_1", "split": split})
+    write(project, embed={"imports": listed})
+    code, output = condmix("check")
+    assert code and "dino_1 differ in encoder, one in training and two in the test split" in output
 
 
 def test_what_the_judges_are_is_known_before_anything_trains(project):

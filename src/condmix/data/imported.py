@@ -5,7 +5,7 @@ N pictures of the file, D width. docs/embeddings.md describes the format and sho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,19 @@ class EmbeddingFile:
         vectors, present = np.zeros((len(ids), self.width), np.float32), np.zeros(len(ids), dtype=bool)
         vectors[rows], present[rows] = self.vectors, True
         return vectors, present
+
+
+def read_splits(files: Mapping[str, Path], perspective: str) -> dict[str, EmbeddingFile]:
+    """{split: its file} of a perspective's files by split; CondmixError unless all are of one encoder."""
+    found = {split: read_embeddings(path, perspective, split) for split, path in files.items()}
+    for field in ("encoder", "of", "width"):
+        values = {split: getattr(one, field) for split, one in found.items()}
+        if len(set(values.values())) > 1:
+            raise CondmixError(
+                f"embed.imports: the files of {perspective} differ in {field}, {values['train']} in training and "
+                f"{values['test']} in the test split; both must come from one encoder"
+            )
+    return found
 
 
 def read_embeddings(path: Path, perspective: str, split: str) -> EmbeddingFile:

@@ -12,10 +12,11 @@ from typing import Any
 
 from condmix import CondmixError
 from condmix.clip.weights import refuse_code
-from condmix.data.imported import read_embeddings
+from condmix.data.imported import read_splits
 from condmix.files.atomic import write_text
 from condmix.settings.load import Params, plugin
 from condmix.settings.schema import Content, Settings
+from condmix.settings.variants import resolve
 
 
 def main(params: Params) -> None:
@@ -33,8 +34,8 @@ def main(params: Params) -> None:
         check_judges(params)
         check_text_encoder(params)
         check_backbones(params)
-        for file in params.embed.imports:
-            read_embeddings(file.place, file.perspective, file.split)
+        check_imports(params)
+        check_parameters(params)
     except CondmixError as error:
         raise CondmixError(f"{conf}: {error}") from None
     # Constant, so that a change of params.yaml does not make everything behind this stage run again.
@@ -104,6 +105,35 @@ def check_backbones(params: Params) -> None:
     probe = [params.judge.probe] if params.judge.probe else []
     for settings in [*params.embed.timm.values(), *probe]:
         open_backbone(settings.model, settings.weights.place)
+
+
+def check_imports(params: Params) -> None:
+    """The files of vectors that somebody else computed."""
+    for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
+        own = {one.split: one.place for one in params.embed.imports if one.perspective == perspective}
+        read_splits(own, perspective)
+
+
+def check_parameters(params: Params) -> None:
+    """Whether a model can be widened to `model.match_parameters`: what the vectors' width adds is known later."""
+    wanted = params.model.match_parameters
+    if wanted is None:
+        return
+    import torch
+
+    from condmix.diffusion.unet import UNet
+
+    sizes = params.model.model_dump(exclude={"match_parameters"})
+    for name in params.variants:
+        fusion = resolve(name, params.fusion, params.perspectives).fusion
+        width = plugin("fusions", fusion).time_width_for(1, 4 * params.model.channels)
+        with torch.device("meta"):
+            unet = UNet(in_channels=3, image_size=params.data.image_size, time_width=width, **sizes)
+        own = sum(parameter.numel() for parameter in unet.parameters())
+        if wanted <= own:
+            raise CondmixError(
+                f"model.match_parameters is {wanted:,}, but the U-Net of {name} alone has {own:,}: ask for more"
+            )
 
 
 def check_judges(params: Params) -> None:

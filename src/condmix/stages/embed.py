@@ -40,7 +40,7 @@ from condmix.data.embeddings import (
     read_metadata,
     write_cache,
 )
-from condmix.data.imported import read_embeddings
+from condmix.data.imported import read_splits
 from condmix.files.artifacts import read_checked_tensors, require, write_checked_tensors
 from condmix.files.atomic import remove_folder
 from condmix.runtime.cores import cores
@@ -445,15 +445,8 @@ def import_perspective(
     Pictures that a file leaves out lack the perspective, and so do all pictures of a split that has no file.
     `numbers` is how many captions are in use: vectors of captions are of one of these.
     """
-    found = {split: read_embeddings(one.verified("embed.imports"), perspective, split) for split, one in files.items()}
+    found = read_splits({split: one.verified("embed.imports") for split, one in files.items()}, perspective)
     first = next(iter(found.values()))
-    for field in ("encoder", "of", "width"):
-        values = {split: getattr(one, field) for split, one in found.items()}
-        if len(set(values.values())) > 1:
-            raise CondmixError(
-                f"embed.imports: the files of {perspective} differ in {field}, {values['train']} in training and "
-                f"{values['test']} in the test split; both must come from one encoder"
-            )
     number = parse(perspective).number or 0
     if first.of == "caption" and number > numbers:
         raise CondmixError(
