@@ -96,7 +96,7 @@ def scene_texts(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The texts of one picture, given its sample of every variant: "captions", by people or templates, each with
     whether it conditioned a variant, and "generated", those of a captioner that did.
     """
-    captions, name = list(dict.fromkeys(samples[0]["captions"])), samples[0].get("class")
+    captions, name = samples[0]["captions"], samples[0].get("class")
     used = dict.fromkeys(text for sample in samples for text in sample["condition_captions"])
     return {
         "captions": [(caption, caption in used) for caption in captions],

@@ -23,7 +23,7 @@ else:
 MOST_BYTES = 4_000_000
 MOST_NODES = 200_000
 DEEPEST = 32
-AMBIGUOUS = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")  # octal numbers, and base 60
+OCTAL = re.compile(r"[-+]?0[0-9_]+")  # to YAML 1.1; a decimal number to YAML 1.2
 
 
 def read_yaml(path: Path, where: str | None = None) -> dict[str, Any]:
@@ -80,10 +80,10 @@ def _check_size(text: str, where: str) -> None:
             anchor, nodes, levels = open_.pop()
         elif isinstance(event, yaml.ScalarEvent):
             nodes = 1
-            if event.implicit[0] and AMBIGUOUS.fullmatch(event.value):
+            if event.implicit[0] and OCTAL.fullmatch(event.value):
                 raise CondmixError(
-                    f"{where}, line {line}: {event.value} is one number in YAML 1.1 and another, or text, in YAML 1.2, "
-                    "which DVC reads: write a plain decimal number, or text in quotes"
+                    f"{where}, line {line}: {event.value} is one number in YAML 1.1 and another in YAML 1.2, which DVC "
+                    "reads: write a decimal number without the zeros before it, or text in quotes"
                 )
             if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in event.value):
                 raise CondmixError(f"{where}, line {line}: {event.value} is not valid text")
@@ -102,7 +102,7 @@ def _check_size(text: str, where: str) -> None:
 
 
 class _Loader(_SafeLoader):
-    """Keys are text and stand once; numbers like 1e-3 are numbers, as they are to DVC (YAML 1.2)."""
+    """Keys are text and stand once. As to DVC (YAML 1.2), 1e-3 is a number, and 16:9 is text, not one of base 60."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping: dict[Hashable, Any] = {}
@@ -116,7 +116,14 @@ class _Loader(_SafeLoader):
             mapping[key] = self.construct_object(value_node, deep=True)
         return mapping
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
+        if ":" in node.value:
+            return str(node.value)
+        return self.construct_yaml_int(node) if node.tag.endswith("int") else self.construct_yaml_float(node)
+
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
 # Without an explicit constructor, SafeLoader's would build mappings in two steps, for the sake of aliases.
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
