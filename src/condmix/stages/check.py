@@ -8,6 +8,7 @@ all is well.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from condmix import CondmixError
@@ -110,7 +111,7 @@ def check_backbones(params: Params) -> None:
 def check_imports(params: Params) -> None:
     """The files of vectors that somebody else computed."""
     for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
-        own = {one.split: one.place for one in params.embed.imports if one.perspective == perspective}
+        own: dict[str, Path] = {one.split: one.place for one in params.embed.imports if one.perspective == perspective}
         read_splits(own, perspective)
 
 
