@@ -19,6 +19,7 @@ from condmix.settings.content import content_sha256, located
 from condmix.settings.load import load
 from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in, fields_at, nullable
 from profiles import ROOT, content, profile
+from t5_helpers import save_tiny_t5
 
 YOURS = {  # what has no value that fits most profiles
     "data.dataset", "data.image_size", "generated.captioner", "generated.model", "generated.training.steps",
@@ -396,6 +397,19 @@ def test_how_a_path_is_written_is_said(project, changes, says):
     write(project, **changes)
     code, output = condmix("check")
     assert code == 1 and says in output and output.count("\n") == 1
+
+
+@pytest.mark.parametrize("lost", ["", "config.json", "tokenizer.json"])
+def test_a_text_encoder_is_opened_before_anything_trains(project, lost):
+    folder = project / "t5"
+    save_tiny_t5(folder)
+    if lost:
+        (folder / lost).unlink()
+    t5 = {"model": content(folder).model_dump(), "revision": None, "max_tokens": 9, "precision": "fp32"}
+    write(project, embed={"t5": t5})
+    code, output = condmix("check")
+    assert bool(code) == bool(lost), output
+    assert not lost or "t5 does not hold a text encoder that transformers can load" in output
 
 
 @pytest.mark.parametrize("revision", [None, "main", "0123abcd"])

@@ -91,12 +91,24 @@ def check_clip(params: Params) -> None:
 
 
 def check_text_encoder(params: Params) -> None:
-    """The folder of the text encoder, which is opened only after CLIP was trained."""
+    """The folder of the text encoder, which is opened only after CLIP was trained: all but its weights."""
     t5 = params.embed.t5
-    if t5 and isinstance(t5.model, Content):
-        from condmix.clip.huggingface import require_safetensors
+    if not t5 or not isinstance(t5.model, Content):
+        return
+    import torch
 
-        require_safetensors(t5.model.place)
+    from condmix.clip.huggingface import explained, require_safetensors
+
+    place = t5.model.place
+    require_safetensors(place)
+    try:
+        from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
+    except ImportError as error:
+        raise CondmixError('embed.t5 needs transformers: pip install "condmix[t5]"') from error
+    own = {"local_files_only": True, "trust_remote_code": False}
+    with explained(place, "does not hold a text encoder that transformers can load"), torch.device("meta"):
+        AutoTokenizer.from_pretrained(place, **own)
+        AutoModelForTextEncoding.from_config(AutoConfig.from_pretrained(place, **own), trust_remote_code=False)
 
 
 def check_backbones(params: Params) -> None:

@@ -153,7 +153,7 @@ def own_folder() -> Iterator[Case]:
         "of a carriage return": b"a\rb.png",
         "of an escape sequence": b"a\x1b[31mred.png",
         "of a tab": b"a\tb.png",
-        "of markup": b"<b>a&b</b>\n{0}.png",
+        "of markup": b"<b>a&b<br>\n{0}.png",
         "of a backslash": b"a\\b.png",
         "of a star": b"a*?.png",
         "of 250 letters": b"a" * 250 + b".png",
