@@ -449,6 +449,15 @@ def test_imported_vectors_of_two_encoders_are_refused_before_anything_trains(pro
     assert code and "dino_1 differ in encoder, one in training and two in the test split" in output
 
 
+def test_vectors_of_a_caption_that_is_not_in_use_are_refused_before_anything_trains(project):
+    facts = {"perspective": "words_7", "split": "train", "encoder": "a test", "of": "caption"}
+    np.savez(project / "v.npz", vectors=np.ones((3, 2), np.float32), ids=np.arange(3), **facts)
+    listed = [content(project / "v.npz").model_dump() | {"perspective": "words_7", "split": "train"}]
+    write(project, embed={"imports": listed})
+    code, output = condmix("check")
+    assert code and "words_7 is of each picture's caption number 7, but " in output
+
+
 def test_what_the_judges_are_is_known_before_anything_trains(project):
     (project / "wrong").write_text("no network")
     save_tiny_clip(project / "scorer")
