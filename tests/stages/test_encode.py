@@ -305,6 +305,8 @@ def test_data_without_attributes_is_measured_by_classes_and_retrieval(tmp_path):
     result = encode.measure(dataset, Oracle(), Oracle(), ["a {} thing", "{}"])
     assert result["zero_shot_accuracy"] == {"class": 1.0} and result["recall_at"]["images"] == 3
     assert result["recall_at"]["captions"] == 6
+    dataset.every_answer_counts = True  # a word that fits a third of the pictures finds none in particular
+    assert "recall_at" not in encode.measure(dataset, Oracle(), Oracle(), ["{}"])
 
 
 # Between pretrained towers

@@ -14,6 +14,7 @@ import torch
 
 from condmix import CondmixError
 from condmix.files.artifacts import read_arrays, read_tensors
+from condmix.settings.perspectives import parse
 
 REMEDY = "the program that wrote it again (docs/embeddings.md describes the format)"
 KEPT = (torch.float16, torch.float32, torch.float64)
@@ -52,8 +53,11 @@ class EmbeddingFile:
         return vectors, present
 
 
-def read_splits(files: Mapping[str, Path], perspective: str) -> dict[str, EmbeddingFile]:
-    """{split: its file} of a perspective's files by split; CondmixError unless all are of one encoder."""
+def read_splits(files: Mapping[str, Path], perspective: str, captions: int) -> dict[str, EmbeddingFile]:
+    """{split: its file} of a perspective's files by split; CondmixError unless all are of one encoder.
+
+    Vectors of captions must be of one of the first `captions`, which are in use.
+    """
     found = {split: read_embeddings(path, perspective, split) for split, path in files.items()}
     for field in ("encoder", "of", "width"):
         values = {split: getattr(one, field) for split, one in found.items()}
@@ -62,6 +66,11 @@ def read_splits(files: Mapping[str, Path], perspective: str) -> dict[str, Embedd
                 f"embed.imports: the files of {perspective} differ in {field}, {values['train']} in training and "
                 f"{values['test']} in the test split; both must come from one encoder"
             )
+    number = parse(perspective).number or 0
+    if number > captions and any(one.of == "caption" for one in found.values()):
+        raise CondmixError(
+            f"embed.imports: {perspective} is of each picture's caption number {number}, but {captions} are in use"
+        )
     return found
 
 

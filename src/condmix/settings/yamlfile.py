@@ -44,7 +44,7 @@ def parse_yaml(content: bytes | str, where: str) -> dict[str, Any]:
     """The settings in a file's content."""
     text = _text(content, where)
     try:
-        _check_size(text, where)
+        _check_content(text, where)
         settings = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise CondmixError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
@@ -67,8 +67,9 @@ def _text(content: bytes | str, where: str) -> str:
         raise CondmixError(f"{where} is not UTF-8 text (line {line}); save it with the encoding UTF-8") from None
 
 
-def _check_size(text: str, where: str) -> None:
-    """Refuses what is too deep or too much, with aliases counted as what they stand for, before anything is built."""
+def _check_content(text: str, where: str) -> None:
+    """Refuses what is too deep or too much, with aliases counted as what they stand for, and values that are no text
+    or that DVC reads otherwise, before anything is built."""
     anchors: dict[str, tuple[int, int]] = {}  # nodes and levels of what each one stands for
     open_: list[list[Any]] = [["", 0, 0]]  # anchor, nodes and levels of each collection that has not ended
     for event in yaml.parse(text, _SafeLoader):

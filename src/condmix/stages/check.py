@@ -16,7 +16,6 @@ from condmix.clip.weights import refuse_code
 from condmix.data.imported import read_splits
 from condmix.files.atomic import write_text
 from condmix.settings.load import Params, plugin
-from condmix.settings.perspectives import parse
 from condmix.settings.schema import Content, Settings
 from condmix.settings.variants import resolve
 
@@ -125,13 +124,7 @@ def check_imports(params: Params) -> None:
     """The files of vectors that somebody else computed."""
     for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
         own: dict[str, Path] = {one.split: one.place for one in params.embed.imports if one.perspective == perspective}
-        first = next(iter(read_splits(own, perspective).values()))
-        number, most = parse(perspective).number or 0, params.embed.captions
-        if first.of == "caption" and number > most:
-            raise CondmixError(
-                f"embed.imports: {perspective} is of each picture's caption number {number}, but {most} are in use "
-                "(embed.captions)"
-            )
+        read_splits(own, perspective, params.embed.captions)
 
 
 def check_parameters(params: Params) -> None:

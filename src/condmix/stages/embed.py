@@ -445,13 +445,8 @@ def import_perspective(
     Pictures that a file leaves out lack the perspective, and so do all pictures of a split that has no file.
     `numbers` is how many captions are in use: vectors of captions are of one of these.
     """
-    found = read_splits({split: one.verified("embed.imports") for split, one in files.items()}, perspective)
+    found = read_splits({split: one.verified("embed.imports") for split, one in files.items()}, perspective, numbers)
     first = next(iter(found.values()))
-    number = parse(perspective).number or 0
-    if first.of == "caption" and number > numbers:
-        raise CondmixError(
-            f"embed.imports: {perspective} is of each picture's caption number {number}, but {numbers} are in use"
-        )
     preprocessing, mean = "imported", None
     if centre and "train" in found:
         preprocessing, mean = minus_mean(preprocessing, files["train"].sha256), centre_of(found["train"].vectors)

@@ -288,7 +288,8 @@ def measure(dataset: Any, clip_image: Any, clip_text: Any, templates: Sequence[s
         prompts = class_prompts(clip_text, dataset.class_names, templates or [PROMPT])
         metrics["zero_shot_accuracy"] = {"class": zero_shot(images[known], prompts, truth)}
     captions = dataset.captions("test")
-    if captions is not None and not dataset.attributes:  # attributes: many pictures fit a caption equally well
+    many_fit = dataset.attributes or dataset.every_answer_counts  # many pictures fit a caption equally well
+    if captions is not None and not many_fit:
         metrics |= measure_retrieval(clip_text, images, list(map(tidy, captions[: len(images)])))
     return metrics
 
