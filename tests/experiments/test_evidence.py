@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from condmix import CondmixError
-from condmix.experiments.evidence import RECIPE, Origin, collect, evidence, read_recipe, recipe_text, table, write
+from condmix.experiments.evidence import (
+    RECIPE,
+    Origin,
+    collect,
+    dataset_of,
+    evidence,
+    read_recipe,
+    recipe_text,
+    table,
+    write,
+)
 from condmix.experiments.grid import hashed, plan, read_grid
 from grid_project import Repository, changed, write_grid
 
@@ -36,6 +46,10 @@ def leave(repository, run, date="2026-11-01 10:00 UTC"):
     members = {"details.json": json.dumps(details).encode(), RECIPE: recipe_text(run, commit).encode()}
     write(evidence(repository.folder, run), members)
     return commit
+
+
+def test_a_recipe_names_the_data_set(repository):
+    assert {dataset_of(run.recipe) for run in planned(repository)} == {"demo"}
 
 
 def test_evidence_stands_when_code_changes_and_says_so(repository):

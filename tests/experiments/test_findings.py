@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from scipy import stats
 
 from condmix import CondmixError
 from condmix.evaluation.conditions import Change, Kind
-from condmix.experiments.evidence import Origin
+from condmix.experiments.evidence import Origin, without_data
 from condmix.experiments.findings import Evidence, slot, write_tables
 from condmix.experiments.findings import Test as Comparison
 from condmix.experiments.statistics import compare
@@ -390,6 +391,24 @@ def test_each_experiment_has_a_strip_of_the_same_scenes_by_rank(tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "out" / "pictures.png"))
     assert sheet.shape == (8 * 18 * 4, 7 * 18 * 4, 3)
     assert sheet[40, 40, 0] == 30 and sheet[40, 6 * 72 + 40, 0] == 200
+
+
+def test_pictures_of_data_that_are_not_ours_are_neither_kept_nor_shown(tmp_path):
+    grid = make_grid()
+    runs = all_runs(tmp_path, grid)
+    for run in runs:
+        kept = without_data({path.name: path.read_bytes() for path in run.folder.iterdir()})
+        assert b"a big red ring" not in kept["details.json"] and b"metrics" in kept["details.json"]
+        shutil.rmtree(run.folder)
+        run.folder.mkdir()
+        for name, content in kept.items():
+            (run.folder / name).write_bytes(content)
+    html = rendered(tmp_path, grid, runs)
+    page = Page(html)
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert alts[0] == "two captions concat" and "real" not in alts and "a big red ring" not in html
+    assert "are not kept with the runs" in html
+    assert Image.open(tmp_path / "out" / "pictures.png").size == (6 * 18 * 4, 8 * 18 * 4)
 
 
 def test_the_forest_plot_has_every_comparison_of_a_question_by_rank(tmp_path):

@@ -1,7 +1,8 @@
 """Finished runs of a grid -> their evidence: what reports are made of, with what made it, as one small file each.
 
 metrics/experiments/<grid>/runs/<run>.zip holds metrics/details/experiment and recipe.json: the run's recipe, whose hash
-is in the file's name, and the commit. Committed, that is all that a report needs in a clone.
+is in the file's name, and the commit. Committed, that is all that a report needs in a clone. Pictures and captions of
+data that condmix did not draw itself are left out: they are others', and a repository would publish them.
 
 A change of code does not make a measurement untrue. So evidence stands for a run as long as what somebody declares is
 the same: perspectives, fusion, seed, settings and data. Reports say which code made which run, and take differences
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -27,11 +29,13 @@ from typing_extensions import TypedDict
 
 from condmix import CondmixError
 from condmix.experiments.grid import Grid, PlannedRun, cost, done, duration, git, hashed, plan
-from condmix.files.artifacts import damaged, parse_json, read_json
+from condmix.files.artifacts import damaged, parse_json, read_json, write_checked_json
 from condmix.files.atomic import replacing, scratch
 from condmix.results.details import DetailsFile
+from condmix.settings.plugins import plugin
 
 DETAILS = "metrics/details/experiment"
+DETAILS_FILE, REAL = "details.json", "real.npy"
 RECIPE = "recipe.json"
 LARGEST = 2**28  # bytes of one file of a run's evidence
 
@@ -102,7 +106,7 @@ def collect(root: Path, grid: Grid, strict: bool = False) -> list[Finished]:
 def read(root: Path, path: Path) -> tuple[Path, dict[str, Any]]:
     """A local folder with the files of a run's metrics/details/experiment, and its metrics/experiment.json."""
     folder = _unpacked(root, path)
-    details: DetailsFile = read_json(folder / "details.json", DetailsFile, _remedy(root, path))
+    details: DetailsFile = read_json(folder / DETAILS_FILE, DetailsFile, _remedy(root, path))
     return folder, details["metrics"]
 
 
@@ -198,11 +202,28 @@ def keep(root: Path, run: PlannedRun, reference: str) -> Path:
     """Write the evidence of a finished run out of its DVC experiment, where it does not lie yet."""
     path = evidence(root, run)
     if not path.exists():
-        folder = _details(root, run.name, git(root, "rev-parse", reference).strip())
-        members = {member.name: member.read_bytes() for member in folder.iterdir()}
+        members = _details(root, run.name, git(root, "rev-parse", reference).strip())
+        if not hasattr(plugin("datasets", dataset_of(run.recipe)), "draw"):
+            members = without_data(members)
         baseline = "".join(reference.split("/")[2:4])  # refs/exps/<2 digits>/<38 digits of the commit>/<name>
         write(path, members | {RECIPE: recipe_text(run, baseline).encode()})
     return path
+
+
+def dataset_of(recipe: Mapping[str, Any]) -> str:
+    """The data set that a recipe's profile names."""
+    (data,) = [section for name, section in recipe["settings"].items() if name.endswith(".yaml:data")]
+    return str(data["dataset"])
+
+
+def without_data(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """A run's details without the real pictures and without a text of them."""
+    details: dict[str, Any] = json.loads(members[DETAILS_FILE])
+    samples = [{**sample, "captions": [], "condition_captions": []} for sample in details["samples"]]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / DETAILS_FILE
+        write_checked_json(path, {**details, "samples": samples})
+        return {name: content for name, content in members.items() if name != REAL} | {DETAILS_FILE: path.read_bytes()}
 
 
 def recipe_text(run: PlannedRun, commit: str) -> str:
@@ -230,15 +251,12 @@ def read_recipe(root: Path, path: Path) -> RecipeFile | None:
     return made
 
 
-def _details(root: Path, name: str, revision: str) -> Path:
-    """The run's details, out of DVC's cache, in .checkpoints/experiments/<name>/: there as a whole or not at all."""
-    folder = root / ".checkpoints" / "experiments" / name
-    if folder.exists():
-        return folder
+def _details(root: Path, name: str, revision: str) -> dict[str, bytes]:
+    """The files of the run's details, out of DVC's cache."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
-    with scratch(folder.with_name(f".{name}")) as part:
+    with scratch(root / ".checkpoints" / "experiments" / f".{name}") as part:
         try:
             DVCFileSystem(str(root), rev=revision).get(DETAILS, str(part), recursive=True)
         except (DvcException, FileNotFoundError) as error:
@@ -246,8 +264,7 @@ def _details(root: Path, name: str, revision: str) -> Path:
                 f"the files of {name} are not in DVC's cache any more ({error}): "
                 f"dvc exp remove {name}, and run the grid again"
             ) from None
-        os.replace(part / Path(DETAILS).name, folder)
-    return folder
+        return {member.name: member.read_bytes() for member in (part / Path(DETAILS).name).iterdir()}
 
 
 def _unpacked(root: Path, path: Path) -> Path:

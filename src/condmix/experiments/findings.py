@@ -72,8 +72,13 @@ class MeasuredRun:
         return Condition(self.metrics["condition"])
 
     def drawn(self, condition: str) -> np.ndarray:
-        """(N, S, S, 3) uint8: the pictures of its samples under a condition, or the "real" ones."""
+        """(N, S, S, 3) uint8: the pictures of its samples under a condition."""
         return read_pictures(self.folder / f"{condition}.npy", len(self.samples), _remedy(self.folder))
+
+    @property
+    def real(self) -> np.ndarray | None:
+        """(N, S, S, 3) uint8: the real pictures of its samples; None where they are not ours to keep."""
+        return self.drawn("real") if (self.folder / "real.npy").exists() else None
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "baseline": evidence.says(grid.baseline),
         "scenes": scenes,
         "strips": list(strips(evidence, scenes)),
-        "side": scenes[0]["real"].shape[0],
+        "side": [*scenes[0]["pictures"], *scenes[0]["oracles"]][0][1].shape[0],
+        "real": scenes[0]["real"] is not None,
         "missing": [(name, [s for n, s in evidence.missing if n == name]) for name in
                     dict.fromkeys(n for n, _ in evidence.missing)],
         "forests": forests(evidence),
@@ -515,7 +516,7 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
     seed = max(evidence.grid.seeds, key=lambda seed: (seeds.count(seed), -evidence.grid.seeds.index(seed)))
     runs = [run for run in evidence.runs if run.seed == seed]
     first = runs[0]
-    real = first.drawn("real")
+    real = first.real
     drawn = [(run, run.drawn(run.condition)) for run in runs]
     beside = [run for run in runs if not run.condition.is_oracle and run.metrics.get(Condition.ORACLE)]
     oracle = [(run, run.drawn(Condition.ORACLE)) for run in beside]
@@ -525,7 +526,7 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "class": sample.get("class"),
             "seed": seed,
             **scene_texts([run.samples[place] for run in runs]),
-            "real": real[place],
+            "real": None if real is None else real[place],
             "pictures": [(run.experiment, pictures[place]) for run, pictures in drawn if not run.condition.is_oracle],
             "oracles": [(run.experiment, pictures[place]) for run, pictures in drawn if run.condition.is_oracle]
             + [(run.experiment, pictures[place]) for run, pictures in oracle],
@@ -533,8 +534,10 @@ def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
 
 
 def strips(evidence: Evidence, scenes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """(name, what conditioned it, pictures): of the real scenes, and of each experiment, by rank, oracles last."""
-    yield "real", "held out from training", strip([scene["real"] for scene in scenes])
+    """(name, what conditioned it, pictures): of the real scenes, if they are kept, and of each experiment, by rank,
+    oracles last."""
+    if scenes[0]["real"] is not None:
+        yield "real", "held out from training", strip([scene["real"] for scene in scenes])
     for kind, said in (("pictures", ""), ("oracles", ", oracle")):
         drawn = [dict(scene[kind]) for scene in scenes]
         for name in [name for name in in_order(evidence) if name in drawn[0]]:
@@ -565,8 +568,11 @@ def forests(evidence: Evidence) -> list[tuple[str, Markup]]:
 
 
 def contact_sheet(scenes: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """A row per scene: the real picture, then every experiment's in the grid's order, oracles last; enlarged."""
-    rows = [[scene["real"], *(pixels for _, pixels in [*scene["pictures"], *scene["oracles"]])] for scene in scenes]
+    """A row per scene: the real picture, if kept, every experiment's in the grid's order, oracles last; enlarged."""
+    drawn = [[pixels for _, pixels in [*scene["pictures"], *scene["oracles"]]] for scene in scenes]
+    rows = [
+        [*([] if scene["real"] is None else [scene["real"]]), *row] for scene, row in zip(scenes, drawn, strict=True)
+    ]
     border = [(1, 1), (1, 1), (0, 0)]
     padded = [[np.pad(pixels, border, constant_values=255) for pixels in row] for row in rows]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in padded])
