@@ -13,7 +13,7 @@ PERSPECTIVES = {"caption_1": 12, "caption_2": 12}
 
 def model(fusion: str, perspectives=PERSPECTIVES, **settings) -> ConditionalModel:
     torch.manual_seed(0)
-    return ConditionalModel(Architecture(fusion, perspectives, **SMALL, **settings))
+    return ConditionalModel(Architecture(fusion=fusion, perspectives=perspectives, **SMALL, **settings))
 
 
 def size(module) -> int:

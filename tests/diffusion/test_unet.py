@@ -6,7 +6,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from condmix import CondmixError
-from condmix.diffusion.unet import Block, CrossAttentionLayer, Downsample, TimeEmbedding, UNet, Upsample, _attention
+from condmix.diffusion.unet import (
+    Block,
+    CrossAttentionLayer,
+    Downsample,
+    TimeEmbedding,
+    UNet,
+    UNetConfig,
+    Upsample,
+    _attention,
+)
 
 CIFAR10 = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (16,), "image_size": 32}
 SMALL = {"channels": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": (8,), "image_size": 16}
@@ -17,8 +26,9 @@ def seed():
     torch.manual_seed(0)
 
 
-def ours(config: dict, time_width: int, **options) -> tuple[TimeEmbedding, UNet]:
-    return TimeEmbedding(config["channels"], time_width), UNet(3, **config, time_width=time_width, **options)
+def ours(config: dict, time_width: int, token_width: int | None = None, **options) -> tuple[TimeEmbedding, UNet]:
+    unet = UNet(3, UNetConfig(**config, **options), time_width, token_width)
+    return TimeEmbedding(config["channels"], time_width), unet
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:

@@ -78,7 +78,10 @@ def generated(folder):
 
 
 def model(folder):
-    made = Architecture("concat", {"caption_1": 4, "class": 3}, 4, 8, 8, (1, 2), 1, (4,))
+    made = Architecture(
+        fusion="concat", perspectives={"caption_1": 4, "class": 3}, dim=4,
+        image_size=8, channels=8, multipliers=(1, 2), blocks=1, attention=(4,),
+    )  # fmt: skip
     torch.manual_seed(0)
     card = {
         "variant": "experiment", "fusion": "concat", "perspectives": "caption_1+class", "architecture": asdict(made),

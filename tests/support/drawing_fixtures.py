@@ -36,7 +36,10 @@ def save_random(project, encoder):
 
     def save(variant, perspectives, centres=()):
         widths = dict.fromkeys(centres, 16)
-        architecture = Architecture("concat", perspectives, 16, 8, 8, (1, 2), 1, (4,), centres=widths)
+        architecture = Architecture(
+            fusion="concat", perspectives=perspectives, dim=16, centres=widths,
+            image_size=8, channels=8, multipliers=(1, 2), blocks=1, attention=(4,),
+        )  # fmt: skip
         weights = ConditionalModel(architecture).state_dict()
         # new models predict zero whatever the condition; these do not
         weights = {name: torch.randn(w.shape, generator=generator) * 0.3 for name, w in weights.items()}

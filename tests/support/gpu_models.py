@@ -24,8 +24,13 @@ def on(device: str) -> SimpleNamespace:
 
 def network(fusion: str, multipliers: tuple[int, ...] = (1,)) -> ConditionalModel:
     """A small one with everything that the profiles use."""
-    options = {"dropout": 0.1, "position_map": True, "scale_shift": True, "match_parameters": 100_000}
-    return ConditionalModel(Architecture(fusion, WIDTHS, 16, SIZE, 8, multipliers, 1, (SIZE,), **options))
+    return ConditionalModel(
+        Architecture(
+            fusion=fusion, perspectives=WIDTHS, dim=16, match_parameters=100_000,
+            image_size=SIZE, channels=8, multipliers=multipliers, blocks=1, attention=(SIZE,),
+            dropout=0.1, position_map=True, scale_shift=True,
+        )
+    )  # fmt: skip
 
 
 def conditions() -> tuple[dict[str, Tensor], Tensor]:

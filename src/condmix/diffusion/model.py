@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import torch
 import torch.nn.functional as F
@@ -18,28 +18,20 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from condmix import CondmixError
-from condmix.diffusion.unet import TimeEmbedding, UNet
+from condmix.diffusion.unet import TimeEmbedding, UNet, UNetConfig
 from condmix.files.artifacts import digest_of_file, read_checked_json, read_tensors, rebuilt, write_checked_json
 from condmix.files.atomic import replacing
 from condmix.settings.load import plugin
 from condmix.settings.perspectives import parse
 
 
-@dataclass(frozen=True)
-class Architecture:
+@dataclass(frozen=True, kw_only=True)
+class Architecture(UNetConfig):
     """Everything that the constructor needs: saved in the model's card, so a model rebuilds itself."""
 
     fusion: str
     perspectives: dict[str, int]  # name -> d_p, in the order of the views
     dim: int
-    image_size: int
-    channels: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
-    dropout: float = 0.0
-    position_map: bool = False
-    scale_shift: bool = False
     match_parameters: int | None = None
     centres: dict[str, int] = field(default_factory=dict)  # cache -> d, where its mean was subtracted
 
@@ -115,19 +107,7 @@ class ConditionalModel(nn.Module):
             self.centres.register_buffer(source, torch.zeros(dim))
         self.time = TimeEmbedding(a.channels, width)
         self.fusion = fusion([parse(name).kind for name in a.perspectives], a.dim, width)
-        self.unet = UNet(
-            in_channels=3,
-            channels=a.channels,
-            multipliers=a.multipliers,
-            blocks=a.blocks,
-            attention=a.attention,
-            image_size=a.image_size,
-            time_width=width,
-            dropout=a.dropout,
-            position_map=a.position_map,
-            scale_shift=a.scale_shift,
-            token_width=a.dim if fusion.has_tokens else None,
-        )
+        self.unet = UNet(3, a, width, token_width=a.dim if fusion.has_tokens else None)
         self.widening = nn.Identity() if a.match_parameters is None else self._widening(width, a.match_parameters)
 
     def _widening(self, width: int, parameters: int) -> Widening:
@@ -205,4 +185,5 @@ def _remedy(folder: Path) -> str:
 
 def architecture_from(saved: dict) -> Architecture:
     """Back from JSON, where tuples became lists."""
-    return Architecture(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+    return Architecture(**values)

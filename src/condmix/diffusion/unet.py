@@ -1,8 +1,9 @@
 """A noisy picture and a conditioning vector to a prediction of the same shape: the U-Net of DDPM.
 
 Ho et al. 2020 (arXiv:2006.11239), appendix B. Its CIFAR-10 configuration, 35,746,307 parameters, is
-`UNet(3, 128, (1, 2, 2, 2), blocks=2, attention=(16,), image_size=32, time_width=512, dropout=0.1)` with
-`TimeEmbedding(128, 512)`. The two are separate modules so that a fusion can stand between them:
+`UNet(3, config, time_width=512)` with `UNetConfig(image_size=32, channels=128, multipliers=(1, 2, 2, 2), blocks=2,
+attention=(16,), dropout=0.1)` and `TimeEmbedding(128, 512)`. The two are separate modules so that a fusion can stand
+between them:
 
     conditioning, tokens = fusion(time_embedding(t), views, mask)
     output = unet(x, conditioning, tokens)
@@ -26,6 +27,7 @@ here keeps that layout, and attention's (B, N, C) is then a view.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -169,57 +171,60 @@ class Upsample(nn.Conv2d):
         return F.conv_transpose2d(x, kernel.transpose(0, 1).flip(2, 3), self.bias, stride=2, padding=1)
 
 
-class UNet(nn.Module):
-    """DDPM's U-Net, whose conditioning vector comes from outside.
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """What decides the U-Net's layers.
 
-    in_channels    of the picture, which are also the output's
+    image_size     height and width, divisible by 2 ** (levels - 1)
     channels       of the first feature map; level i has channels * multipliers[i]
     multipliers    one per level; each level after the first halves height and width
     blocks         residual blocks per level on the way down (one more on the way up)
     attention      heights at which every block is followed by self-attention (the middle always is)
-    image_size     height and width, divisible by 2 ** (levels - 1)
-    time_width     of the conditioning
     dropout        within residual blocks
-    scale_shift    condition by scale and shift after the normalisation, not by a shift before it (see Block)
     position_map   add a learned map to the first feature map: a small network has too little depth to find
                    out from its zero padding where in the picture it is
+    scale_shift    condition by scale and shift after the normalisation, not by a shift before it (see Block)
+    """
+
+    image_size: int
+    channels: int
+    multipliers: Sequence[int]
+    blocks: int
+    attention: Sequence[int]
+    dropout: float = 0.0
+    position_map: bool = False
+    scale_shift: bool = False
+
+
+class UNet(nn.Module):
+    """DDPM's U-Net, whose conditioning vector comes from outside.
+
+    channels       of the picture, which are also the output's
+    time_width     of the conditioning
     token_width    D of the tokens that each attention is followed by cross-attention to; None: there are none
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: Sequence[int],
-        image_size: int,
-        time_width: int,
-        dropout: float = 0.0,
-        position_map: bool = False,
-        scale_shift: bool = False,
-        token_width: int | None = None,
-    ):
+    def __init__(self, channels: int, config: UNetConfig, time_width: int, token_width: int | None = None):
         super().__init__()
-        sizes = [image_size >> level for level in range(len(multipliers))]
-        _check_sizes(image_size, sizes, attention)
-        widths = [channels * multiplier for multiplier in multipliers]
+        sizes = [config.image_size >> level for level in range(len(config.multipliers))]
+        _check_sizes(config.image_size, sizes, config.attention)
+        widths = [config.channels * multiplier for multiplier in config.multipliers]
 
-        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(channels, config.channels, 3, padding=1)
         # 4-D, so that .to(memory_format=torch.channels_last) lays it out like the feature map
-        place_map = torch.zeros(1, channels, image_size, image_size)
-        self.position = nn.Parameter(place_map) if position_map else None
+        place_map = torch.zeros(1, config.channels, config.image_size, config.image_size)
+        self.position = nn.Parameter(place_map) if config.position_map else None
 
         def block(width: int, out: int, attended: bool) -> Block:
-            return Block(width, out, dropout, attended, scale_shift, token_width)
+            return Block(width, out, config.dropout, attended, config.scale_shift, token_width)
 
-        levels = [(width, size in attention) for width, size in zip(widths, sizes, strict=True)]
-        self.down, skips = _way_down(block, channels, levels, blocks)
+        levels = [(width, size in config.attention) for width, size in zip(widths, sizes, strict=True)]
+        self.down, skips = _way_down(block, config.channels, levels, config.blocks)
         self.middle = nn.ModuleList(block(widths[-1], widths[-1], attended) for attended in (True, False))
-        self.up = _way_up(block, skips, levels, blocks)
+        self.up = _way_up(block, skips, levels, config.blocks)
 
         self.norm_out = NormSilu(norm_groups(widths[0]), widths[0], EPS)
-        self.conv_out = nn.Conv2d(widths[0], in_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
 
         # One matrix product serves all blocks, in the order in which forward meets them.
         self._widths = [module.conditioning_width for module in self.modules() if isinstance(module, Block)]
@@ -227,7 +232,7 @@ class UNet(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """(B, in_channels, H, W), (B, time_width), maybe (B, M, token_width) -> (B, in_channels, H, W)."""
+        """(B, C, H, W), (B, time_width), maybe (B, M, token_width) -> (B, C, H, W)."""
         parts = iter(self.conditioning(F.silu(conditioning)).split(self._widths, dim=1))
         h = self.conv_in(x)
         if self.position is not None:

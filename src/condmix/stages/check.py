@@ -134,14 +134,14 @@ def check_parameters(params: Params) -> None:
         return
     import torch
 
-    from condmix.diffusion.unet import UNet
+    from condmix.diffusion.unet import UNet, UNetConfig
 
-    sizes = params.model.model_dump(exclude={"match_parameters"})
+    config = UNetConfig(image_size=params.data.image_size, **params.model.model_dump(exclude={"match_parameters"}))
     for name in params.variants:
         fusion = resolve(name, params.fusion, params.perspectives).fusion
         width = plugin("fusions", fusion).time_width_for(1, 4 * params.model.channels)
         with torch.device("meta"):
-            unet = UNet(in_channels=3, image_size=params.data.image_size, time_width=width, **sizes)
+            unet = UNet(3, config, width)
         own = sum(parameter.numel() for parameter in unet.parameters())
         if wanted <= own:
             raise CondmixError(

@@ -133,40 +133,24 @@ def run(params: Params, read: str | None) -> None:
 
     The first one knows `read`, a hash of the archives and of the code that reads them.
     """
-    paths = params.paths
+    paths, settings = params.paths, params.embed
     state = join_group()
     (read,) = broadcast_object_list([read])
     dataset = plugin("datasets", params.data.dataset)(paths.archives, params.data.world)
     sources = [open_source(dataset, split, paths.captions, read) for split in SPLITS]
     # Both splits get the same perspectives, even where one of them has no second caption or no label.
     longest = max((len(texts) for source in sources for texts in source.captions), default=0)
-    numbers = min(params.embed.captions, longest)
-    encoders = [
-        encoder
-        for name in params.embed.encoders
-        for encoder in open_encoders(name, params, dataset.class_names, str(state.device))
-    ]
-    if all((source.labels < 0).all() for source in sources):
-        encoders = [encoder for encoder in encoders if encoder.reads != "labels"]
-    settings, scratch = params.embed, paths.partial / "embeddings"
-    size = BATCH[state.device.type] if settings.batch_size == "auto" else settings.batch_size
-    work = Work(size, max(1, cores() // state.num_processes), settings.length_buckets)
-    to_encode = [
-        (source.split, encoder, column)
-        for source in sources
-        for encoder in encoders
-        for column in columns(encoder, source, numbers, settings.joined)
-    ]
-    if params.generated is not None:
-        (encoder,) = open_encoders("clip_text", params, dataset.class_names, str(state.device))
-        written = generated_columns(paths.generated, sources, settings.joined)
-        to_encode += [(split, encoder, column) for split, column in written]
+    numbers = min(settings.captions, longest)
+    to_encode = list(encoders_and_columns(params, dataset.class_names, sources, numbers, str(state.device)))
     of_training = {column.perspective: column.data_hash for split, _, column in to_encode if split == "train"}
+    scratch = paths.partial / "embeddings"
     jobs = [
         make_job(paths.embeddings, scratch, encoder, column, split, of_training if settings.centre else None)
         for split, encoder, column in to_encode
     ]
     todo = [job for job in jobs if not _is_current(job.path, job.key)]
+    size = BATCH[state.device.type] if settings.batch_size == "auto" else settings.batch_size
+    work = Work(size, max(1, cores() // state.num_processes), settings.length_buckets)
     made = {job.path for job in jobs}
     if state.is_main_process:
         for perspective in dict.fromkeys(one.perspective for one in settings.imports):
@@ -189,6 +173,26 @@ def run(params: Params, read: str | None) -> None:
         if path not in made:
             path.unlink()
     remove_folder(scratch)
+
+
+def encoders_and_columns(
+    params: Params, class_names: Sequence[str], sources: Sequence[Source], numbers: int, device: str
+) -> Iterator[tuple[str, Any, Column]]:
+    """(split, encoder, column) of every cache but the imported ones; captions are read up to the `numbers`-th."""
+    joined = params.embed.joined
+    encoders = [
+        encoder for name in params.embed.encoders for encoder in open_encoders(name, params, class_names, device)
+    ]
+    if all((source.labels < 0).all() for source in sources):
+        encoders = [encoder for encoder in encoders if encoder.reads != "labels"]
+    for source in sources:
+        for encoder in encoders:
+            for column in columns(encoder, source, numbers, joined):
+                yield source.split, encoder, column
+    if params.generated is not None:
+        (encoder,) = open_encoders("clip_text", params, class_names, device)
+        for split, column in generated_columns(params.paths.generated, sources, joined):
+            yield split, encoder, column
 
 
 def open_encoders(name: str, params: Params, class_names: Sequence[str], device: str) -> list[Any]:
