@@ -244,7 +244,10 @@ def summary() -> None:
 @click.option("--n", type=click.IntRange(1), default=16, show_default=True, help="How many pictures.")
 @click.option("--scale", type=click.IntRange(1), default=8, show_default=True, help="Enlargement of each pixel.")
 @click.option(
-    "--like", type=click.Path(path_type=Path), help="A PNG that condmix drew, to draw again; other options change it."
+    "--like",
+    type=click.Path(path_type=Path),
+    help="A PNG that condmix drew, to draw again. An option beside it replaces what the PNG holds of it, and --image "
+    "and --prompt each other; --without leaves a source out.",
 )
 @click.option(
     "--out", default="grid.png", show_default=True, help="A sheet, or with / at its end a folder of single pictures."

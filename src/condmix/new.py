@@ -6,10 +6,12 @@ in which pictures are empty: names and texts are all that it reads for that.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +21,16 @@ from pathlib import Path
 import torch
 import yaml
 from PIL import Image
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from condmix import CondmixError, shown
 from condmix.bench import ours
 from condmix.bench.pictures import STEPS, Batch
 from condmix.bench.setting import NetworkSize, Setting
 from condmix.bench.training import recipe_of
-from condmix.data.captions import tidy
+from condmix.data.captions import collect, count
+from condmix.data.requirements import Holds
 from condmix.datasets import SPLITS
 from condmix.datasets._own_files import walk
 from condmix.datasets.folder import Folder, read_names
@@ -33,6 +38,8 @@ from condmix.files.atomic import write_text
 from condmix.files.pictures import is_picture, read_file
 from condmix.runtime.precision import bf16
 from condmix.settings.load import Params, load
+from condmix.settings.perspectives import parse
+from condmix.settings.variants import REFERENCES
 from condmix.settings.yamlfile import read_yaml
 
 TEMPLATE = "conf/folder.yaml"
@@ -40,18 +47,29 @@ LOOKED_AT = 200  # pictures whose size is read
 MANY = 400  # pictures of which 5% are enough to test on
 MEASURED = 2  # pictures in the step whose time gives the estimate
 LONG = 2 * 24 * 3600  # seconds of a run above which it is worth asking for a GPU
+TEMPLATES = ["a photo of a {}."]  # which the profile fills in where nobody wrote captions
+# Signs that no line of YAML holds as they are, the \\ that Windows takes for a /, and ${...}, which DVC fills in.
+UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff\\]|\$\{")
 
 
 @dataclass(frozen=True)
 class Found:
     """What a folder holds."""
 
-    pictures: dict[str, int]  # of each split
+    holds: dict[str, Holds]  # of each split, with the classes' templates where nobody wrote captions
     held_out_percent: int | None  # None where the folder itself has train/ and test/
     classes: list[str]
-    captioned: int  # pictures with a caption
-    captions: int  # the most that one picture has
+    written: bool  # whether there are captions that people wrote
     smallest: int | None  # shorter side in pixels, of those that were looked at; None where none of them opens
+
+    def offers(self, perspective: str) -> bool:
+        """Whether pictures of both splits have it: a model is measured on what it was trained on."""
+        return all(split.has(parse(perspective)) for split in self.holds.values())
+
+    @property
+    def captions(self) -> int:
+        """How many captions of one picture both splits have."""
+        return min(split.most_captions for split in self.holds.values())
 
     def lines(self, size: int) -> list[str]:
         """What a person wants to know of it."""
@@ -62,24 +80,34 @@ class Found:
         else:
             small = f", less than the {size} that the model sees" if self.smallest < size else ""
             sides = f"the smallest of those looked at has {self.smallest} pixels{small}"
+        train, test = (self.holds[split] for split in SPLITS)
+        one_split = ": pictures of one split alone have them, so they are left out"
+        classes = f"{len(self.classes)} classes ({names}){'' if self.offers('class') else one_split}"
         return [
-            f"{self.pictures['train']:,} pictures to train on and {self.pictures['test']:,} to test{divided}",
-            f"{len(self.classes)} classes ({names})" if self.classes else "no classes: there are no sub-folders",
-            f"pictures with captions: {self.captioned:,}, up to {self.captions} each"
-            if self.captions
-            else "no captions",
+            f"{train.pictures:,} pictures to train on and {test.pictures:,} to test{divided}",
+            classes if self.classes else "no classes: there are no sub-folders",
+            self._caption_line(train, test) if self.written else "no captions",
             sides,
         ]
+
+    def _caption_line(self, train: Holds, test: Holds) -> str:
+        most, shared = max(train.most_captions, test.most_captions), self.captions
+        line = f"pictures with captions: {train.captioned + test.captioned:,}, up to {most} each"
+        if shared == most:
+            return line
+        left = f"caption_{shared + 1}" + (f" to caption_{most}" if most > shared + 1 else "")
+        return f"{line}; pictures of one split alone have {left}, so condmix leaves that out"
 
 
 def main(root: Path, folder: Path, name: str | None = None) -> str:
     """Write the three files, and say what was found and how long a run will take."""
-    name = name or re.sub(r"[^a-z0-9]+", "_", folder.absolute().name.lower()).strip("_")
+    folder = folder.resolve() if ".." in folder.parts else folder.absolute()  # in full, as every message names it
+    name, given = name or _plain(folder.name), name or folder.name
     path = root / "conf" / f"{name}.yaml"
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or _in_yaml(name) != name:
         raise CondmixError(
-            f'"{shown(name)}" can\'t name a profile: give --name, which begins with a letter, goes on with lowercase '
-            "letters, digits, _ and -, and is no word of YAML such as true or null"
+            f'"{shown(given)}" can\'t name a profile: give --name, which begins with a letter from a to z, goes on '
+            "with such letters, digits, _ and -, and is no word of YAML such as true or null"
         )
     if path.exists() or path.with_suffix("").exists():
         raise CondmixError(f"conf/{name} is taken: give another --name")
@@ -108,7 +136,7 @@ def main(root: Path, folder: Path, name: str | None = None) -> str:
         raise
     instead = f" (in place of {', '.join(left)}: put that back there with its profile)" if left else ""
     lines = [
-        f"{folder}:",
+        f"{place}:",
         *(f"  {line}" for line in found.lines(params.data.image_size)),
         f"written: conf/{name}.yaml, params.yaml (variants {', '.join(params.variants)}), dvc.yaml{instead}",
         duration,
@@ -137,19 +165,20 @@ def _read(folder: Path, pictures: list[Path], outline: Path, archives: Path) -> 
     percent = None if own else 5 if len(pictures) >= MANY else 20
     data = Folder(archives, {} if percent is None else {"held_out_percent": percent})
     try:
-        pictures_of = {split: len(data.ids(split)) for split in SPLITS}
+        for split in SPLITS:
+            data.ids(split)
     except CondmixError as error:
         if own:
             raise
         advice = f"add pictures, or put some into {outline}/test and the others into train"
         raise CondmixError(f"{error}; {advice}") from None
-    captions = [tidy(texts) for split in SPLITS for texts in data.captions(split) or []]
+    captions = {split: collect(data, split, TEMPLATES, "folder") for split in SPLITS}
+    holds = {split: count(data, captions[split][0], data.labels(split)) for split in SPLITS}
     return Found(
-        pictures=pictures_of,
+        holds=holds,
         held_out_percent=percent,
         classes=data.class_names,
-        captioned=sum(map(bool, captions)),
-        captions=max(map(len, captions), default=0),
+        written=any(source == "human" and holds[split].captioned for split, (_, source) in captions.items()),
         smallest=min(filter(None, map(_side, islice(pictures, LOOKED_AT))), default=None),
     )
 
@@ -166,12 +195,11 @@ def profile(found: Found, folder: str, template: str) -> str:
 
 def experiment(found: Found, name: str, text: str) -> str:
     """params.yaml with this profile, and the variants and perspectives that the data can feed."""
-    captions = [f"caption_{k}" for k in range(1, min(2, found.captions) + 1)]
-    labels = ["image", "class"] if found.classes else ["image"]
-    templated = ["caption_1"] if found.classes and not captions else captions  # the profile makes them of the classes
-    variants = [*(["class_v1", "class_v2"] if found.classes else []), *(["caption"] if templated else []), "experiment"]
+    captions = [name for name in ("caption_1", "caption_2") if found.written and found.offers(name)]
+    perspectives = captions or [name for name in ("image", "class") if found.offers(name)]
+    variants = [name for name, one in REFERENCES.items() if all(map(found.offers, one.perspectives))] + ["experiment"]
     text = _replaced(text, r"^profile: .*$", f"profile: {name}")
-    for key, names in (("perspectives", captions or labels), ("variants", variants)):
+    for key, names in (("perspectives", perspectives), ("variants", variants)):
         items = "".join(f"- {item}\n" for item in names)
         text = _replaced(text, rf"^{key}:(?: \[.*\]\n|\n(?:- .*\n)+)", f"{key}:\n{items}")
     return text
@@ -191,18 +219,33 @@ def dependency(folder: str, text: str, others: Iterable[str] = ()) -> tuple[str,
     """dvc.yaml in which the stage fetch depends on the folder, so that a changed picture makes it run again.
 
     It depends on none of `others` then, the folders of other profiles, which may be gone; those that were taken out.
+    Comments and layout stay as they are.
     """
-    left = [other for other in dict.fromkeys(others) if other != folder and _dependency(other) in text]
+    layout = YAML()
+    layout.preserve_quotes, layout.width = True, 100_000  # of a line, so that none is wrapped
+    if re.search(r"^    deps:\n      - ", text, flags=re.MULTILINE):  # DVC's own commands do not indent lists
+        layout.indent(mapping=2, sequence=4, offset=2)
+    try:
+        content = layout.load(text)
+        names = content["stages"]["fetch"]["deps"]
+        left = [other for other in dict.fromkeys(others) if other != folder and other in names]
+    except (YAMLError, KeyError, TypeError) as error:
+        raise CondmixError("dvc.yaml has no stage fetch with deps, where condmix new adds the folder") from error
+    if folder not in names:
+        if left:
+            names[names.index(left[0])] = folder
+        else:
+            names.insert(0, folder)
     for other in left:
-        text = text.replace(_dependency(other), "")
-    if _dependency(folder) in text:
-        return text, left
-    fetch = r"^  fetch:\n(?:(?:    .*)?\n)*?    deps:\n      - data/params\.ok\n"
-    return _replaced(text, fetch, lambda found: found[0] + _dependency(folder)), left
-
-
-def _dependency(folder: str) -> str:
-    return f"      - {_scalar(folder)}\n"
+        while other in names:
+            at = names.index(other)
+            comment = names.ca.items.get(at)  # behind the item, with which it would go
+            del names[at]
+            if comment and at:
+                names.ca.items.setdefault(at - 1, comment)
+    written = io.StringIO()
+    layout.dump(content, written)
+    return written.getvalue(), left
 
 
 def seconds_per_picture(params: Params) -> float:
@@ -271,11 +314,17 @@ def _side(path: Path) -> int | None:
 
 def _place(root: Path, folder: Path) -> str:
     """The folder as settings name it: in full, unless it lies in the project."""
-    whole = folder.absolute()
-    place = whole.relative_to(root.absolute()) if whole.is_relative_to(root.absolute()) else whole
-    if not re.fullmatch(r"[\w./ +@,()'&-]+", str(place)) or str(place) != str(place).strip():
+    project = next(filter(folder.is_relative_to, (root.absolute(), root.resolve())), None)
+    place = str(folder if project is None else folder.relative_to(project))
+    if UNFIT.search(place) or place != place.strip():
         raise CondmixError(f"{place} has characters that may mean something in YAML or to DVC: rename the folder")
-    return str(place)
+    return place
+
+
+def _plain(name: str) -> str:
+    """A folder's name as a profile's: lowercase a to z, digits and _; é as e, however it is encoded."""
+    bare = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    return re.sub(r"[^a-z0-9]+", "_", bare.lower()).strip("_")
 
 
 def _in_yaml(text: str) -> object:
@@ -288,8 +337,8 @@ def _in_yaml(text: str) -> object:
 
 
 def _scalar(text: str) -> str:
-    """A text as YAML holds it: in quotes where it would otherwise be a number, a date or a sign."""
-    return text if _in_yaml(text) == text else json.dumps(text)
+    """A text as YAML holds it: in quotes, without which it may be a number, a date or a sign."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _replaced(text: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:

@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import unicodedata
+import zipfile
 
 import numpy as np
 import pytest
@@ -135,6 +137,40 @@ def test_names_that_a_file_may_have_are_read(name, tmp_path):
     assert [what for what, _ in data.passed_over()] == ["picture outside of train/ and test/"]
     changed = [where for what, where in Folder.remarks(tmp_path / "own")]
     assert len(changed) == (1 if name == "a:/1.png" else 2 if {"\udce9", "\\"} & set(name) else 0)
+
+
+@pytest.mark.parametrize(("of_files", "of_texts"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_captions_find_their_pictures_however_accents_are_encoded(of_files, of_texts, tmp_path):
+    """macOS names files with a letter and an accent (NFD) where others have one character (NFC)."""
+
+    def named(form, name):
+        return unicodedata.normalize(form, name)
+
+    line = json.dumps(
+        {"file": named(of_texts, "caf\u00e9/\u00e9t\u00e9.png"), "captions": ["summer"]}, ensure_ascii=False
+    )
+    files = {
+        named(of_files, "train/caf\u00e9/\u00e9t\u00e9.png"): PICTURE,
+        named(of_files, "train/caf\u00e9/\u00eele.png"): PICTURE,
+        named(of_texts, "train/caf\u00e9/\u00eele.txt"): "an island",
+        "train/captions.jsonl": line,
+        named(of_files, "test/caf\u00e9/1.png"): PICTURE,
+        named(of_texts, "test/caf\u00e9/2.png"): PICTURE,
+        "test/tea/3.png": PICTURE,
+    }
+    data = packed(tmp_path, files)
+    assert sorted(map(len, data.captions("train"))) == [1, 1] and not list(data.passed_over())
+    assert not list(Folder.remarks(tmp_path / "own"))
+    assert data.class_names == ["caf\u00e9", "tea"]  # once, and as people type it
+
+
+def test_archives_of_others_may_name_pictures_with_accents_apart(tmp_path):
+    files = {"train/\u0065\u0301.png": PICTURE, "train/\u0065\u0301.txt": "summer", "test/1.png": PICTURE}
+    with zipfile.ZipFile(tmp_path / ARCHIVE, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    data = Folder(tmp_path, {})
+    assert data.captions("train") == [["summer"]] and len(list(data.images("train"))) == 1
 
 
 def test_captions_of_other_trainers(tmp_path):

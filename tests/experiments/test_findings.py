@@ -382,6 +382,15 @@ def test_absent_measures_are_dashes(tmp_path):
     assert not {"matrix", "guidance", "changed", "distances", "oracle"} & set(page.text)
 
 
+def test_guidance_and_distance_are_explained_before_they_occur(tmp_path):
+    grid = make_grid(names=("one_caption", "two_captions_concat"))
+    start = " ".join(Page(rendered(tmp_path, grid, all_runs(tmp_path, grid))).text["answer"].split())
+    for said in ("CLIP, a pair of networks", "Guidancehow far drawing is driven", "Distancefd_judge"):
+        assert said in start
+    before = start[: start.index("Guidancehow")].lower()
+    assert "guidance" not in before and "distance" not in before and "fd_" not in before
+
+
 def test_each_experiment_has_a_strip_of_the_same_scenes_by_rank(tmp_path):
     grid = make_grid()
     page = Page(rendered(tmp_path, grid, all_runs(tmp_path, grid)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml_for_update
 from PIL import Image
 
 from condmix import CondmixError
@@ -37,18 +38,93 @@ def pictures(folder, names, side=80):
 def test_classes_and_captions_decide_what_is_trained(root, tmp_path):
     names = [f"{split}/{kind}/{i}.png" for split in SPLITS for kind in ("cat", "dog") for i in range(3)]
     folder = pictures(tmp_path / "My Pets", names)
-    lines = [json.dumps({"file": "cat/0.png", "captions": ["a cat", "a  cat ", "cat", "fur"]})]
-    (folder / "train" / "captions.jsonl").write_text("\n".join(lines))
+    line = json.dumps({"file": "cat/0.png", "captions": ["a cat", "a  cat ", "cat", "fur"]})
+    for split in SPLITS:
+        (folder / split / "captions.jsonl").write_text(line)
     said = main(root, folder)
     params = load(root)
     assert params.profile == "my_pets" and params.data.folder == str(folder) and params.data.world == {}
     assert params.variants == ("class_v1", "class_v2", "caption", "experiment")
     assert params.perspectives == ("caption_1", "caption_2") and params.embed.captions == 3
-    parts = ["6 pictures to train on and 6 to test", "2 classes (cat, dog)", "pictures with captions: 1, up to 3 each"]
+    parts = [
+        "6 pictures to train on and 6 to test",
+        "2 classes (cat, dog)",
+        "pictures with captions: 2, up to 3 each\n",
+    ]
     for part in (*parts, "has 80 pixels", " days (", "lower train.images"):
         assert part in said, said
     fetch = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["fetch"]
     assert str(folder) in fetch["deps"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "configured", "perspectives", "left_out"),
+    [
+        ((4, 2), 2, ("caption_1", "caption_2"), "caption_3 to caption_4"),
+        ((2, 1), 1, ("caption_1",), "caption_2"),
+        ((1, 3), 1, ("caption_1",), "caption_2 to caption_3"),
+        ((1, 0), 1, ("image",), "caption_1"),
+    ],
+)
+def test_captions_of_one_split_alone_are_not_configured(root, counts, configured, perspectives, left_out):
+    folder = pictures(root / "pets", [f"{split}/{i}.png" for split in SPLITS for i in (1, 2)])
+    for split, count in zip(SPLITS, counts, strict=True):
+        line = json.dumps({"file": "1.png", "captions": [f"caption {k}" for k in range(count)]})
+        (folder / split / "captions.jsonl").write_text(line)
+    said = main(root, folder)
+    params = load(root)
+    assert params.embed.captions == configured and params.perspectives == perspectives
+    assert ("caption" in params.variants) == ("caption_1" in perspectives)
+    assert f"pictures of one split alone have {left_out}, so condmix leaves that out" in said
+
+
+def test_classes_of_one_split_alone_are_not_trained(root, tmp_path):
+    names = [f"train/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)]
+    said = main(root, pictures(tmp_path / "pets", [*names, "test/1.png", "test/2.png"]))
+    assert load(root).variants == ("experiment",) and load(root).perspectives == ("image",)
+    assert "2 classes (cat, dog): pictures of one split alone have them, so they are left out" in said
+
+
+ACCENTS = ["\u00e9t\u00e9", "e\u0301te\u0301"]  # été in one sign for each é (NFC), and in two (NFD), as macOS has it
+
+
+NAMES = [*ACCENTS, "\u5199\u771f 2024", "\U0001f431 \u201cpets\u201d: #1", "2024-01-01", "1e3"]
+
+
+@pytest.mark.parametrize("folder", NAMES)
+def test_a_folder_may_be_named_in_any_language(root, tmp_path, folder):
+    for place in (tmp_path / folder, root / folder):
+        main(root, pictures(place, [f"{i}.png" for i in range(30)]), f"from-{place.parent.name[:4]}".lower())
+        inside = place.parent == root
+        assert load(root).data.folder == (folder if inside else str(place))
+        [dep] = [dep for dep in dvc_deps(root, "fetch") if not dep.startswith(("data/", "src/"))]
+        assert (root / dep).samefile(place)
+
+
+def dvc_deps(root, stage):
+    """As DVC itself reads them."""
+    return parse_yaml_for_update((root / "dvc.yaml").read_text(), "dvc.yaml")["stages"][stage]["deps"]
+
+
+@pytest.mark.parametrize("name", ACCENTS)
+def test_an_accent_leaves_its_letter_to_the_profile(root, tmp_path, name):
+    main(root, pictures(tmp_path / name.title(), [f"{i}.png" for i in range(30)]))
+    assert load(root).profile == "ete"
+
+
+def test_a_name_without_a_letter_from_a_to_z_asks_for_another(root, tmp_path):
+    with pytest.raises(CondmixError, match='^"\u5199\u771f" can\'t name a profile: give --name'):
+        main(root, pictures(tmp_path / "\u5199\u771f", ["1.png"]))
+
+
+def test_a_folder_beside_the_project_is_named_in_full(root, tmp_path, monkeypatch):
+    folder = pictures(tmp_path / "pets", [f"{i}.png" for i in range(30)])
+    monkeypatch.chdir(root)
+    said = main(Path(), Path("../pets"))
+    assert load(root).data.folder == str(folder) and str(folder) in dvc_deps(root, "fetch")
+    assert said.startswith(f"{folder}:\n")
+    with pytest.raises(CondmixError, match=f"^{tmp_path}/nothing is no folder"):
+        main(Path(), Path("../nothing"))
 
 
 def test_bare_pictures_are_divided_and_condition_on_themselves(root, tmp_path):
@@ -70,6 +146,33 @@ def test_comments_and_everything_else_stay(root, tmp_path):
     assert len(after) == len(before["dvc.yaml"]) + 1 and set(before["dvc.yaml"]) < set(after)
     again, left = dependency(str(tmp_path / "flat"), "\n".join(after) + "\n")
     assert again.splitlines() == after and left == []  # once
+    back, left = dependency("other", again, [str(tmp_path / "flat")])
+    assert back == again.replace(f"- {tmp_path / 'flat'}\n", "- other\n") and left == [str(tmp_path / "flat")]
+
+
+def test_the_layout_of_a_dvc_yaml_stays(tmp_path):
+    """That of DVC's own commands, comments behind a dependency that goes, and one among several."""
+    text = """\
+stages:
+  fetch:   # first
+    cmd: python  -c 'print(1)'
+    deps:
+    - data/params.ok
+    - one  # of another profile
+    # the code
+    - src/a.py
+    - two
+    # behind two
+    - "src/b.py"
+    outs: [data/archives]   # kept
+"""
+    assert dependency("new", text, ["gone"]) == (text.replace("deps:\n", "deps:\n    - new\n"), [])
+    after, left = dependency("one", text, ["two"])
+    assert after == text.replace("    - two\n", "") and left == ["two"]
+    after, left = dependency("new", text, ["one", "two"])
+    assert after == text.replace("- one ", "- new ").replace("    - two\n", "") and left == ["one", "two"]
+    with pytest.raises(CondmixError, match="dvc.yaml has no stage fetch with deps"):
+        dependency("new", "stages: {}\n")
 
 
 def test_the_folder_of_another_profile_is_no_dependency_any_more(root, tmp_path):
@@ -108,7 +211,7 @@ def test_pictures_are_looked_at_and_not_copied(tmp_path, monkeypatch):
     folder = pictures(tmp_path / "flat", [f"{split}/{name}" for split in SPLITS for name in ("a/1.png", "b/2.png")])
     monkeypatch.setattr("condmix.files.pictures.decode", None)
     found = look(folder)
-    assert found.classes == ["a", "b"] and found.pictures == {"train": 2, "test": 2}
+    assert found.classes == ["a", "b"] and [found.holds[split].pictures for split in SPLITS] == [2, 2]
 
 
 def test_the_time_is_that_of_training_and_of_drawing(root):

@@ -307,6 +307,81 @@ def test_what_is_typed_beside_like_replaces_what_was_recorded(drawing, sheet, ru
     assert np.array_equal(pixels("other.png"), sheet("--caption", "left", "--seed", "7"))
 
 
+@pytest.mark.parametrize(
+    ("recorded", "given", "same_as"),
+    [
+        (["--image", "seen.png"], ["--prompt", "red"], ["--prompt", "red"]),
+        (["--prompt", "red"], ["--image", "seen.png"], ["--image", "seen.png"]),
+        (["--caption", "left", "--image", "seen.png"], ["--prompt", "red"], ["--caption", "left", "--prompt", "red"]),
+        (["--caption", "left", "--caption", "red"], ["--caption", "small"], ["--caption", "small"]),
+        (["--prompt", "red"], ["--seed", "5", "--steps", "4"], ["--prompt", "red", "--seed", "5", "--steps", "4"]),
+        (["--guidance", "3", "--prompt", "red"], ["--guidance", "1"], ["--prompt", "red", "--guidance", "1"]),
+        (["--caption", "red", "--weight", "caption_1=3"], ["--guidance", "4"], ["--caption", "red", "--guidance", "4"]),
+        (
+            ["--caption", "red", "--caption", "left", "--weight", "caption_1=3", "--weight", "caption_2=1"],
+            ["--caption", "small"],
+            ["--caption", "small", "--weight", "caption_1=3"],
+        ),
+        (
+            ["--caption", "red", "--caption", "left", "--without", "caption_2"],
+            ["--caption", "red"],
+            ["--caption", "red"],
+        ),
+        (
+            ["--caption", "left", "--prompt", "red", "--without", "image"],
+            ["--image", "seen.png"],
+            ["--caption", "left", "--image", "seen.png"],
+        ),
+        (["--caption", "red", "--to", "left"], ["--to", "small"], ["--caption", "red", "--to", "small"]),
+        (["--caption", "red", "--sampler", "ddpm"], ["--sampler", "ddim"], ["--caption", "red", "--sampler", "ddim"]),
+        (
+            ["--caption", "red", "--start", "seen.png", "--strength", "0.9"],
+            ["--strength", "0.3"],
+            ["--caption", "red", "--start", "seen.png", "--strength", "0.3"],
+        ),
+    ],
+)
+def test_what_is_typed_beside_like_is_never_mixed_with_what_it_replaces(seen, sheet, recorded, given, same_as):
+    sheet(*recorded)
+    typed = [*given, "--steps", "5"] if "--steps" not in given else given
+    again = CliRunner().invoke(main, ["generate", "--like", "grid.png", *typed, "--out", "again.png"])
+    assert again.exit_code == 0, again.output
+    assert np.array_equal(pixels("again.png"), sheet(*same_as))
+
+
+def test_a_picture_that_was_replaced_is_not_looked_for(seen, sheet, run, drawing):
+    sheet("--image", "seen.png")
+    drawing.root.joinpath("seen.png").unlink()
+    done = run("--like", "grid.png", "--prompt", "red", "--out", "other.png")
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("to", [[], ["--to", "left"]])
+def test_one_of_several_pictures_is_drawn_from_the_seed_that_is_typed(drawing, run, to):
+    def files(folder, *options):
+        asked = ["generate", "--steps", "5", "--scale", "1", *options, "--out", f"{folder}/"]
+        done = CliRunner().invoke(main, asked)
+        assert done.exit_code == 0, done.output
+        return [pixels(path) for path in sorted(drawing.root.glob(f"{folder}/*"))]
+
+    asked = ["--caption", "red", *to]
+    some = files("some", *asked, "--n", "3", "--seed", "2")
+    [again] = files("again", "--like", "some/1.png", "--seed", "40")
+    expected = (
+        files("whole", *asked, "--n", "3", "--seed", "40")[1]
+        if to
+        else files("one", *asked, "--n", "1", "--seed", "40")[0]
+    )
+    assert close(again, expected) and not close(again, some[1])
+    more = files("more", "--like", "some/1.png", "--n", "4")
+    assert len(more) == 4 and close(more[0], some[0 if to else 1])
+
+
+def close(one, other):
+    """Equal up to rounding, which depends on how many pictures are drawn together."""
+    return np.abs(one.astype(int) - other).max() <= 1
+
+
 def test_a_file_says_in_words_what_was_asked_for(drawing, sheet):
     sheet("--caption", "red", "--caption", "caf\u00e9")
     with Image.open("grid.png") as picture:

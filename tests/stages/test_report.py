@@ -78,12 +78,39 @@ def test_the_page_begins_with_the_answer_and_one_strip_of_pictures_for_each_vari
     page = Page(render(params))
     start = " ".join(page.text[""].split())
     assert "Highest mean accuracy of named attributes: caption (caption_1) 93.0%; class_v1 (caption_1 as" in start
-    assert "class_v1sees image + class; fusion additive; here it was shown caption_1 as prompt + class" in start
+    assert "class_v1a fixed reference; sees image + class; fusion additive (their sum); here it was shown" in start
     strips = [pixels(image) for tag, image in page.tags if tag == "img"][:3]
     for shown, name in zip(strips, ["class_v1/real", "caption/captions", "class_v1/prompt"], strict=True):
         array = np.load(params.paths.details(name).with_suffix(".npy"))
         assert np.array_equal(shown[:, : array.shape[2]], array[0])
         assert np.array_equal(shown[:, -array.shape[2] :], array[2])
+
+
+def test_each_term_is_explained_where_it_first_stands(tmp_path):
+    with_fid = {
+        **captions_variant("experiment", perspectives=("caption_1", "caption_2")),
+        "fid": 12.3,
+        "fusion": "concat",
+    }
+    features = {"features": ["inception", "judge", "clip"]}
+    variants = [{**variant, **features} for variant in (image_variant(), image_variant("class_v2"), captions_variant())]
+    page = Page(render(project(tmp_path, *variants, {**with_fid, **features})))
+    start = " ".join(page.text[""].split())
+    answer, _, rest = start.partition("each variant is one trained diffusion model")
+    assert answer.endswith("class_v1, class_v2, caption, experiment: ")  # which the first sentence names
+    words = ["perspectives:", "CLIP, a pair of networks", "A prompt is", "A fusion merges", "class_v1a fixed reference",
+             "class_v2a fixed reference: class_v1 without its dense layer", "fusion concat (one behind the other",
+             "Guidancehow far", "Oraclea model that was shown", "FIDhow far",
+             "Distancefd_judge, fd_clip: how far"]  # fmt: skip
+    places = [rest.find(word) for word in words]
+    assert -1 not in places and places == sorted(places)
+    for name in ("Guidance", "Oracle rows", "CLIP and judge"):  # of the list of sections
+        assert places[-1] < rest.index(f" {name} ")
+
+
+def test_what_a_page_does_not_have_it_does_not_explain(tmp_path):
+    start = Page(render(project(tmp_path, captions_variant()))).text[""]
+    assert "Oracle" not in start and "FIDhow" not in start and "A prompt is" not in start
 
 
 def test_a_measure_that_tells_no_row_from_another_is_said_once(tmp_path):

@@ -14,6 +14,7 @@ import csv
 import io
 import posixpath
 import re
+import unicodedata
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -70,7 +71,7 @@ class Folder(PictureFiles):
         for name in names:
             if name not in read:
                 yield "file that is neither picture nor captions", name
-            elif _stored(name) != name:
+            elif UNSAFE.search(name):
                 yield "name that is not UTF-8 or that Windows would take for another path", f"{name}: {_stored(name)}"
 
     @property
@@ -98,14 +99,14 @@ class Folder(PictureFiles):
         unmatched = []
         beside = defaultdict(list)  # name without its ending -> pictures
         for name in filter(is_picture, self._names):
-            beside[posixpath.splitext(name)[0]].append(name)
-        pictures = {name for names in beside.values() for name in names}
+            beside[_stem(name)].append(name)
+        pictures = {_stored(name): name for names in beside.values() for name in names}
         with open_zip(self.path) as archive:
             for name in self._caption_files:
                 content = read_member(archive, name)
                 for place, picture, texts in _read_captions(content, name, f"{self.path}: {name}", beside):
                     if picture in pictures:
-                        captions.setdefault(picture, []).extend(texts)
+                        captions.setdefault(pictures[picture], []).extend(texts)
                     else:
                         unmatched.append(f"{name}, {place}: {picture}")
         return captions, unmatched
@@ -130,7 +131,7 @@ class Folder(PictureFiles):
     def _class_of(self, picture: str) -> str | None:
         """The sub-folder of its split, or of everything, that a picture lies in."""
         folders = picture.split("/")[1 if _split_of(picture) else 0 : -1]
-        return folders[0] if folders else None
+        return unicodedata.normalize("NFC", folders[0]) if folders else None
 
     def _full_name(self, name: str) -> str:
         return f"{self.path}: {name}"
@@ -155,19 +156,27 @@ class Folder(PictureFiles):
 def read_names(names: Iterable[str]) -> list[str]:
     """Those of pictures and of captions; a text is captions if a picture has the same name but for the ending."""
     names = list(names)
-    stems = {posixpath.splitext(name)[0] for name in names if is_picture(name)}
+    stems = {_stem(name) for name in names if is_picture(name)}
 
     def is_read(name: str) -> bool:
         if is_picture(name) or posixpath.basename(name) in (*LINES, TABLE):
             return True
-        return name.lower().endswith(TEXTS) and posixpath.splitext(name)[0] in stems
+        return name.lower().endswith(TEXTS) and _stem(name) in stems
 
     return list(filter(is_read, names))
 
 
 def _stored(name: str) -> str:
-    """A path as the zip has it: what could not be written or would be refused when it is read is escaped, as %E9."""
-    return UNSAFE.sub(lambda character: f"%{ord(character[0]) & 0xFF:02X}", name)
+    """A path as the zip has it: what could not be written or would be refused when it is read is escaped, as %E9.
+
+    A letter and its accent are one character (NFC): macOS names files with two, and people type one.
+    """
+    return UNSAFE.sub(lambda character: f"%{ord(character[0]) & 0xFF:02X}", unicodedata.normalize("NFC", name))
+
+
+def _stem(name: str) -> str:
+    """What a picture has in common with the text beside it."""
+    return _stored(posixpath.splitext(name)[0])
 
 
 def _split_of(name: str) -> str | None:
@@ -190,8 +199,8 @@ def _read_captions(
             yield f"line {number}", _beside(file, picture), [text]
     else:
         text = _decoded(content, source)
-        for picture in beside[posixpath.splitext(file)[0]]:
-            yield "line 1", picture, [text]
+        for picture in beside[_stem(file)]:
+            yield "line 1", _stored(picture), [text]
 
 
 def _beside(file: str, picture: str) -> str:

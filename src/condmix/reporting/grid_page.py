@@ -30,6 +30,7 @@ from condmix.experiments.grid import Grid
 from condmix.experiments.statistics import NO_DIFFERENCE, UNTESTED
 from condmix.files.atomic import replacing, write_text
 from condmix.metrics import Measure, Place, measures, significant
+from condmix.reporting import terms
 from condmix.reporting.charts import STYLES, Difference, Line, Quantity, forest_plot, line_chart
 from condmix.reporting.page import fact, rendered, strip
 from condmix.reporting.tables import NONE, apart, notes
@@ -70,6 +71,8 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
         "strips": list(strips(evidence, scenes)),
         "side": [*scenes[0]["pictures"], *scenes[0]["oracles"]][0][1].shape[0],
         "real": scenes[0]["real"] is not None,
+        "terms": list(terms.terms([*evidence.compared, *evidence.of_sets], any(oracle_rows(evidence)))),
+        "clip": terms.CLIP,
         "missing": [(name, [s for n, s in evidence.missing if n == name]) for name in
                     dict.fromkeys(n for n, _ in evidence.missing)],
         "forests": forests(evidence),

@@ -15,7 +15,16 @@ from condmix import CondmixError
 from condmix.diffusion.model import read_card
 from condmix.files.atomic import replacing
 from condmix.sampling.loaded import load
-from condmix.sampling.record import Record, check_model, check_prior, read_record, record_of, request_of, save_png
+from condmix.sampling.record import (
+    Record,
+    alone,
+    check_model,
+    check_prior,
+    read_record,
+    record_of,
+    request_of,
+    save_png,
+)
 from condmix.sampling.request import Request, check_seeds
 from condmix.sampling.sample import grid
 from condmix.sampling.setup import DEMO
@@ -52,20 +61,24 @@ def main(request: Request, output: Output, like: Path | None = None) -> list[Pat
     """Draw the pictures of `request` and write them; the files that were written.
 
     With `like`, a PNG that condmix drew, everything that `request` does not have is as it was made; of a file that
-    holds one of several pictures that one is made again. CondmixError for an invalid option, before anything is drawn.
+    holds one of several pictures that one is made again. Its seed and number are then those of this picture: a given
+    seed draws it from that seed, and with a given n it is the first of as many. CondmixError for an invalid option,
+    before anything is drawn.
     """
     record = None if like is None else read_record(like)
     model = load(_model(output.variant, record))
     chosen, scale = None, output.scale or 1
     if like is not None and record is not None:
         check_model(record, model, like)
-        request = request_of(record, request)
-        chosen, scale = record["picture"], output.scale or record["scale"]
+        if "seed" in request or "n" in request:
+            record = alone(record)
+        chosen = None if "n" in request else record["picture"]
+        request, scale = request_of(record, request, model), output.scale or record["scale"]
     n = request.get("n", 1)
     check_seeds(n, request.get("seed", 0))
     check_size(n, model.size, scale, as_sheet=chosen is None and not output.single)
     if chosen is not None and chosen >= n:
-        raise CondmixError(f"{like} is picture {chosen} of several, counted from 0, and --n {n} does not draw it")
+        raise CondmixError(f"{like}: its record is damaged, as it says that this is picture {chosen + 1} of {n}")
     drawing = model.checked(**request)
     if record is not None:
         check_prior(record, model, drawing)

@@ -204,6 +204,10 @@ class LoadedModel:
             given[name] = VectorSource(encoder, [content], [TEXT if encoder == "clip_text" else name])
         return given
 
+    def sources(self, request: Request) -> set[str]:
+        """The perspectives for which the request gives something, whether or not it is left out again."""
+        return set(self._given(typed(request)))
+
     def _texts(self, captions: Sequence[str]) -> dict[str, VectorSource]:
         """What stands in the slots for captions."""
         filled = fill_slots(self.perspectives, captions)

@@ -31,6 +31,13 @@ from condmix.sampling.request import PictureLike, Request, pixels_of, typed
 
 KEYWORD = "condmix"
 PICTURES = ("image", "start")  # the keywords of `Request` whose values are pictures
+REPLACED = {  # what is given -> what of a record it stands in the place of, besides its own keyword
+    "image": ("prompt", "prior"),
+    "prompt": ("image",),
+    "prior": ("to",),
+    "to": ("prior",),
+    "guidance": ("weights",),  # of which each is a source's own guidance
+}
 
 
 class SeenPicture(TypedDict):
@@ -124,16 +131,39 @@ def read_record(path: Path) -> Record:
         raise CondmixError(f'{path}: its text "{KEYWORD}" is damaged ({error.errors()[0]["msg"]})') from None
 
 
-def request_of(record: Record, given: Request) -> Request:
+def alone(record: Record) -> Record:
+    """The record of a file that holds one of several pictures, as if it had been drawn alone.
+
+    Those on the way from captions to others stay what they are: without the others there is no way.
+    """
+    picture, request = record["picture"], typed(record["request"])  # type: ignore[arg-type]
+    if picture is None or request.get("to"):
+        return record
+    return {**record, "request": {**record["request"], "n": 1, "seed": request.get("seed", 0) + picture}, "picture": 0}
+
+
+def request_of(record: Record, given: Request, model: LoadedModel) -> Request:
     """The request of a record, with what was given besides in its place, and the pictures that were shown read again.
 
-    CondmixError where such a picture is not there any more, or is another.
+    What was recorded gives way to what it cannot stand beside: a picture to the prompt in its place, and what says how
+    to weigh or leave out a source to another source there. CondmixError where a picture that was shown is not there any
+    more, or is another.
     """
-    request: dict[str, Any] = {**record["request"], **given}
+    recorded = {name: value for name, value in record["request"].items() if name not in given}
+    for keyword, others in REPLACED.items():
+        if keyword in given:
+            recorded = {name: value for name, value in recorded.items() if name not in others}
+    request: dict[str, Any] = {**recorded, **given}
     for keyword in PICTURES:
         if keyword in request and keyword not in given:
             request[keyword] = _again(keyword, request[keyword])
-    return typed(request)  # type: ignore[arg-type]  # which it is now
+    asked = typed(request)  # type: ignore[arg-type]  # which it is now
+    there, new = model.sources(asked), model.sources(given)
+    if "without" in recorded:
+        asked["without"] = [name for name in asked["without"] if name in there - new]
+    if "weights" in recorded:
+        asked["weights"] = {name: weight for name, weight in asked["weights"].items() if name in there}
+    return asked
 
 
 def check_model(record: Record, model: LoadedModel, path: Path) -> None:

@@ -19,6 +19,7 @@ from condmix.evaluation.conditions import Condition
 from condmix.files.artifacts import read_checked_json
 from condmix.files.atomic import write_text
 from condmix.metrics import Measure, compared
+from condmix.reporting import terms
 from condmix.reporting.charts import Line, Quantity, line_chart
 from condmix.reporting.page import data_uri, fact, rendered, strip
 from condmix.reporting.tables import NONE, comparison, conditioned_on, notes, unnamed
@@ -69,6 +70,10 @@ def contents(params: Params, metrics: Sequence[Mapping[str, Any]], variants: Seq
         "variants": [variant.name for variant in variants],
         "answer": answer(rows),
         "strips": list(strips(variants, rows)),
+        "clip": terms.CLIP,
+        "variant_words": terms.VARIANTS,
+        "fusion_words": terms.FUSIONS,
+        "terms": list(terms.terms(columns(rows + oracle_rows), bool(oracle_rows))),
         "seen": [(variant.name, *seen(variant.metrics)) for variant in variants],
         "prompted": any(row.condition is Condition.PROMPT for row in rows),
         "links": links(params, variants),
