@@ -46,14 +46,14 @@ def note_call(frame, event, _):
         called.add(frame.f_code.co_filename)
 
 
-def run_all():
-    """Every stage in turn; returns the files that each opened, and those of the package that it ran."""
+def run_all(trace=None):
+    """Every stage in turn; returns the files that each opened and, if traced by `note_call`, ran."""
     found, ran = {}, {}
     for stage in STAGES:
         opened.clear()
         called.clear()
         before = sys.gettrace()
-        sys.settrace(note_call)
+        sys.settrace(trace)
         try:
             done = CliRunner().invoke(main, stage, catch_exceptions=False)
         finally:
@@ -80,7 +80,7 @@ def work(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setenv("CONDMIX_TRACKING", "off")
         patch.delenv("DVC_ROOT", raising=False)
-        yield folder, *run_all()
+        yield folder, *run_all(note_call)
 
 
 def state(folder):
