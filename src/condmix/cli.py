@@ -141,7 +141,9 @@ def check(fill: bool) -> None:
 
         for line in add(Path(".")):
             say(f"added {line}")
-    run(_params())
+    params = _params()
+    with _alone("check"):
+        run(params)
 
 
 @main.command("hash")

@@ -12,22 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from clip_helpers import TINY, save_tiny_clip
-from condmix.clip import contrastive
+from condmix.clip import backbone, contrastive
+from condmix.clip.backbone import open_backbone
 from condmix.clip.openclip import new_clip
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior
 from condmix.diffusion.model import ConditionalModel
 from condmix.diffusion.schedule import Schedule
+from condmix.encoders import timm_image
 from condmix.encoders.clip_image import ClipImage
 from condmix.encoders.clip_text import ClipText
+from condmix.encoders.t5_text import T5Text
 from condmix.evaluation import features
-from condmix.evaluation.features import ClipFeatures, Inception, fid_inception
+from condmix.evaluation.features import ClipFeatures, Inception, TimmFeatures, fid_inception
 from condmix.evaluation.judges import NETWORKS, Judge
+from condmix.evaluation.probes import Probe
 from condmix.sampling.sample import Sampling, sample
 from condmix.settings.load import plugins
 from condmix.stages import judge
 from condmix.training.loop import Plan
 from gpu_models import SIZE, B, conditions, make_trainer, network, on
 from pretend_gpu import PretendGenerator, PretendGpu
+from t5_helpers import save_tiny_t5, t5_settings
+from tower_helpers import backbone_settings, save_tiny_backbone
 
 # Where a step sends something to the GPU, and why it cannot lie there already. Nothing waits for the GPU.
 SAMPLING = {
@@ -126,6 +132,8 @@ def test_every_samplers_steps_are_taken_there(gpu, sampler):
         ({"weights": {"class": 2.0}}, False, "x0"),
         ({"interval": (0.2, 0.8)}, False, "v"),
         ({"interval": (0.2, 0.8), "composed": True}, True, "v"),
+        ({"threshold": 0.995}, False, "v"),
+        ({"spacing": "karras", "last_time": 0.02}, False, "epsilon"),
     ],
     ids=str,
 )
@@ -244,6 +252,33 @@ def test_clips_towers_look_there(gpu, tmp_path, monkeypatch):
             ClipText.open(tmp_path, (), "cuda").encode(["red", "a red dog on a log"] * 2),
         ]
         assert {one.device.type for one in vectors} == {"cuda"} and {len(one) for one in vectors} == {B}
+
+
+def test_networks_of_timm_and_the_probe_over_one_look_there(gpu, tmp_path, monkeypatch):
+    def opened(model, path, device):  # that it changes the layout of weights that are there already is too much
+        return open_backbone(model, path, "cpu").to(device)
+
+    for module in (backbone, timm_image):
+        monkeypatch.setattr(module, "open_backbone", opened)
+    save_tiny_backbone(tmp_path / "weights.safetensors")
+    settings = backbone_settings(tmp_path / "weights.safetensors")
+    images = torch.randint(256, (B, 20, 20, 3), dtype=torch.uint8)
+    with gpu:
+        network = TimmFeatures("tiny", settings, "cuda")
+        probe = Probe({"shape": ["round", "square"], "size": ["small", "large"]}, network(images).shape[1])
+        probe.network = network
+        probe.to("cuda")
+        assert {logits.device.type for logits in probe(images).values()} == {"cuda"}
+        assert timm_image.TimmImage("tiny", settings, "cuda").encode(images.numpy()).device.type == "cuda"
+
+
+def test_a_text_encoder_of_transformers_reads_there(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tensor, "isfinite", lambda x: torch.ones((), dtype=torch.bool))  # fake vectors are nothing
+    save_tiny_t5(tmp_path)
+    with gpu:
+        encoder = T5Text(tmp_path, None, t5_settings(tmp_path), "cuda")
+        vectors = encoder.encode(["red", "a red dog on a log"] * 2)
+        assert vectors.device.type == "cuda" and vectors.shape == (B, encoder.dim)
 
 
 def test_inception_looks_there(gpu, tmp_path, monkeypatch):

@@ -7,12 +7,12 @@ from click.testing import CliRunner
 from filelock import FileLock, Timeout
 
 from condmix.cli import main
-from condmix.stages import pack, report
+from condmix.stages import check, pack, report
 
 
 @pytest.fixture
 def locked(project, monkeypatch):
-    """{stage: whether its lock was held while it ran}, filled by the stages report and pack."""
+    """{stage: whether its lock was held while it ran}, filled by the stages check, report and pack."""
     found = {}
 
     def held(stage):
@@ -22,6 +22,7 @@ def locked(project, monkeypatch):
         except Timeout:
             return True
 
+    monkeypatch.setattr(check, "main", lambda params: found.update(check=held("check")))
     monkeypatch.setattr(report, "main", lambda params: found.update(report=held("report")))
     monkeypatch.setattr(pack, "main", lambda params, variant: found.update(pack=held(f"pack@{variant}")))
     return found
@@ -35,9 +36,10 @@ def run(*arguments):
 def test_a_stage_is_locked_while_it_runs_each_variant_by_itself(locked):
     Path(".checkpoints", "locks").mkdir(parents=True)
     with FileLock(Path(".checkpoints", "locks", "pack@class_v1")):
+        run("check")
         run("report")
         run("pack", "experiment")
-    assert locked == {"report": True, "pack": True}
+    assert locked == {"check": True, "report": True, "pack": True}
     with FileLock(Path(".checkpoints", "locks", "report")):  # it is free again
         pass
 

@@ -4,6 +4,7 @@ DVC notices a change of each file and setting that a stage has there, for this s
 """
 
 import contextlib
+import fnmatch
 import functools
 import hashlib
 import json
@@ -21,11 +22,16 @@ from dvc.repo import Repo
 from condmix import pipeline
 from condmix.cli import main
 from every_stage import SETTINGS, STAGES
+from what_counts import listed
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("data", "models", "metrics")
 KEPT = ("data/tiny/partial", "data/tiny/statistics", "data/tiny/drawn")  # under keys, or removed by the same stage
 opened: set[str] = set()
+called: set[str] = set()
+# What a stage may run beside its closure: neutral modules, those that they alone import, and the command line.
+NEUTRAL = (*pipeline.NEUTRAL, "cli.py", "reporting/progress.py", "settings/*.py", "tracking/*.py")
+READERS_OWN = "files/pictures.py"  # the decoder, where the readers of data sets are neutral
 
 
 def note(event, arguments):
@@ -34,22 +40,36 @@ def note(event, arguments):
         opened.add(os.path.relpath(arguments[0]))
 
 
-def run_all():
-    """Every stage in turn; returns the files that each opened."""
-    found = {}
+def note_call(frame, event, _):
+    """The names of files whose functions are called, for sys.settrace; imports count where they are made."""
+    if frame.f_code.co_name != "<module>":
+        called.add(frame.f_code.co_filename)
+
+
+def run_all(trace=None):
+    """Every stage in turn; returns the files that each opened and, if traced by `note_call`, ran."""
+    found, ran = {}, {}
     for stage in STAGES:
         opened.clear()
-        done = CliRunner().invoke(main, stage, catch_exceptions=False)
+        called.clear()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            done = CliRunner().invoke(main, stage, catch_exceptions=False)
+        finally:
+            sys.settrace(before)
         assert done.exit_code == 0, f"{stage}: {done.output[-2000:]}"
         found[stage[0]] = {
             name for name in opened if name.split("/")[0] in PLACES and "/." not in name and Path(name).is_file()
         }
-    return found
+        files = [Path(name) for name in called if Path(name).is_relative_to(pipeline.PACKAGE)]
+        ran[stage[0]] = {file.relative_to(pipeline.PACKAGE).as_posix() for file in files}
+    return found, ran
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A project in which every stage ran once, and what each stage opened."""
+    """A project in which every stage ran once, what each stage opened, and what it ran."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "conf").mkdir()
     shutil.copy(ROOT / "dvc.yaml", folder)
@@ -60,7 +80,7 @@ def work(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setenv("CONDMIX_TRACKING", "off")
         patch.delenv("DVC_ROOT", raising=False)
-        yield folder, run_all()
+        yield folder, *run_all(note_call)
 
 
 def state(folder):
@@ -91,6 +111,15 @@ def test_a_stage_opens_what_it_declares_and_nothing_else(work, stage):
     named = entries(stage, "deps", "outs", "metrics", "plots")
     named += ["metrics/experiment.json"] if stage == "report" else []
     assert not {name for name in work[1][stage] if not below(name, (*named, *KEPT))}
+
+
+@pytest.mark.parametrize("stage", [stage[0] for stage in STAGES])
+def test_a_stage_runs_what_it_declares_and_what_cannot_change_a_number(work, stage):
+    """Whatever way a module is reached: dvc.yaml is compared with what the syntax trees say in test_pipeline.py."""
+    own = pipeline.NEUTRAL_IN.get(stage, {})
+    neutral = (*NEUTRAL, *own, *([READERS_OWN] if pipeline.READERS in own.values() else []))
+    ran = {name for name in work[2][stage] if not any(fnmatch.fnmatch(name, pattern) for pattern in neutral)}
+    assert f"stages/{stage}.py" in ran and ran <= listed(stage)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import yaml
 from condmix import CondmixError, pipeline
 from condmix.pipeline import PACKAGE, closure, code_sha256, declared, flat, key, stage_code, tree_sha256, view
 from condmix.settings.load import load
+from what_counts import expanded, with_value
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(pipeline.read(ROOT)["stages"])
@@ -29,15 +30,6 @@ def package(tmp_path_factory):
 @pytest.fixture(scope="module")
 def params():
     return load(ROOT)
-
-
-def expanded(names, package=PACKAGE):
-    """Files, with those of each folder in its place."""
-    found = set()
-    for name in names:
-        files = (package / name).rglob("*") if name.endswith("/") else [package / name]
-        found |= {file.relative_to(package).as_posix() for file in files if file.is_file() and file.suffix != ".pyc"}
-    return found
 
 
 def test_the_lists_in_dvc_yaml_are_those_that_the_code_gives():
@@ -86,14 +78,6 @@ def test_every_setting_that_a_stage_declares_is_part_of_its_key_and_no_other(sta
             name == one or name.startswith(f"{one}.") for one in (*names, *pipeline.UNDECLARED.get(stage, ()))
         )
         assert changed == covered, name
-
-
-def with_value(section, path, value):
-    first, *rest = path
-    inner = getattr(section, first)
-    if isinstance(inner, dict):  # settings of a plug-in's or a library's own
-        return section.model_copy(update={first: {**inner, ".".join(rest): value}})
-    return section.model_copy(update={first: with_value(inner, rest, value) if rest else value})
 
 
 def test_every_input_is_part_of_the_key(tmp_path, params):

@@ -13,6 +13,7 @@ from condmix.encoders.timm_image import TimmImage
 from condmix.settings.load import plugin
 from condmix.stages import embed
 from tower_helpers import backbone_settings, save_tiny_backbone
+from what_counts import listed, source_files
 
 
 @pytest.fixture
@@ -121,6 +122,23 @@ def test_a_change_of_the_readers_code_is_noticed_whichever_pictures_it_touches(w
     world.run()
     monkeypatch.setattr(pipeline, "reader_sha256", lambda name: f"another {name}")
     assert set(world.run()) == {"train image", "test image"}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "own"),
+    [
+        ("class_label", set()),
+        ("clip_image", {"clip/folder.py"}),
+        ("clip_text", {"clip/folder.py", "clip/huggingface.py"}),
+        ("timm_image", {"clip/backbone.py"}),
+        ("t5_text", {"clip/huggingface.py"}),
+    ],
+)
+def test_a_cache_s_key_has_the_code_of_the_stage_and_of_its_own_encoder(encoder, own, monkeypatch):
+    module = f"encoders/{encoder}.py"
+    found = source_files(lambda: embed.code_sha256(module), monkeypatch)
+    of_encoders = {name for name in listed("embed") if name.startswith(("encoders/", "clip/"))}
+    assert found == listed("embed") - of_encoders | {"encoders/__init__.py", module} | own
 
 
 def test_missing_captions_and_labels_are_absent_not_zero_vectors(world):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from condmix import CondmixError
 from condmix.clip.shifted_diffusion import Shape, ShiftedPrior, load_prior, save_prior
 from condmix.data.packed import Packed
 from condmix.data.prepared import Split
-from condmix.evaluation import samples
+from condmix.evaluation import reference, samples
 from condmix.evaluation.caption_score import CaptionScore
 from condmix.evaluation.conditions import Change, Condition, Kind
 from condmix.evaluation.frechet import Statistics, frechet_distance
@@ -32,6 +33,7 @@ from condmix.stages.judge import heads_of, train_probe
 from profiles import content, section
 from tiny_project import make_project, write_packed_card
 from tower_helpers import backbone_settings, save_tiny_backbone
+from what_counts import source_files
 
 CAPTIONS, SHUFFLED = Condition.CAPTIONS, Change(Kind.SHUFFLED)
 WITHOUT, WRONG = (Change(kind, "class") for kind in (Kind.WITHOUT, Kind.WRONG))
@@ -253,6 +255,23 @@ def test_real_pictures_are_no_distance_away_and_copies_are_found(judged):
     path.write_bytes(b"damaged")
     again = Reference(judged, split).observations(real, everything)
     assert computed(again, Pictures.EVERY)["fd_judge"] < 1e-4
+
+
+def test_what_is_kept_of_real_pictures_is_made_again_after_a_change_of_what_makes_it(judged, monkeypatch):
+    split, network = Split.load(judged.paths.dataset, "test"), SimpleNamespace(id="judge sha256:1")
+
+    def key() -> str:
+        return str(reference._key(network, "test", split, judged))
+
+    makes = {f"evaluation/{name}.py" for name in ("features", "frechet", "judges")}
+    assert source_files(key, monkeypatch) == makes | {"clip/backbone.py", "clip/folder.py"}
+    before = key()
+    network.id = "judge sha256:2"
+    assert key() != before
+    before, meta = key(), json.loads((judged.paths.dataset / "meta.json").read_text())
+    meta["splits"]["test"]["images_sha256"] = "0" * 64
+    (judged.paths.dataset / "meta.json").write_text(json.dumps(meta))
+    assert key() != before
 
 
 def test_a_second_judge_s_figures_stand_beside_the_first_one_s(judged, tmp_path):

@@ -13,8 +13,11 @@ from condmix.captioners import Captioner
 from condmix.data.packed import Packed
 from condmix.files.atomic import write_json
 from condmix.settings.load import plugin
+from condmix.settings.schema import GeneratedSettings
 from condmix.stages import embed, generate_captions, pack
 from condmix.tracking.runs import project_root
+from every_stage import SETTINGS
+from what_counts import expanded, files, listed, source_files
 
 LONG = "it is a picture of one colour. the other half of it is black! there is nothing else in it to see"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -161,6 +164,31 @@ def test_captions_of_pictures_that_other_code_read_are_written_again(params, mon
     monkeypatch.setattr(pipeline, "reader_sha256", lambda name: f"another {name}")
     generate_captions.main(params)
     assert len(Scripted.asked) == 2 * done
+
+
+def test_every_file_setting_and_input_of_a_captioner_is_part_of_the_key_of_what_it_wrote(project, monkeypatch):
+    project.paths.archives.mkdir(parents=True)
+    project.paths.captions.mkdir(parents=True)
+    inputs = [project.paths.archives / "data.bin", project.paths.captions / "train.json"]
+    for path in (*inputs, project.paths.captions / "test.json"):
+        path.write_text("{}")
+    written = SETTINGS["generated"] | {"captioner": "trained_coca", "revision": None}
+    project = project.model_copy(update={"generated": GeneratedSettings.model_validate(written)})
+
+    def key():
+        return generate_captions.key(project, "cpu")
+
+    choosing = {"captions", "min_similarity", "better_than"}
+    for name in GeneratedSettings.model_fields:
+        other = project.generated.model_copy(update={name: [9] if name == "prompts" else 9})
+        changed = generate_captions.key(project.model_copy(update={"generated": other}), "cpu") != key()
+        # how many captions are drawn is `captions` where `samples` is null
+        assert changed == (name not in choosing - {"captions"}), name
+    world = project.model_copy(update={"data": project.data.model_copy(update={"world": {"seed": 99}})})
+    assert generate_captions.key(world, "cpu") != key()
+    assert files(key, [*inputs, project.paths.captions / "test.json"]) == set(inputs)
+    reader = expanded(pipeline.closure(f"datasets/{project.data.dataset}.py", pipeline.NEUTRAL))
+    assert source_files(key, monkeypatch) == listed("generate_captions") | reader
 
 
 def test_without_a_captioner_every_picture_has_none(params):

@@ -1,5 +1,6 @@
 """Training: a killed run ends with the weights of one that was not, and what goes wrong is said and loses nothing."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 
-from condmix import CondmixError
+from condmix import CondmixError, pipeline
 from condmix.diffusion.model import load_model, read_card
 from condmix.runtime import native
 from condmix.settings.load import load
@@ -20,6 +21,7 @@ from condmix.training.checkpoint import Checkpoint
 from condmix.training.trainer import Trainer
 from servers import free_port
 from tiny_project import train_to, write_packed, write_packed_card
+from what_counts import files, listed, settings, source_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -252,6 +254,29 @@ def test_another_runs_state_is_not_resumed(project, untracked):
     assert first.checkpoint.path.exists()
     for other in (change(project, lr=2e-3), project.model_copy(update={"seed": 1})):
         assert not make(other).checkpoint.path.exists()
+
+
+def test_the_key_of_a_training_changes_with_each_file_setting_and_input_of_it_alone(project, untracked, monkeypatch):
+    """Or the finished state of another training would be written out as this one's model."""
+    monkeypatch.setattr(pipeline, "read", functools.cache(pipeline.read))  # not dvc.yaml again for each setting
+    trainer = make(pipeline.view(project, "train"))
+
+    def key_of(params) -> str:
+        trainer.params = pipeline.view(params, "train")
+        return trainer._key()
+
+    without_effect = {"guidance", "train.checkpoint_seconds", "train.log_every"}
+    resolved_first = {"train.precision", "train.processes"}  # test_another_machine_trains_from_the_start
+    declared = pipeline.declared("train", project.root)
+    for name, counts in settings(key_of, project):
+        part = any(f"{name}.".startswith(f"{one}.") for one in declared)
+        assert counts == (part and name not in without_effect | resolved_first), name
+
+    trainer.params = project
+    inputs = {*project.paths.dataset.iterdir(), *project.paths.packed("experiment").iterdir()}
+    others = {*project.paths.packed("class_v1").iterdir(), project.root / "dvc.yaml"}
+    assert files(trainer._key, inputs | others) == inputs
+    assert source_files(trainer._key, monkeypatch) == listed("train") | {"fusions/__init__.py", "fusions/concat.py"}
 
 
 def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):

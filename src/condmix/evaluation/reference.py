@@ -193,10 +193,11 @@ def _features(network: Features, images: np.ndarray, size: int) -> Iterator[Tens
 
 
 def _key(network: Features, name: str, split: Split, params: Params) -> dict[str, str]:
-    """What the features of a split depend on."""
+    """What the features of a split, and the statistics of them, depend on."""
+    code = {*pipeline.closure("evaluation/features.py", pipeline.NEUTRAL), "evaluation/frechet.py"}
     return {
         "features": network.id,
-        "code": pipeline.code_sha256(pipeline.closure("evaluation/features.py", pipeline.NEUTRAL)),
+        "code": pipeline.code_sha256(code),
         "data": load_meta(params.paths.dataset)["splits"][name]["images_sha256"],
         "n": str(len(split.images)),
     }
