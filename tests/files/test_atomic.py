@@ -1,4 +1,4 @@
-"""files.py: a file or folder is the old one or the new one, nothing is left beside it, and locks hold."""
+"""A file or folder is the old one or the new one, nothing is left beside it, and locks hold."""
 
 import json
 import math
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from condmix.files.atomic import exclusive, replacing, replacing_folder, scratch, write_json
 
@@ -18,6 +20,17 @@ def test_the_new_content_takes_the_old_ones_place(tmp_path):
         write_json(path, content)
         assert json.loads(path.read_text()) == content
     assert [entry.name for entry in path.parent.iterdir()] == ["facts.json"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_who_may_read_a_file_is_up_to_the_umask(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "a.safetensors") as part:
+            save_file({"a": torch.zeros(1)}, part)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
 
 
 def test_an_exception_leaves_the_old_file_and_no_litter(tmp_path):

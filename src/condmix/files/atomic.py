@@ -23,7 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; on success it takes its place, on an exception it is removed.
 
     The name is always the same, so that what a killed process leaves is overwritten by the next one. A full disk,
-    which libraries report in many ways, is an OSError (ENOSPC) that names `path`.
+    which libraries report in many ways, is an OSError (ENOSPC) that names `path`. Who may read it is up to the umask:
+    safetensors writes files that nobody but their owner can read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         with open(part, "rb") as written:
             os.fsync(written.fileno())  # else a power cut could leave the new name on an empty file
+        part.chmod(0o666 & ~_umask())
         os.replace(part, path)
     except Exception as error:
         if disk_full(error):
@@ -39,6 +41,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The permissions that new files lack. It can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:
