@@ -170,6 +170,25 @@ def test_sections_in_braces_and_whole_sections_are_filled_in(project):
     assert "captions: {templates: []}" in (project / "conf" / "demo.yaml").read_text()
 
 
+def test_a_profile_with_aliases_is_filled_in_by_hand(project):
+    """A key of a section that ends with an alias would end up where the anchor is."""
+    path = project / "conf" / "demo.yaml"
+    whole = re.sub(r"(?m)(?<=^evaluate:\n)", "  <<: &more {resamples: 200}\n", path.read_text())
+    whole = re.sub(r"(?m)^  resamples: .*\n", "", whole).replace("<<: &more", "<<:")
+    path.write_text(whole)
+    assert load(project).evaluate.resamples == 200
+    path.write_text(
+        whole.replace("  lr: 2.0e-3\n", "  lr: &rate 2.0e-3\n", 1)
+        .replace("  warmup: 0.02\n", "", 1)
+        .replace("  weight_decay: 0.0\n", "  weight_decay: *rate\n")
+    )
+    before = path.read_text()
+    assert "*rate" in before
+    code, output = condmix("check", "--fill")
+    assert code == 1 and output.count("\n") == 1 and path.read_text() == before
+    assert "lacks train.warmup, and has aliases (*name), among which --fill can't tell where a key belongs" in output
+
+
 def test_every_section_that_may_be_null_is_filled_in_as_null(project):
     """An older profile would else get half of a section, which no command takes any more."""
     settings, optional = profile(), []
