@@ -152,6 +152,25 @@ def test_the_machine_is_watched_while_a_run_goes_on(store):
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= found.data.metrics.keys()
 
 
+def test_a_journal_that_is_delivered_does_not_begin_anew(store, monkeypatch):
+    """The machine is watched until the process ends, and a sample may come while the journal is deleted."""
+    a_run()
+    folder, rmtree = waiting()[0].folder, shutil.rmtree
+
+    def removed(path, **given):
+        for entry in Path(path).iterdir():
+            entry.unlink() if entry.is_file() else rmtree(entry)
+        ended = threading.Event()
+        ended.set()
+        for place in (folder, Path(path)):
+            machine.watch(place, ended).join()
+        rmtree(path, **given)
+
+    monkeypatch.setattr(delivery.shutil, "rmtree", removed)
+    sync()
+    assert list(folder.parent.iterdir()) == [] and sync() == "nothing waits for MLflow"
+
+
 def test_many_metrics_are_few_requests(store, monkeypatch):
     with track("experiment", {}, {}) as run:
         for step in range(600):

@@ -225,7 +225,9 @@ class Store:
         with self.speaking():
             if journal.run_id and journal.owned and self.client.get_run(journal.run_id).info.status == "RUNNING":
                 self.client.set_terminated(journal.run_id, "KILLED", journal.last_time())
-        shutil.rmtree(journal.folder, ignore_errors=True)
+        gone = journal.folder.with_name(f".{journal.folder.name}")  # at once: half a journal would be a damaged one
+        journal.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _take(self, journal: Journal, event: Mapping[str, Any]) -> None:
         client, run = self.client, journal.run_id or ""  # "open" comes first, and gives it
