@@ -492,6 +492,11 @@ def test_a_name_on_the_hub_needs_a_commit(project, revision):
         ({"perspective": "dino_2"}, "is of perspective dino_2, but the profile's embed.imports says dino_1"),
         ({"split": "test"}, "is of split test, but the profile's embed.imports says train"),
         ({"ids": np.array(["a", "b", "c"])}, "ids must be 3 integers"),
+        ({"vectors": np.float32([[1, 2], [0, 0], [np.nan, 1]])}, "has 2 vectors with NaN or infinity, or of zeros on"),
+        (
+            {"vectors": np.float64([[1, 2], [1, 0], [1e300, 1]])},
+            "has 1 vectors with NaN or infinity, or of",
+        ),
     ],
 )
 def test_imported_vectors_are_read_before_anything_trains(project, changed, says):

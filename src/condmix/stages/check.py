@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from condmix import CondmixError
 from condmix.clip.weights import refuse_code
 from condmix.data.imported import read_splits
@@ -197,6 +199,13 @@ def check_imports(params: Params) -> dict[str, int]:
     for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
         own: dict[str, Path] = {one.split: one.place for one in params.embed.imports if one.perspective == perspective}
         files = read_splits(own, perspective, params.embed.captions)
+        for file in files.values():
+            useless = np.flatnonzero(~np.isfinite(file.vectors).all(axis=1) | ~file.vectors.any(axis=1))
+            if len(useless):
+                raise CondmixError(
+                    f"{file.path} has {len(useless)} vectors with NaN or infinity, or of zeros only, first of the "
+                    f"picture {file.ids[useless[0]]}: leave them out, and those pictures lack the perspective"
+                )
         widths[perspective] = next(iter(files.values())).width
     return widths
 
