@@ -392,9 +392,10 @@ def data_check(profile: str | None) -> None:
     """Read every picture and caption, and say what is wrong with which; fails if the pipeline would."""
     from condmix.data.check import check_data
     from condmix.settings.load import load
+    from condmix.stages.check import WITH_DATA
 
     params = load(profile=profile)
-    table, findings = check_data(params)
+    table, findings = check_data(params, WITH_DATA)
     say("\n".join([table, "", *findings.lines()]))
     if findings.stops:
         raise CondmixError(f"the pipeline would stop at the data of profile {params.profile}: mend the errors above")

@@ -1,6 +1,7 @@
 """`condmix data check`: every kind of damage is named with its file; it fails where the pipeline would stop."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,31 @@ from condmix.datasets.demo import Demo
 from condmix.datasets.folder import Folder
 from condmix.settings.load import Paths
 from own_data import encoded, random_picture, write, write_tar
-from profiles import profile
+from profiles import content, profile
 from tiny_project import PARAMS
 
 LONG = " ".join(["far"] * 80)
 
 
+def conf_of(**changes) -> dict:
+    sections = {
+        "captions": {"templates": ["a photo of a {}"]},
+        "clip": {"model": "ViT-B-32"},
+        "model": {"multipliers": [1, 2], "attention": [4]},
+    }
+    return profile(**{name: sections.get(name, {}) | changes.get(name, {}) for name in {*sections, *changes}})
+
+
+def change(root: Path, **changes) -> None:
+    """Other settings of the project's profile, whose data stay."""
+    path = root / "conf" / "own.yaml"
+    conf = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(conf | {name: conf[name] | section for name, section in changes.items()}))
+
+
 def project(root: Path, monkeypatch, **data) -> Path:
     """A project whose profile is `own`; returns the folder for its archives."""
-    conf = profile(
-        data={"image_size": 8, "world": {}} | data,
-        captions={"templates": ["a photo of a {}"]},
-        clip={"model": "ViT-B-32"},
-        model={"multipliers": [1, 2], "attention": [4]},
-    )
+    conf = conf_of(data={"image_size": 8, "world": {}} | data)
     write(root, {"params.yaml": yaml.safe_dump(PARAMS), "conf/own.yaml": yaml.safe_dump(conf)})
     monkeypatch.chdir(root)
     archives = Paths(root, "own").archives
@@ -140,6 +152,48 @@ def test_data_without_captions_cannot_feed_the_caption_variants(own):
         assert f'error: variant {variant} reads "caption_1", which the data does not have' in output
     assert "error: no training picture has a caption to train a CLIP on: give clip.pretrained" in output
     assert output.count("error: ") == 3 and "train picture without a caption: 2\n" in output
+
+
+@pytest.mark.parametrize(
+    ("ids", "of", "says"),
+    [
+        ([0, 1], "image", None),
+        ([0], "image", "warning: train picture without a vector of dino_2: 1\n    train/a/ok.png"),
+        ([0, 7], "image", "has vectors of 1 pictures that the data set does not have, first of id 7"),
+        ([0, 1], "caption", "dino_2 is of each picture's caption number 2, but 1 are in use"),
+    ],
+)
+def test_imported_vectors_that_are_not_of_these_data_are_named(own, tmp_path, ids, of, says):
+    facts = {"perspective": "dino_2", "split": "train", "encoder": "a test", "of": of}
+    np.savez(tmp_path / "v.npz", vectors=np.ones((len(ids), 2), np.float32), ids=np.array(ids), **facts)
+    named = content(tmp_path / "v.npz").model_dump() | {"perspective": "dino_2", "split": "train"}
+    change(tmp_path, embed={"imports": [named]})
+    code, output = own({})
+    assert code == bool(says and not says.startswith("warning")) and (says or "") in output
+    assert bool(says) == ("error: " in output or "warning: " in output)
+
+
+def test_a_judge_of_other_classes_is_named(own, tmp_path):
+    (tmp_path / "w").write_text("of somebody's judge")
+    change(tmp_path, judge={"weights": content(tmp_path / "w").model_dump()})
+    code, output = own({})
+    assert code == 1 and "error: judge.weights" in output and "but this data has other ones; write" in output
+
+
+def test_the_classes_that_are_there_count_among_a_model_s_parameters(own, tmp_path):
+    """Before the data are there, one class is as many as are known of."""
+
+    write(tmp_path, {"params.yaml": yaml.safe_dump(PARAMS | {"profile": "own", "variants": ["class_v1"]})})
+
+    def least(output):
+        return int(re.search(r"at least ([\d,]+)", output)[1].replace(",", ""))
+
+    change(tmp_path, model={"match_parameters": 10})
+    code, output = own({})
+    of_two, before = least(output), least(CliRunner().invoke(main, ["check"]).output)
+    assert code == 1 and of_two == before + 512  # another vector of ViT-B-32's width
+    change(tmp_path, model={"match_parameters": of_two})
+    assert own({})[0] == 0
 
 
 def test_examples_are_few_and_all_are_counted(own):

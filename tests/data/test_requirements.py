@@ -59,6 +59,13 @@ def asked(tmp_path, **others):
             FULL,
             "no training picture has a caption to train a prior on: set prior to null",
         ),
+        (
+            {"prior": SimpleNamespace(clusters=2), "perspectives": ("image",)},
+            FULL,
+            BARE,
+            "a prior is measured on at least 2 captioned test pictures, and the test split has 0: add some, or set pr",
+        ),
+        ({"prior": SimpleNamespace(clusters=2)}, FULL, FEW_CAPTIONS, "and the test split has 1: add some"),
         ({"prior": SimpleNamespace(clusters=9_999)}, FULL, FULL, "prior.clusters is 9,999, but there are"),
         ({"evaluate": SimpleNamespace(features=("judge",))}, BARE, BARE, "evaluate.features has judge, which"),
     ],

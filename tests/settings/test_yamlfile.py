@@ -31,7 +31,11 @@ def test_values_are_those_that_dvc_reads():
         ("a: *b", "is not valid YAML"),
         ("x: 1\n1: 2", "line 2: the key 1 is not text; put it in quotes"),
         ("~: 2", "the key ~ is not text"),
-        ("yes: 2", "the key yes is not text"),
+        ("true: 2", "the key true is not text"),
+        ("a: {<<: 5}", "line 1: << takes a mapping, as in `<<: *name`"),
+        ("a: &a {x: 1}\nb:\n  <<: [*a, 5]", "line 3: << takes a mapping"),
+        ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a", "line 4: << stands twice"),
+        ("a: &a {<<: *a}", "line 1: &a contains itself"),
         ("[a]: 2", "is not text"),
         ("a: {b: 1, b: 2}", "line 1: b stands twice; leave one of them"),
         ("a: " + "9" * 6_000, "a value that can't be read"),
@@ -62,3 +66,21 @@ def test_what_is_no_readable_file_is_named(tmp_path):
 def test_numbers_are_what_they_are_to_dvc():
     text = "a: [0, -1, 10, 0.5, 1.0e-3, '010', 16:9, 1:30.5, 0x10]"
     assert parse_yaml(text, "x") == {"a": [0, -1, 10, 0.5, 1e-3, "010", "16:9", "1:30.5", 16]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a {x: 1, y: {z: 2}}\nb:\n  <<: *a\n  y: 3",
+        "a: &a {x: 1}\nb: {x: 5, <<: *a}",
+        "a: &a {x: 1}\nc: &c {x: 5, z: [1]}\nb:\n  <<: [*a, *c]\nd:\n  <<: [*c, *a]",
+        "a: &a {x: 1}\nc: &c {<<: *a, z: 1}\nb: {<<: *c}",
+        "<<: {a: 1}\na: 2",
+        "b: {'<<': 1}",
+        "a: [yes, No, on, OFF, y, true, False, TRUE]\nyes: 1",
+    ],
+)
+def test_merge_keys_and_truth_are_what_they_are_to_dvc(text):
+    from dvc.utils.serialize import parse_yaml as as_dvc
+
+    assert parse_yaml(text, "x") == as_dvc(text, "x")

@@ -1,23 +1,33 @@
 """`condmix check`: what the settings name, keys that are missing, and contents that are not what was meant."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 import yaml
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 import condmix as condmix_package
-from clip_helpers import save_tiny_clip
+from clip_helpers import save_tiny_clip, save_tiny_siglip
 from condmix import CondmixError
 from condmix.cli import main
+from condmix.datasets.demo import Demo
+from condmix.diffusion.model import ConditionalModel
+from condmix.evaluation.judges import ResNet56
 from condmix.settings.content import content_sha256, located
 from condmix.settings.load import load
 from condmix.settings.schema import EXPERIMENT, Content, Params, Settings, _section_in, fields_at, nullable
+from condmix.settings.variants import resolve
+from condmix.training import trainer
 from profiles import ROOT, content, profile
 from t5_helpers import save_tiny_t5
 
@@ -63,6 +73,24 @@ def value(settings, key):
     for part in key.split("."):
         settings = settings[part]
     return settings
+
+
+def forget_padding(folder):
+    """A tokenizer as GPT-2's: it has no token to pad with."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token"}))
+
+
+def forget_checksum_and_weights(folder):
+    (folder / "condmix.json").unlink()
+    (folder / "open_clip_model.safetensors").write_bytes(b"x" * 100)
+
+
+def forget_checksum_and_size(folder):
+    """Weights of another architecture."""
+    (folder / "condmix.json").unlink()
+    path = folder / "open_clip_config.json"
+    path.write_text(path.read_text().replace('"embed_dim": 16', '"embed_dim": 12'))
 
 
 # No value in code
@@ -140,6 +168,25 @@ def test_sections_in_braces_and_whole_sections_are_filled_in(project):
     assert params.diffusion.steps == 1000 and params.generated is None and params.captions.templates == ()
     assert params.prior.clusters == 8 and params.prior.width == 512
     assert "captions: {templates: []}" in (project / "conf" / "demo.yaml").read_text()
+
+
+def test_a_profile_with_aliases_is_filled_in_by_hand(project):
+    """A key of a section that ends with an alias would end up where the anchor is."""
+    path = project / "conf" / "demo.yaml"
+    whole = re.sub(r"(?m)(?<=^evaluate:\n)", "  <<: &more {resamples: 200}\n", path.read_text())
+    whole = re.sub(r"(?m)^  resamples: .*\n", "", whole).replace("<<: &more", "<<:")
+    path.write_text(whole)
+    assert load(project).evaluate.resamples == 200
+    path.write_text(
+        whole.replace("  lr: 2.0e-3\n", "  lr: &rate 2.0e-3\n", 1)
+        .replace("  warmup: 0.02\n", "", 1)
+        .replace("  weight_decay: 0.0\n", "  weight_decay: *rate\n")
+    )
+    before = path.read_text()
+    assert "*rate" in before
+    code, output = condmix("check", "--fill")
+    assert code == 1 and output.count("\n") == 1 and path.read_text() == before
+    assert "lacks train.warmup, and has aliases (*name), among which --fill can't tell where a key belongs" in output
 
 
 def test_every_section_that_may_be_null_is_filled_in_as_null(project):
@@ -259,7 +306,7 @@ def architecture(tower, **changes):
         ({"model": {"attention": [7]}}, "model.attention is at size 7, which does not occur; the levels have 16, 8, 4"),
         ({"model": {"multipliers": []}}, "model.multipliers is []; list at least 1"),
         ({"model": {"channels": 7}}, "model.channels is 7"),
-        ({"model": {"match_parameters": 10}}, "model.match_parameters is 10, but the U-Net of class_v1 alone has "),
+        ({"model": {"match_parameters": 10}}, "model.match_parameters is 10, but with fusion concat of image + class"),
         ({"embed": {"encoders": []}}, "embed.encoders is []"),
         ({"embed": {"encoders": ["clip_text"]}}, "embed.encoders lacks clip_image, which all variants need; add it"),
         (
@@ -412,6 +459,24 @@ def test_a_text_encoder_is_opened_before_anything_trains(project, lost):
     assert not lost or "t5 does not hold a text encoder that transformers can load" in output
 
 
+@pytest.mark.parametrize(
+    ("breaks", "says"), [("pad", "the tokenizer has no pad_token"), ("weights", "lacks 1 weights")]
+)
+def test_a_text_encoder_that_embed_could_not_use_is_refused_before_anything_trains(project, breaks, says):
+    folder = project / "t5"
+    save_tiny_t5(folder)
+    if breaks == "pad":
+        forget_padding(folder)
+    else:
+        weights = load_file(folder / "model.safetensors")
+        weights.pop("encoder.final_layer_norm.weight")
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    t5 = {"model": content(folder).model_dump(), "revision": None, "max_tokens": 9, "precision": "fp32"}
+    write(project, embed={"t5": t5})
+    code, output = condmix("check")
+    assert code == 1 and says in output and output.count("\n") == 1, output
+
+
 @pytest.mark.parametrize("revision", [None, "main", "0123abcd"])
 def test_a_name_on_the_hub_needs_a_commit(project, revision):
     t5 = {"model": "google-t5/t5-small", "revision": revision, "max_tokens": 9, "precision": "fp32"}
@@ -427,6 +492,11 @@ def test_a_name_on_the_hub_needs_a_commit(project, revision):
         ({"perspective": "dino_2"}, "is of perspective dino_2, but the profile's embed.imports says dino_1"),
         ({"split": "test"}, "is of split test, but the profile's embed.imports says train"),
         ({"ids": np.array(["a", "b", "c"])}, "ids must be 3 integers"),
+        ({"vectors": np.float32([[1, 2], [0, 0], [np.nan, 1]])}, "has 2 vectors with NaN or infinity, or of zeros on"),
+        (
+            {"vectors": np.float64([[1, 2], [1, 0], [1e300, 1]])},
+            "has 1 vectors with NaN or infinity, or of",
+        ),
     ],
 )
 def test_imported_vectors_are_read_before_anything_trains(project, changed, says):
@@ -436,6 +506,34 @@ def test_imported_vectors_are_read_before_anything_trains(project, changed, says
     write(project, embed={"imports": [named]})
     code, output = condmix("check")
     assert (code == 0) == (not says) and says in output, output
+
+
+@pytest.mark.parametrize(
+    ("split", "perspectives", "says"),
+    [
+        (
+            "train",
+            ["dino_1"],
+            "variant experiment reads dino_1, but embed.imports has no file of dino_1 for the split te",
+        ),
+        ("train", ["dino_1", "dino_1_of_another"], "no file of dino_1 and dino_1 for the split test, so it can't be"),
+        ("train", ["caption_1", "dino_1"], ""),  # evaluated without, as where test pictures lack a caption
+        ("test", ["caption_1", "dino_1"], "reads dino_1, but embed.imports has no file of dino_1 for the split train"),
+        ("test", ["dino_1_again"], "reads dino_1_again, but embed.imports has no file of dino_1 for the split train"),
+        ("test", ["caption_1"], ""),
+    ],
+)
+def test_imported_vectors_of_which_a_split_has_none_are_refused_where_they_are_read(project, split, perspectives, says):
+    facts = {"perspective": "dino_1", "split": split, "encoder": "a test", "of": "image"}
+    np.savez(project / "v.npz", vectors=np.ones((3, 2), np.float32), ids=np.arange(3), **facts)
+    write(
+        project,
+        embed={"imports": [content(project / "v.npz").model_dump() | {"perspective": "dino_1", "split": split}]},
+    )
+    settings = yaml.safe_load((project / "params.yaml").read_text()) | {"perspectives": perspectives}
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    code, output = condmix("check")
+    assert (code == 0) == (not says) and says in output and output.count("\n") <= 1, output
 
 
 def test_imported_vectors_of_two_encoders_are_refused_before_anything_trains(project):
@@ -465,13 +563,127 @@ def test_what_the_judges_are_is_known_before_anything_trains(project):
     for changes, says in (
         ({"judge": {"weights": named}}, "is not a ResNet-56 checkpoint"),
         ({"evaluate": {"features": ["inception"], "inception_weights": named}}, "is not pytorch-fid's Inception"),
-        ({"evaluate": {"scorer": named}}, "make the CLIP first"),
+        (
+            {"evaluate": {"scorer": named}},
+            "wrong is not the folder of a CLIP in open_clip's format, for it has no",
+        ),
     ):
         write(project, **changes)
         code, output = condmix("check")
         assert code == 1 and says in output, output
     write(project, evaluate={"scorer": content(project / "scorer").model_dump()})
     assert condmix("check") == (0, "")
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_judge_of_pictures_of_another_size_is_refused(project, size):
+    state = {f"module.{name}": tensor for name, tensor in ResNet56().state_dict().items()}
+    state |= {"module.linear.weight": torch.zeros(10, 64), "module.linear.bias": torch.zeros(10)}
+    torch.save({"state_dict": state, "best_prec1": 93.9}, project / "resnet56.th")
+    weights = content(project / "resnet56.th").model_dump()
+    write(project, judge={"weights": weights}, data={"image_size": size}, model={"attention": [8]})
+    code, output = condmix("check")
+    says = (
+        "resnet56.th judges pictures of 32x32 pixels, but data.image_size is 16; write `weights: null` to train a judge"
+    )
+    assert (code == 0) == (size == 32) and (code == 0 or output.endswith(f"{says}\n")), output
+
+
+# Networks are opened, and run once
+
+
+def backbone(path, size, model="test_vit"):
+    network = timm.create_model(model, num_classes=0)
+    torch.save(network.state_dict(), path)
+    half = [0.5, 0.5, 0.5]
+    return {"model": model, "weights": content(path).model_dump(), "image_size": size, "mean": half, "std": half}
+
+
+@pytest.mark.parametrize("setting", ["embed.timm", "judge.probe"])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"model": "test_vti"}, 'timm has no model "test_vti"; near to it are test_vit'),
+        ({"model": "test_resnet"}, "w.pth does not hold the weights of ResNet"),
+        ({"image_size": 24}, "w.pth holds test_vit, which does not run on pictures of 24x24 pixels"),
+    ],
+)
+def test_an_image_network_runs_before_anything_trains(project, setting, changes, says):
+    network = backbone(project / "w.pth", 32) | changes
+    section, key = setting.split(".")
+    write(project, **{section: {key: {"dino": network} if key == "timm" else network}})
+    code, output = condmix("check")
+    assert (code == 0) == (not says) and says in output and output.count("\n") <= 1, output
+
+
+def test_weights_of_an_image_network_that_are_none_are_refused(project):
+    network = backbone(project / "w.pth", 32)
+    (project / "w.pth").write_text("no weights")
+    network["weights"] = content(project / "w.pth").model_dump()
+    write(project, embed={"timm": {"dino": network}})
+    code, output = condmix("check")
+    assert code == 1 and "w.pth does not hold the weights of VisionTransformer" in output and output.count("\n") == 1
+
+
+@pytest.mark.parametrize("setting", ["clip.weights", "evaluate.scorer"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: None, ""),
+        (lambda folder: (folder / "open_clip_config.json").unlink(), "not the folder of a CLIP in open_clip's format"),
+        (lambda folder: (folder / "open_clip_model.safetensors").unlink(), "has no open_clip_model.safetensors"),
+        (lambda folder: (folder / "open_clip_model.safetensors").write_bytes(b"x"), "is damaged"),
+        (forget_checksum_and_weights, "does not hold a CLIP that open_clip can load"),
+        (forget_checksum_and_size, "does not hold a CLIP that open_clip can load"),
+    ],
+)
+def test_the_folder_of_a_clip_is_opened_before_anything_trains(project, setting, change, says):
+    save_tiny_clip(project / "clip")
+    change(project / "clip")
+    section, key = setting.split(".")
+    none = {"model": None} if section == "clip" else {}
+    write(project, **{section: {key: content(project / "clip").model_dump()} | none})
+    code, output = condmix("check")
+    assert (code == 0) == (not says) and says in output and output.count("\n") <= 1, output
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_a_text_tower_whose_tokenizer_cannot_pad_is_refused(project, pad):
+    save_tiny_siglip(project / "clip")
+    if not pad:
+        forget_padding(project / "clip")
+    write(project, clip={"weights": content(project / "clip").model_dump(), "model": None})
+    code, output = condmix("check")
+    assert (code == 0) == pad and (pad or "clip holds a CLIP that does not run" in output), output
+    assert output.count("\n") <= 1
+
+
+# The models, as they will be trained
+
+
+@pytest.mark.parametrize("variant", ["class_v1", "experiment"])
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_number_of_parameters_that_cannot_be_reached_is_refused_in_train_s_own_words(project, variant, short):
+    """At the very number that train accepts, and one below it."""
+    settings = yaml.safe_load((project / "params.yaml").read_text()) | {"variants": [variant]}
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    params = load(project)
+    names = resolve(variant, params.fusion, params.perspectives)
+    width = profile()["clip"]["model"]["embed_dim"]
+    classes = len(Demo.class_names)
+    perspectives = [{"name": one, "dim": classes if one == "class" else width} for one in names.perspectives]
+    asked = trainer.architecture(params, {"fusion": names.fusion, "perspectives": perspectives, "dim": width})
+    with torch.device("meta"):
+        with pytest.raises(CondmixError) as refused:
+            ConditionalModel(replace(asked, match_parameters=1))
+        least = int(re.search(r"at least ([\d,]+)", str(refused.value))[1].replace(",", ""))
+        if short:
+            with pytest.raises(CondmixError) as refused:
+                ConditionalModel(replace(asked, match_parameters=least - 1))
+    write(project, model={"match_parameters": least - short})
+    code, output = condmix("check")
+    assert (code, output) == ((1, f"condmix: conf/demo.yaml: {refused.value}\n") if short else (0, ""))
 
 
 def test_a_folder_says_itself_what_clip_it_holds(project):

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -149,6 +150,25 @@ def test_the_machine_is_watched_while_a_run_goes_on(store):
     sync()
     (found,) = runs(store)
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= found.data.metrics.keys()
+
+
+def test_a_journal_that_is_delivered_does_not_begin_anew(store, monkeypatch):
+    """The machine is watched until the process ends, and a sample may come while the journal is deleted."""
+    a_run()
+    folder, rmtree = waiting()[0].folder, shutil.rmtree
+
+    def removed(path, **given):
+        for entry in Path(path).iterdir():
+            entry.unlink() if entry.is_file() else rmtree(entry)
+        ended = threading.Event()
+        ended.set()
+        for place in (folder, Path(path)):
+            machine.watch(place, ended).join()
+        rmtree(path, **given)
+
+    monkeypatch.setattr(delivery.shutil, "rmtree", removed)
+    sync()
+    assert list(folder.parent.iterdir()) == [] and sync() == "nothing waits for MLflow"
 
 
 def test_many_metrics_are_few_requests(store, monkeypatch):
@@ -387,6 +407,14 @@ def serve(monkeypatch):
         server.server_close()
 
 
+FOREIGN = [  # JSON of a server that is not MLflow's
+    b'{"hello": 1}', b"{}", b"[]", b"5", b"null", b'"x"', b'{"experiment": 5}', b'{"experiment": []}',
+    b'{"experiment": null}', b'{"experiment": {"experiment_id": 5, "lifecycle_stage": "active"}}',
+    b'{"experiment": {"experiment_id": "1"}}', b'{"experiment": {"experiment_id": "", "lifecycle_stage": "active"}}',
+    b'{"experiment": {"experiment_id": "1", "lifecycle_stage": ["active"]}}',
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
@@ -394,7 +422,8 @@ def serve(monkeypatch):
         (404, b"", "answers 404: it is not the address of an MLflow server"),
         (500, b"", "answers 500"),
         (503, b"", "answers 503"),
-        (200, b"<html>a login page</html>", "answers with other than JSON"),
+        (200, b"<html>a login page</html>", "answers with other than MLflow's JSON: it is no MLflow server"),
+        *((200, body, "answers with other than MLflow's JSON: it is no MLflow server") for body in FOREIGN),
     ],
 )
 def test_a_server_that_refuses_is_named_at_once_and_without_its_password(root, serve, status, body, says):
@@ -423,14 +452,16 @@ def test_nobody_at_the_address(root, monkeypatch):
 
 
 class SmallServer:
-    """Of MLflow's server what a delivery needs; it fails while `down`."""
+    """Of MLflow's server what a delivery needs; it fails while `down`, and is another one while `foreign`."""
 
     def __init__(self):
-        self.down, self.metrics, self.status, self.created = False, [], None, 0
+        self.down, self.foreign, self.metrics, self.status, self.created = False, {}, [], None, 0
 
     def __call__(self, path, body):
         if self.down:
             return 500, b""
+        if path in self.foreign:
+            return 200, self.foreign[path]
         asked = json.loads(body) if body else {}
         run = {"info": {"run_id": "r1", "lifecycle_stage": "active", "status": self.status or "RUNNING"}}
         self.metrics += [(one["key"], one["value"]) for one in asked.get("metrics", [])]
@@ -458,6 +489,28 @@ def test_a_server_that_dies_midway_gets_the_rest_later_and_nothing_twice(root, s
     server.down = False
     sync()
     assert server.metrics == [("loss", 3), ("loss", 2)] and server.created == 1 and server.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("runs/create", b'{"hello": 1}'),
+        ("runs/create", b'{"run": [1]}'),
+        ("runs/create", b'{"run": {"info": {"run_id": 5}}}'),
+        ("runs/search", b'{"runs": [{"info": {}}]}'),
+        ("runs/log-batch", b'"x"'),
+    ],
+)
+def test_a_server_that_turns_into_another_one_is_named_and_gets_the_run_later(root, serve, path, body):
+    server = SmallServer()
+    serve(server)
+    a_run()
+    server.foreign = {path: body, "runs/get": b'{"hello": 1}'}
+    with pytest.raises(CondmixError, match="0 of 1 records delivered; .* with other than MLflow's JSON"):
+        sync()
+    assert len(waiting()) == 1
+    server.foreign = {}
+    assert sync().startswith("1 of 1") and server.metrics[-1] == ("train/loss", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -605,17 +658,30 @@ def test_a_delivery_that_crashes_is_said_once(really, monkeypatch, capsys):
     assert "the process that delivers it has ended" in said and said.count("\n") == 1
 
 
-def test_a_training_with_a_dead_server_ends_with_its_model_and_one_warning(project, monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (None, r"nothing answers at http://127.0.0.1:9 \(connection refused\)"),
+        (b'{"hello": 1}', r"http://127.0.0.1:\d+ answers with other than MLflow's JSON: it is no MLflow server"),
+    ],
+    ids=["dead", "foreign"],
+)
+def test_a_training_without_an_mlflow_server_ends_with_its_model_and_one_warning(
+    project, monkeypatch, capfd, serve, body, says
+):
     from condmix.stages.train import run as training
 
     monkeypatch.delenv("CONDMIX_TRACKING", raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    if body is None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    else:
+        serve(lambda *_: (200, body))
     monkeypatch.setenv("CONDMIX_TRACKING_SECONDS", "60")
     few_steps = project.diffusion.model_copy(update={"steps": 5})  # fewer than a preview's usual 10
     training(project.model_copy(update={"diffusion": few_steps}), "experiment")
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("condmix: ")]
     assert len(said) == 1 and "secret" not in said[0]
-    assert "nothing answers at http://127.0.0.1:9 (connection refused); experiment goes on untracked" in said[0]
+    assert re.match(f"condmix: {says}; experiment goes on untracked, ", said[0])
     assert (project.paths.model("experiment") / "model.safetensors").exists()
     assert json.loads((project.paths.model("experiment") / "model.json").read_text())["mlflow_run"] is None
     (journal,) = waiting()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from condmix import CondmixError, shown
 from condmix.data.captions import collect, count, one_text
+from condmix.data.imported import read_splits
 from condmix.data.requirements import Holds, doubtful, lacking
 from condmix.datasets import SPLITS, Dataset
 from condmix.files.pictures import decode
@@ -65,8 +66,11 @@ class SplitSummary:
     holds: Holds | None = None  # None where something of it could not be read
 
 
-def check_data(params: Params) -> tuple[str, Findings]:
-    """Reads everything; returns a table of what is there, and what is wrong with it."""
+def check_data(params: Params, also: Sequence[Callable[[Params, Dataset], None]] = ()) -> tuple[str, Findings]:
+    """Reads everything; returns a table of what is there, and what is wrong with it.
+
+    `also` are further checks, which raise CondmixError: of what this package must not import.
+    """
     data = plugin("datasets", params.data.dataset)(params.paths.archives, params.data.world)
     findings, seen = Findings(), {}
     digests: dict[bytes, tuple[str, str]] = {}  # of every picture's bytes -> the split and name that it came with first
@@ -92,6 +96,10 @@ def check_data(params: Params) -> tuple[str, Findings]:
             for sentence in lacking(params, **holds):
                 findings.stops.setdefault(sentence, [])
             findings.warns.update(doubtful(params, **holds))
+        check_imports(data, params, seen, findings)
+        for check in also:
+            with findings.noting():
+                check(params, data)
     if hasattr(data, "passed_over") and seen:
         with findings.noting():
             for what, where in data.passed_over():
@@ -190,6 +198,20 @@ def check_captions(data: Dataset, split: str, params: Params, seen: SplitSummary
         )
         if where:
             findings.warns[f"{split} {what} of more than {limit} tokens, which CLIP cuts off"] += where
+
+
+def check_imports(data: Dataset, params: Params, seen: dict[str, SplitSummary], findings: Findings) -> None:
+    """Imported vectors must be of this data's pictures, and of captions that it has."""
+    longest = max((len(texts) for content in seen.values() for texts in content.captions), default=0)
+    for perspective in dict.fromkeys(one.perspective for one in params.embed.imports):
+        with findings.noting():
+            named = {one.split: one for one in params.embed.imports if one.perspective == perspective}
+            files: dict[str, Any] = {split: one.verified("embed.imports") for split, one in named.items()}
+            for split, file in read_splits(files, perspective, min(params.embed.captions, longest)).items():
+                _, present = file.ordered(data.ids(split))
+                without = [name for name, has in zip(seen[split].names, present, strict=True) if not has]
+                if without:
+                    findings.warns[f"{split} picture without a vector of {perspective}"] += without
 
 
 def too_long(captions: Iterable[Sequence[str]], limit: int) -> dict[str, int]:

@@ -61,6 +61,11 @@ def lacking(params: Params, train: Holds, test: Holds) -> Iterator[str]:
     elif params.prior is not None and params.prior.clusters > train.pictures:
         clusters, pictures = params.prior.clusters, train.pictures
         yield f"prior.clusters is {clusters:,}, but there are {pictures:,} training pictures: lower it"
+    elif params.prior is not None and test.captioned < FEWEST:
+        yield (
+            f"a prior is measured on at least {FEWEST} captioned test pictures, and the test split has "
+            f"{test.captioned}: add some, or set prior to null"
+        )
     if "judge" in params.evaluate.features and not train.attributes and train.labelled < FEWEST:
         yield (
             f"evaluate.features has judge, which learns from the classes of at least {FEWEST} training pictures, and "

@@ -34,6 +34,11 @@ class T5Text(Encoder):
             raise CondmixError(
                 f"{folder}/tokenizer_config.json: model_max_length is {longest!r}; it must be a number of at least 1"
             )
+        if self.tokenizer.pad_token_id is None:  # any choice of ours could be a word, or shift a model's places
+            raise CondmixError(
+                f"{folder}/tokenizer_config.json: the tokenizer has no pad_token, with which the texts of a batch are "
+                "made equally long; name the one that the model was trained with"
+            )
         self.limit = int(min(settings.max_tokens, longest))
         commit = f" revision:{revision}" if revision else ""
         self.id = f"{self.model.config.model_type}{commit} sha256:{folder_sha256(folder)}"

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from condmix.clip.backbone import open_backbone
+from condmix.clip.huggingface import explained
 from condmix.encoders import Encoder
 
 
@@ -37,7 +38,9 @@ class TimmImage(Encoder):
         self.device, self.dtype = device, torch.float32
         self._model = open_backbone(settings.model, weights, device)
         self._preprocess = image_transform_v2(PreprocessCfg(**shown), is_train=False)
-        self.dim = self.features([np.zeros((1, 1, 3), np.uint8)]).shape[1]
+        size = settings.image_size
+        with explained(weights, f"holds {settings.model}, which does not run on pictures of {size}x{size} pixels"):
+            self.dim = self.features([np.zeros((1, 1, 3), np.uint8)]).shape[1]
 
     @classmethod
     def open(  # type: ignore[override]  # one for each entry of its section

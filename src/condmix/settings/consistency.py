@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from condmix import CondmixError
-from condmix.settings.perspectives import MERGES, UNNUMBERED, is_perspective, parse
+from condmix.settings.perspectives import MERGES, UNNUMBERED, Perspective, is_perspective, parse
 from condmix.settings.perspectives import known as known_perspectives
 from condmix.settings.plugins import plugins, unknown
 from condmix.settings.schema import FEATURES, Params
@@ -104,6 +104,33 @@ def _imports(params: Params) -> Iterator[str]:
         if (name, entry.split) in seen:
             yield f"embed.imports: {name} has two files for the split {entry.split}; leave one of them"
         seen.add((name, entry.split))
+
+
+def _imported_splits(params: Params) -> Iterator[str]:
+    """A variant learns an imported perspective from one split's file, and is evaluated on the other's."""
+    files: dict[str, set[str]] = {}
+    for entry in params.embed.imports:
+        files.setdefault(entry.perspective, set()).add(entry.split)
+    for variant in params.variants:
+        # Which fusion merges them does not matter here.
+        perspectives = list(map(parse, resolve(variant, "", params.perspectives).perspectives))
+        lacking = {split: [one for one in perspectives if _lacks(files, one, split)] for split in ("train", "test")}
+        for one in lacking["train"]:
+            yield (
+                f"variant {variant} reads {one.name}, but embed.imports has no file of {one.sources[0]} for the split "
+                "train to learn it from: add that file, or leave the perspective out in params.yaml"
+            )
+        if len(lacking["test"]) == len(perspectives):
+            names = " and ".join(one.sources[0] for one in perspectives)
+            yield (
+                f"variant {variant} reads {', '.join(one.name for one in perspectives)}, but embed.imports has no file "
+                f"of {names} for the split test, so it can't be evaluated: add that file"
+            )
+
+
+def _lacks(files: dict[str, set[str]], one: Perspective, split: str) -> bool:
+    """Whether a perspective is an imported one of which this split has no file."""
+    return split not in files.get(one.sources[0], {split})
 
 
 def _joined(params: Params) -> Iterator[str]:
@@ -209,6 +236,7 @@ CHECKS: tuple[tuple[Callable[[Params], Iterator[str]], str], ...] = (
     (_imports, ""),
     (_joined, ""),
     (_perspectives, "params.yaml"),
+    (_imported_splits, ""),
     (_encoders, ""),
     (_clip, ""),
     (_processes, ""),

@@ -36,6 +36,12 @@ def fill(root: Path, profile: str | None = None) -> list[str]:
         entries = [(key, lines) for key in _missing(root, experiment, settings) if (lines := _entry(reference, key))]
         if not entries:
             return added
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            keys = ", ".join(key for key, _ in entries)
+            raise CondmixError(
+                f"conf/{experiment['profile']}.yaml lacks {keys}, and has aliases (*name), among which --fill can't "
+                f"tell where a key belongs: write them there yourself, as in {REFERENCE}"
+            )
         for key, lines in entries:
             text = _inserted(text, key, lines)
             added.append(f"{key}: {_flow(lines).partition(': ')[2]}")

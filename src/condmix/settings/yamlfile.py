@@ -23,6 +23,7 @@ else:
 MOST_BYTES = 4_000_000
 MOST_NODES = 200_000
 DEEPEST = 32
+MERGE = "tag:yaml.org,2002:merge"
 OCTAL = re.compile(r"[-+]?0[0-9_]+")  # to YAML 1.1; a decimal number to YAML 1.2
 
 
@@ -103,19 +104,38 @@ def _check_content(text: str, where: str) -> None:
 
 
 class _Loader(_SafeLoader):
-    """Keys are text and stand once. As to DVC (YAML 1.2), 1e-3 is a number, and 16:9 is text, not one of base 60."""
+    """Keys are text and stand once. Values are what they are to DVC (YAML 1.2), which reads merge keys (<<) besides:
+    1e-3 is a number, yes is text, and 16:9 too, not a number of base 60."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping: dict[Hashable, Any] = {}
+        merged: dict[Hashable, Any] | None = None
         for key_node, value_node in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
+            if key_node.tag == MERGE:
+                if merged is not None:
+                    raise yaml.YAMLError(f"line {line}: << stands twice; list both mappings in one")
+                merged = self.merged(value_node, line)
+                continue
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "[...] or {...}"
                 raise yaml.YAMLError(f"line {line}: the key {shown or 'null'} is not text; put it in quotes")
             if key in mapping:
                 raise yaml.YAMLError(f"line {line}: {key} stands twice; leave one of them")
             mapping[key] = self.construct_object(value_node, deep=True)
-        return mapping
+        return {**merged, **mapping} if merged else mapping
+
+    def merged(self, node: yaml.Node, line: int) -> dict[Hashable, Any]:
+        """What `<<` merges in: one mapping, or several, of which an earlier one's keys count."""
+        given = self.construct_object(node, deep=True)
+        several = given if isinstance(given, list) else [given]
+        if not all(isinstance(one, dict) for one in several):
+            raise yaml.YAMLError(f"line {line}: << takes a mapping, as in `<<: *name`, or a list of mappings")
+        return {key: value for one in reversed(several) for key, value in one.items()}
+
+    def construct_truth(self, node: yaml.ScalarNode) -> bool | str:
+        return node.value.lower() == "true" if node.value.lower() in ("true", "false") else str(node.value)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
         if ":" in node.value:
@@ -126,5 +146,6 @@ class _Loader(_SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
 # Without an explicit constructor, SafeLoader's would build mappings in two steps, for the sake of aliases.
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:bool", _Loader.construct_truth)
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)

@@ -51,6 +51,7 @@ PLACES = {
     "logged_models": ("artifact_location",),
     "experiments": ("artifact_location",),
 }
+FOREIGN = "{where} answers with other than MLflow's JSON: it is no MLflow server"
 # What an error's text means; {0} is the match's first group, {where} the store without credentials.
 MEANINGS = [
     (r"connection refused", "nothing answers at {where} (connection refused)"),
@@ -59,7 +60,7 @@ MEANINGS = [
     (r"(?:error code|too many) (40[13])", "{where} answers {0}: check MLFLOW_TRACKING_USERNAME and _PASSWORD"),
     (r"(?:error code|too many) (404)", "{where} answers {0}: it is not the address of an MLflow server"),
     (r"(?:error code|too many) (\d{3})", "{where} answers {0}"),
-    (r"not in a valid json|no json|expecting value", "{where} answers with other than JSON: it is no MLflow server"),
+    (r"not in a valid json|no json|expecting value|^ParseError", FOREIGN),
     (r"connection aborted|remotedisconnected|reset by peer|broken pipe", "{where} closed the connection"),
     (r"network is unreachable|no route to host", "{where} can't be reached"),
     (r"out-of-date database schema", "{where} was written by another version of MLflow: use that version, or take a "
@@ -224,7 +225,9 @@ class Store:
         with self.speaking():
             if journal.run_id and journal.owned and self.client.get_run(journal.run_id).info.status == "RUNNING":
                 self.client.set_terminated(journal.run_id, "KILLED", journal.last_time())
-        shutil.rmtree(journal.folder, ignore_errors=True)
+        gone = journal.folder.with_name(f".{journal.folder.name}")  # at once: half a journal would be a damaged one
+        journal.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _take(self, journal: Journal, event: Mapping[str, Any]) -> None:
         client, run = self.client, journal.run_id or ""  # "open" comes first, and gives it
@@ -265,7 +268,8 @@ class Store:
             tags = {"mlflow.runName": event["name"], RUN_TAG: event["id"], **event["tags"]}
             if grid := event["tags"].get("grid"):
                 tags["mlflow.parentRunId"] = self._parent(grid)
-            run = self.client.create_run(self.experiment_id, start_time=event["time"], tags=tags).info.run_id
+            made = self.client.create_run(self.experiment_id, start_time=event["time"], tags=tags)
+            run = self._known(made.info.run_id)
             params = [Param(_name(key), value[:6000]) for key, value in event["params"].items()]
             for start in range(0, len(params), 100):
                 self.client.log_batch(run, params=params[start : start + 100])
@@ -276,22 +280,22 @@ class Store:
         clauses = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
         clauses += [f"params.`{key}` = '{value}'" for key, value in params.items()]
         found = self.client.search_runs([self.experiment_id], " and ".join(clauses), max_results=1)
-        return found[0].info.run_id if found else None
+        return self._known(found[0].info.run_id) if found else None
 
     def _parent(self, grid: str) -> str:
         """The run under which those of a grid are shown."""
         if run := self._find({GRID_TAG: grid}, {}):
             return run
         tags = {"mlflow.runName": f"grid {grid}", GRID_TAG: grid}
-        run = self.client.create_run(self.experiment_id, tags=tags).info.run_id
+        run = self._known(self.client.create_run(self.experiment_id, tags=tags).info.run_id)
         self.client.set_terminated(run)
-        return str(run)
+        return run
 
     def _is_lost(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_run(run_id).info.lifecycle_stage != "active"
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "deleted")
         except MlflowException as error:
             return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
@@ -305,13 +309,19 @@ class Store:
             # Without a location, an experiment first created in a queue run points into its temporary folder;
             # a server chooses its own.
             local = artifacts() if self.uri.startswith("sqlite") else None
-            return self.client.create_experiment(EXPERIMENT, artifact_location=local)
-        if found.lifecycle_stage != "active":
+            return self._known(self.client.create_experiment(EXPERIMENT, artifact_location=local))
+        if found.lifecycle_stage == "deleted":
             raise Trouble(
                 f'the experiment "{EXPERIMENT}" was deleted in MLflow ({shown(self.uri)}): '
                 f"restore it (mlflow experiments restore --experiment-id {found.experiment_id})"
             )
-        return found.experiment_id
+        return self._known(found.experiment_id if found.lifecycle_stage == "active" else "")
+
+    def _known(self, given: str) -> str:
+        """An id that MLflow gave. Its client takes any JSON object for an answer, with "" for all that it lacks."""
+        if not given:
+            raise Trouble(FOREIGN.format(where=shown(self.uri)))
+        return given
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -33,9 +33,13 @@ def _watch(folder: Path, ended: threading.Event) -> None:
     while monitors:
         event = {"event": "metrics", "time": int(time.time() * 1000), "values": sample(monitors), "step": step}
         try:
-            with open(folder / "events.jsonl", "ab", buffering=0) as file:  # whole lines, as the run's own are
-                file.write((json.dumps(event) + "\n").encode())
-        except OSError:  # a full disk, of which the run itself speaks
+            # Whole lines, as the run's own are. A journal that is just being deleted must not begin anew.
+            file = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, (json.dumps(event) + "\n").encode())
+            finally:
+                os.close(file)
+        except OSError:  # delivered, or a full disk, of which the run itself speaks
             pass
         step += 1
         if ended.wait(seconds):
