@@ -130,7 +130,7 @@ def test_a_change_of_the_readers_code_is_noticed_whichever_pictures_it_touches(w
         ("class_label", set()),
         ("clip_image", {"clip/folder.py"}),
         ("clip_text", {"clip/folder.py", "clip/huggingface.py"}),
-        ("timm_image", {"clip/backbone.py"}),
+        ("timm_image", {"clip/backbone.py", "clip/huggingface.py"}),
         ("t5_text", {"clip/huggingface.py"}),
     ],
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -388,7 +389,8 @@ def serve(monkeypatch):
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                with suppress(BrokenPipeError):  # of a client that has waited long enough
+                    self.wfile.write(content)
 
             do_POST = do_PATCH = do_GET
 
