@@ -73,6 +73,8 @@ def train_clip(
     (pixels, captions), rank, world = images, group.process_index, group.num_processes
     rng = np.random.default_rng(seed)
     model.to(group.device)
+    layout = torch.channels_last  # of pictures and convolutions: on CPUs a quarter faster
+    model.visual.to(memory_format=layout)
     # with gradients through the gathered features, the mean of the processes' losses is the loss of the whole batch
     criterion = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
     optimizers = make_optimizers(model, recipe)  # before DistributedDataParallel looks which gradients are sparse
@@ -92,7 +94,7 @@ def train_clip(
         texts = [draw_text(captions[i], recipe.joined, rng) for i in index]
         mirrored = rng.random(len(index)) < 0.5
         mine = slice(rank * share, (rank + 1) * share)
-        shown = normalise(torch.from_numpy(pixels[index[mine]]))
+        shown = normalise(torch.from_numpy(pixels[index[mine]])).contiguous(memory_format=layout)
         if recipe.flip:
             flips = torch.from_numpy(mirrored[mine]).to(group.device, non_blocking=True)
             shown = torch.where(flips[:, None, None, None], shown.flip(-1), shown)
