@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[2]
         (changed(fusoin="mean"), 'no setting "experiments.two.fusoin"; found: experiments.two.against'),
         (changed(perspectives=[]), "experiments.two.perspectives is []"),
         ({"seeds": [0, 0]}, "seeds names one twice: 0, 0"),
+        (changed(seeds=[1, 1]), "experiments.two.seeds names one twice: 1, 1"),
+        (changed(seeds=[]), "experiments.two.seeds is []"),
         ({"settings": {"train.processes": 2}}, "leave out train.processes"),
         ({"seeds": [2**32]}, "seeds.0 is 4294967296"),
         ({"seeds": []}, "seeds is []"),
@@ -81,6 +83,12 @@ def test_names_say_what_a_run_is_with_seeds_outermost(repository):
     names = repository.names()
     assert [name.rsplit("-", 1)[0] for name in names] == ["small-one-0", "small-two-0", "small-one-1", "small-two-1"]
     assert len({name.rsplit("-", 1)[1] for name in names}) == 4
+
+
+def test_an_experiment_may_have_seeds_of_its_own(repository):
+    usual, own = repository.names(), repository.names(**changed(seeds=[1, 5]))
+    assert own[:3] == [name for name in usual if "two-0" not in name]
+    assert [name.rsplit("-", 1)[0] for name in own[3:]] == ["small-two-5"]
 
 
 def test_only_what_decides_a_result_makes_a_run_stale(repository):

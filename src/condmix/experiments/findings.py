@@ -109,7 +109,7 @@ class Evidence:
 
     def __init__(self, grid: Grid, finished: Sequence[Finished]):
         self.grid = grid
-        planned = list(itertools.product(grid.experiments, grid.seeds))
+        planned = sorted(grid.places, key=lambda place: list(grid.experiments).index(place[0]))
         everything = [read_run(run) for run in finished]
         check(grid, planned, everything)
         self.by_place: dict[tuple[str, int], list[MeasuredRun]] = {}
@@ -135,7 +135,7 @@ class Evidence:
     def pairs(self, first: str, second: str) -> list[tuple[MeasuredRun, MeasuredRun]]:
         """The runs of two experiments by the same code, a pair for each seed that has one."""
         found: list[tuple[MeasuredRun, MeasuredRun]] = []
-        for seed in self.grid.seeds:
+        for seed in self.grid.every_seed:
             sides = itertools.product(self.by_place.get((first, seed), ()), self.by_place.get((second, seed), ()))
             found += itertools.islice((pair for pair in sides if pair[0].origin.agrees(pair[1].origin)), 1)
         return found
@@ -143,7 +143,7 @@ class Evidence:
     def unpaired(self, first: str, second: str) -> tuple[int, ...]:
         """The seeds under which both experiments are finished, but not by the same code."""
         paired = {run.seed for run, _ in self.pairs(first, second)}
-        having = [seed for seed in self.grid.seeds if {(first, seed), (second, seed)} <= self.by_place.keys()]
+        having = [seed for seed in self.grid.every_seed if {(first, seed), (second, seed)} <= self.by_place.keys()]
         return tuple(seed for seed in having if seed not in paired)
 
     @property
@@ -491,7 +491,7 @@ def results(evidence: Evidence, summary: list[dict[str, Any]], guidance: list[di
     """Everything that was measured and concluded."""
     grid = evidence.grid
     return {
-        "grid": {"name": grid.name, "profile": grid.profile, "seeds": list(grid.seeds), "baseline": grid.baseline},
+        "grid": {"name": grid.name, "profile": grid.profile, "seeds": list(grid.every_seed), "baseline": grid.baseline},
         "missing": [{"experiment": name, "seed": seed} for name, seed in evidence.missing],
         "comparisons": [
             {"experiment": test.experiment, "against": test.against, "question": test.question, "verdict": test.verdict,

@@ -59,6 +59,7 @@ class Experiment(Settings):
     against: Text | None = None  # null: the grid's baseline
     also_against: tuple[Text, ...] = ()  # further ones that it is compared with
     control: Text | None = None  # what this control would rule out
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # null: the grid's
 
 
 class Grid(Settings):
@@ -71,6 +72,18 @@ class Grid(Settings):
     settings: dict[Text, Any] = {}  # dotted keys of conf/<profile>.yaml, for all runs
     wrong: dict[Text, tuple[Fraction, ...]] = {}  # for a source, such as caption_2: shares that are wrong in evaluation
     experiments: Annotated[dict[Identifier, Experiment], Field(min_length=1)]
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The grid's seeds, then those that single experiments have besides."""
+        own = (seed for experiment in self.experiments.values() for seed in experiment.seeds or ())
+        return tuple(dict.fromkeys([*self.seeds, *own]))
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """(experiment, seed) of every run, seeds outermost, so that a partial grid has whole seeds."""
+        seeds = {name: experiment.seeds or self.seeds for name, experiment in self.experiments.items()}
+        return [(name, seed) for seed in self.every_seed for name in self.experiments if seed in seeds[name]]
 
 
 StageOutput = str | Annotated[dict[str, Any], Field(min_length=1)]
@@ -141,8 +154,10 @@ def read_grid(root: Path, name: str) -> Grid:
     ]:
         if given not in names:
             raise CondmixError(unknown("experiment", given, names, f"{where}: {key}"))
-    if len(set(grid.seeds)) < len(grid.seeds):
-        raise CondmixError(f"{where}: seeds names one twice: {', '.join(map(str, grid.seeds))}")
+    own = {f"experiments.{one}.seeds": e.seeds for one, e in grid.experiments.items() if e.seeds}
+    for key, seeds in {"seeds": grid.seeds, **own}.items():
+        if len(set(seeds)) < len(seeds):
+            raise CondmixError(f"{where}: {key} names one twice: {', '.join(map(str, seeds))}")
     for settings in (grid.settings, *(experiment.settings for experiment in grid.experiments.values())):
         refuse_processes(settings, where)
     return grid
@@ -227,7 +242,7 @@ class Baseline:
 
 
 def plan(root: Path, grid: Grid, commit: str = "HEAD", shared: Mapping[str, str] | None = None) -> list[PlannedRun]:
-    """All runs of a grid at a commit, seeds outermost, so that a partial grid has whole seeds.
+    """All runs of a grid at a commit, in the order of `Grid.places`.
 
     CondmixError for a setting or name that does not exist, and where the commit has no reproduced baseline, unless
     `shared` says what runs share.
@@ -236,11 +251,7 @@ def plan(root: Path, grid: Grid, commit: str = "HEAD", shared: Mapping[str, str]
     baseline = replace(Baseline.read(root, commit, grid.profile, where), shared=shared)
     for name, experiment in grid.experiments.items():
         baseline.checked(*_changes(grid, experiment, grid.seeds[0]), f"{where}: {name}")
-    return [
-        baseline.run(grid.name, name, *_changes(grid, experiment, seed))
-        for seed in grid.seeds
-        for name, experiment in grid.experiments.items()
-    ]
+    return [baseline.run(grid.name, name, *_changes(grid, grid.experiments[name], seed)) for name, seed in grid.places]
 
 
 def hashed(recipe: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def contents(evidence: Evidence, scenes: list[dict[str, Any]]) -> dict[str, Any]
                     dict.fromkeys(n for n, _ in evidence.missing)],
         "forests": forests(evidence),
         "notes": notes([m for m in [*evidence.compared, *evidence.of_sets]]),
-        "planned": len(grid.experiments) * len(grid.seeds),
+        "planned": len(grid.places),
         "finished": len(evidence.runs),
         "older": sum(not run.origin.current for run in evidence.runs),
         "versions": list(versions(evidence)),
@@ -516,7 +516,8 @@ def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """The first held-out scenes with every experiment's picture, all under the seed that most experiments have."""
     seeds = [run.seed for run in evidence.runs]
-    seed = max(evidence.grid.seeds, key=lambda seed: (seeds.count(seed), -evidence.grid.seeds.index(seed)))
+    every = evidence.grid.every_seed
+    seed = max(every, key=lambda seed: (seeds.count(seed), -every.index(seed)))
     runs = [run for run in evidence.runs if run.seed == seed]
     first = runs[0]
     real = first.real
