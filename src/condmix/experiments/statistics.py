@@ -110,8 +110,8 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 1
 
     Interval and p are those of `paired_t` on the seeds' mean differences: of these n conditions and any seed. Where
     these do not vary they are bootstrapped over the conditions: the percentile interval of `crossed_bootstrap`, and
-    p = 2 min(P(d* <= 0), P(d* >= 0)) over the resampled mean differences d*, at least 1 / resamples (Efron &
-    Tibshirani, 1993, chapter 15). One seed has that interval, and no p.
+    p = 2 (1 + min(#(d* <= 0), #(d* >= 0))) / (R + 1) over the R resampled mean differences d* (Davison & Hinkley,
+    1997, eq. 4.11, for both sides). One seed has that interval, and no p.
     The effect size is d_z = mean difference / standard deviation over conditions of the seed-averaged differences.
     """
     first, second = checked(first), checked(second)
@@ -129,8 +129,8 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int, resamples: int = 1
         drawn = crossed_bootstrap(differences, seed, resamples)
         low, high = np.quantile(drawn, [0.025, 0.975])
         if len(by_seed) > 1:
-            p = float(np.clip(2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0)), 1 / resamples, 1))
-            at_most = p == 1 / resamples
+            beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+            p, at_most = min(1.0, 2 * (1 + beyond) / (resamples + 1)), beyond == 0
     of_conditions = differences.mean(axis=0)
     spread = float(of_conditions.std(ddof=1))
     return Comparison(

@@ -174,7 +174,8 @@ def sentence(evidence: Evidence, test: Test) -> str:
 def answer(evidence: Evidence) -> list[str]:
     """A few sentences: what the best experiment brings over the baseline, and how the others stand to it.
 
-    Controls that do as well as the best experiment stand in the first one, since they explain its lead more simply.
+    Controls that were not found to do worse than the best experiment stand beside it, since they explain its lead
+    more simply; those whose pictures show more stand first.
     """
     sentences = []
     others = [name for _, name in evidence.ranked() if evidence.test(name, evidence.questions[0])]
@@ -182,11 +183,10 @@ def answer(evidence: Evidence) -> list[str]:
         return ["Nothing can be compared yet: no two experiments of a comparison have finished under the same seed."]
     for question in evidence.questions:
         if test := evidence.test(others[0], question):
-            simpler = [sentence(evidence, t) for t in evidence.tests if explains(evidence, t, test)]
-            sentences.append(
-                " ".join([sentence(evidence, test), *(["But a control does as well."] if simpler else []), *simpler])
-            )
-            sentences += second_opinions(evidence, others[0], question)
+            simpler = [one for one in evidence.tests if explains(evidence, one, test)]
+            ahead = [sentence(evidence, one) for one in simpler if one.result.difference > 0]
+            behind = [sentence(evidence, one) for one in simpler if one.result.difference <= 0]
+            sentences += [*ahead, sentence(evidence, test), *second_opinions(evidence, others[0], question), *behind]
     for question in evidence.questions:
         what = QUESTIONS[question]
         tests = [test for name in others if (test := evidence.test(name, question))]
@@ -215,13 +215,13 @@ def second_opinions(evidence: Evidence, name: str, question: str) -> Iterator[st
 
 
 def explains(evidence: Evidence, control: Test, of: Test) -> bool:
-    """Whether a comparison is of a control that does as well as the experiment which came out better in `of`."""
+    """Whether a control was compared with the experiment that came out better in `of`, and not found to do worse."""
     compared = (control.against, control.question) == (of.experiment, of.question)
     return (
         compared
         and of.verdict == "better"
         and bool(evidence.control(control.experiment))
-        and control.verdict != "worse"
+        and control.verdict not in ("worse", UNTESTED)
     )
 
 
