@@ -21,6 +21,7 @@ from PIL import Image
 
 import condmix
 import condmix.tracking.runs
+from condmix import CondmixError
 from condmix.diffusion.model import read_card
 from condmix.stages.train import run as training
 from condmix.tracking import registry
@@ -128,6 +129,40 @@ def test_best_moves_when_the_figure_improves_and_current_with_each_training(trai
     retrained(trained, 2)
     scored(trained, 0.6)
     assert aliases() == {"current": 3, "best": 3}
+
+
+def test_a_run_in_another_folder_is_registered_in_its_project(trained, tmp_path, monkeypatch):
+    """As the runs of a grid and of DVC's queue are: without an address, their store is the project's."""
+    before = aliases()["current"]
+    training(trained.model_copy(update={"seed": 3}), "experiment")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(None)
+    assert "1 of 1" in sync() and not list(tmp_path.iterdir())
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
+    assert aliases()["current"] == before + 1
+
+
+def test_a_model_that_could_not_be_registered_is_not_uploaded_again(trained, monkeypatch):
+    def models():
+        return sorted(path.name for path in (trained.root / "mlartifacts" / "models").iterdir())
+
+    def broken(*arguments, **options):
+        raise OSError("not now")
+
+    before = models()
+    training(trained.model_copy(update={"seed": 4}), "experiment")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", broken)
+        for _ in range(3):
+            with pytest.raises(CondmixError, match="not now"):
+                sync()
+    after = models()
+    assert len(after) == len(before) + 1
+    assert "1 of 1" in sync() and models() == after
+    source = MlflowClient().get_model_version_by_alias(NAME, "current").source
+    assert {source.removeprefix("models:/")} == set(after) - set(before)
 
 
 def test_a_distance_is_better_when_it_is_smaller(trained):

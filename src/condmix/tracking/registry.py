@@ -7,9 +7,11 @@ its figure for each protocol as a tag.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
@@ -26,38 +29,73 @@ PACKAGE = Path(__file__).parents[1]
 
 def register(client: MlflowClient, run_id: str, event: Mapping[str, Any], project: Path) -> None:
     """Log the model in `project` (a folder that condmix.load reads), and make it the newest version, `@current`."""
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
-    from mlflow.pyfunc import save_model
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     name, variant = event["name"], event["variant"]
     card = json.loads((project / "models" / variant / "model.json").read_text())
     version = registered(client, name, card["sha256"], run_id)
     if version is None:
-        experiment = client.get_run(run_id).info.experiment_id
-        logged = client.create_logged_model(experiment, "model", run_id, {"model_sha256": card["sha256"]})
-        model = Model(logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id)
-        with tempfile.TemporaryDirectory(dir=project.parent) as folder:
-            save_model(
-                path := f"{folder}/model",
-                python_model=str(PACKAGE / "tracking" / "served.py"),
-                artifacts={"project": str(project)},
-                model_config={"variant": variant},
-                code_paths=[str(PACKAGE)],
-                signature=signature(card),
-                input_example=example(card),
-                pip_requirements=requirements(),
-                mlflow_model=model,
-            )
-            client.log_model_artifacts(logged.model_id, path)
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        logged = _logged(client, run_id, card["sha256"])
+        if logged.status != LoggedModelStatus.READY:
+            _upload(client, logged, variant, card, project)
+            client.finalize_logged_model(logged.model_id, "READY")
+            client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         _create(client, name)
         tags = {key: str(card[key]) for key in ("variant", "fusion", "perspectives")} | {"model_sha256": card["sha256"]}
-        version = client.create_model_version(
-            name, f"models:/{logged.model_id}", run_id, tags=tags, await_creation_for=30, model_id=logged.model_id
-        )
+        with _as_default(client.tracking_uri):
+            version = client.create_model_version(
+                name, f"models:/{logged.model_id}", run_id, tags=tags, await_creation_for=30, model_id=logged.model_id
+            )
     client.set_registered_model_alias(name, "current", version.version)
+
+
+def _logged(client: MlflowClient, run_id: str, sha256: str) -> LoggedModel:
+    """The run's model with these weights: one that an earlier try has begun, or a new one.
+
+    A try that fails is made again, for as long as it takes, and a model holds a CLIP: each would fill the disk anew.
+    """
+    experiment = client.get_run(run_id).info.experiment_id
+    begun = client.search_logged_models([experiment], f"tags.model_sha256 = '{sha256}'")
+    mine = [model for model in begun if model.source_run_id == run_id]
+    return mine[0] if mine else client.create_logged_model(experiment, "model", run_id, {"model_sha256": sha256})
+
+
+def _upload(client: MlflowClient, logged: LoggedModel, variant: str, card: Mapping[str, Any], project: Path) -> None:
+    from mlflow.models import Model
+    from mlflow.pyfunc import save_model
+
+    with tempfile.TemporaryDirectory(dir=project.parent) as folder:
+        save_model(
+            path := f"{folder}/model",
+            python_model=str(PACKAGE / "tracking" / "served.py"),
+            artifacts={"project": str(project)},
+            model_config={"variant": variant},
+            code_paths=[str(PACKAGE)],
+            signature=signature(card),
+            input_example=example(card),
+            pip_requirements=requirements(),
+            mlflow_model=Model(
+                logged.artifact_location, logged.source_run_id, model_uuid=logged.model_id, model_id=logged.model_id
+            ),
+        )
+        client.log_model_artifacts(logged.model_id, path)
+
+
+@contextlib.contextmanager
+def _as_default(uri: str) -> Iterator[None]:
+    """Make `uri` MLflow's default store for a while.
+
+    Whichever store a client is of, MLflow looks for the model that becomes a version in the default one, which is
+    ./mlflow.db: not the project's own where a run's working folder is another, as a grid's and a DVC queue's is.
+    """
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def score(client: MlflowClient, event: Mapping[str, Any]) -> None:
