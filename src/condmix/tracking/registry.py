@@ -95,7 +95,7 @@ def _as_default(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None is its own default
 
 
 def score(client: MlflowClient, event: Mapping[str, Any]) -> None:
