@@ -26,7 +26,7 @@ def test_every_output_of_the_contract_is_there(project):
         assert (project.folder / "models" / variant / "model.safetensors").exists()
         metrics = project.metrics(variant)
         assert metrics["variant"] == variant and metrics["n"] == 8 and metrics["guidance"] == 2.0
-        assert metrics["sampler"] == "dpmpp_2m" and metrics["steps"] == 2 and metrics["seed"] == 0
+        assert metrics["sampler"] == "dpmpp_2m_sde" and metrics["steps"] == 2 and metrics["seed"] == 0
         assert metrics["fd_judge"] >= 0 and metrics["fd_clip"] >= 0
         for shares in (metrics["attribute_accuracy"], metrics["judge_accuracy"]):
             assert shares and all(0 <= share <= 1 for share in shares.values())

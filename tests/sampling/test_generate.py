@@ -31,6 +31,7 @@ def texts(encoder, perspectives, of):
 
 def drawn(project, variant, condition, negative=None, guidance=2.0, **settings):
     model, _ = load_model(project.paths.model(variant))
+    settings = {"last_time": project.evaluate.last_time, **settings}
     sampling = Sampling(Schedule("cosine"), "v", project.evaluate.sampler, 5, guidance, **settings)
     return grid(sample(model, sampling, condition, [0, 1], negative).numpy())
 

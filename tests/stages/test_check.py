@@ -315,7 +315,7 @@ def architecture(tower, **changes):
         ),
         ({"judge": {"batch_size": 1}}, "judge.batch_size is 1; input should be greater than or equal to 2"),
         ({"clip": {"batch_size": 2}}, "clip.batch_size 2 leaves each of 2 clip.processes 1 pictures"),
-        ({"train": {"processes": 3}}, "train.batch_size 32 does not divide into 3 equal shares"),
+        ({"train": {"processes": 3}}, "train.batch_size 64 does not divide into 3 equal shares"),
         ({"clip": {"model": "ViT-B-32", "towers": TOWERS}}, "clip.towers are of a CLIP that is trained here: give its"),
         ({"clip": {"towers": TOWERS | {"std": [1.0, 0.0, 1.0]}}}, "clip.towers.std is [1.0, 0.0, 1.0]; a standard dev"),
         ({"clip": {"towers": TOWERS}}, "clip.towers.image: package:no_such/x: no Python package no_such is installed"),
