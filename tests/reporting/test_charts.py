@@ -92,3 +92,13 @@ def test_a_forest_plot_draws_intervals_in_proportion_around_no_difference():
     circles = [float(circle.get("cx")) for circle in svg.iter("circle")]
     assert circles == pytest.approx([(low + high) / 2, zero], abs=0.1)
     assert {"a<b", "20 (10 to 30)", "0 (-10 to 10)"} <= {text.text for text in svg.iter("text")}
+
+
+def test_a_name_that_leaves_no_room_has_its_numbers_below_it():
+    names = ["short", "two captions, neither left out − two captions as one text, added", "short"]
+    rows = [Difference(name, 20.0, 10.0, 30.0, "better") for name in names]
+    svg = ElementTree.fromstring(forest_plot("some", Quantity("points"), rows))
+    heights = [[float(text.get("y")) for text in group.iter("text")] for group in svg.iter("g")]
+    assert [name == numbers for name, numbers in heights] == [True, False, True]
+    marks = [float(circle.get("cy")) for circle in svg.iter("circle")]
+    assert all(max(own) < mark < min(after) for own, mark, after in zip(heights, marks, heights[1:], strict=False))

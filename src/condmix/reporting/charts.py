@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import accumulate
 
 WIDTH, HEIGHT = 440, 300  # user units; narrow, so that text stays legible when scaled to a phone
 LEFT, RIGHT, TOP, BOTTOM = 60, 14, 30, 46
@@ -19,6 +20,7 @@ MARKERS = ("M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0-7.2 0z", "M-3.2-3.2h6.4v6.
 STYLES = 8  # lines that look different; report.css has .line-0 ... .line-3, evidence.css the others
 LEGEND_ROW = 18
 FOREST_ROW = 42
+SECOND_LINE = 14
 LETTER = 6.2  # width of a letter of the legend, about
 
 
@@ -133,27 +135,33 @@ class Difference:
 
 
 def forest_plot(label: str, of_x: Quantity, rows: Sequence[Difference]) -> str:
-    """An <svg> with a line of text and an interval below it for each row, and a vertical line at no difference.
+    """An <svg> with text and an interval below it for each row, and a vertical line at no difference.
 
-    A verdict of "no" has a hollow marker, so that it is told from the others without colour.
+    The text is one line, or two where the name leaves no room for its numbers. A verdict of "no" has a hollow marker,
+    so that it is told from the others without colour.
     """
-    bottom = 8 + FOREST_ROW * len(rows)
+    numbers = [f"{of_x.text(row.value)} ({of_x.text(row.low)} to {of_x.text(row.high)})" for row in rows]
+    below = [
+        SECOND_LINE if LETTER * (len(row.name) + len(said) + 3) > WIDTH else 0
+        for row, said in zip(rows, numbers, strict=True)
+    ]
+    tops = list(accumulate((FOREST_ROW + more for more in below), initial=8))
+    bottom = tops.pop()
     x = axis([0.0, *(end for row in rows for end in (row.low, row.high))], 16, WIDTH - 16)
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {bottom + 44}" role="img" aria-label="{escape(label)}">']
     for value in x.ticks():
         at = f"{x(value):.1f}"
         parts.append(f'<path class="grid" d="M{at} 4V{bottom}"/>')
-        said = f"{value:g}".replace("-", "−")
-        parts.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{said}</text>')
+        tick = f"{value:g}".replace("-", "−")
+        parts.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{tick}</text>')
     parts.append(f'<path class="axis" d="M{x(0):.1f} 4V{bottom}"/>')
     parts.append(f'<text x="{WIDTH / 2}" y="{bottom + 36}" text-anchor="middle">{escape(of_x.label)}</text>')
-    for place, row in enumerate(rows):
-        top = 8 + FOREST_ROW * place
-        y, numbers = top + 27, f"{of_x.text(row.value)} ({of_x.text(row.low)} to {of_x.text(row.high)})"
+    for row, said, top, more in zip(rows, numbers, tops, below, strict=True):
+        y = top + more + 27
         parts.append(
             f'<g class="{escape(row.verdict)}"><text class="said" x="0" y="{top + 13}">{escape(row.name)}</text>'
         )
-        parts.append(f'<text x="{WIDTH}" y="{top + 13}" text-anchor="end">{escape(numbers)}</text>')
+        parts.append(f'<text x="{WIDTH}" y="{top + more + 13}" text-anchor="end">{escape(said)}</text>')
         parts.append(f'<path class="interval" d="M{x(row.low):.1f} {y}H{x(row.high):.1f}"/>')
         parts.append(f'<circle class="estimate" cx="{x(row.value):.1f}" cy="{y}" r="4"/></g>')
     return "\n".join([*parts, "</svg>"])
