@@ -22,6 +22,7 @@ LEGEND_ROW = 18
 FOREST_ROW = 42
 SECOND_LINE = 14
 LETTER = 6.2  # width of a letter of the legend, about
+BOLD_LETTER = 7.2
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def forest_plot(label: str, of_x: Quantity, rows: Sequence[Difference]) -> str:
     """
     numbers = [f"{of_x.text(row.value)} ({of_x.text(row.low)} to {of_x.text(row.high)})" for row in rows]
     below = [
-        SECOND_LINE if LETTER * (len(row.name) + len(said) + 3) > WIDTH else 0
+        SECOND_LINE if BOLD_LETTER * (len(row.name) + len(said) + 3) > WIDTH else 0
         for row, said in zip(rows, numbers, strict=True)
     ]
     tops = list(accumulate((FOREST_ROW + more for more in below), initial=8))
