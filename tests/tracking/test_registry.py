@@ -144,7 +144,8 @@ def test_a_run_in_another_folder_is_registered_in_its_project(trained, tmp_path,
     assert aliases()["current"] == before + 1
 
 
-def test_a_model_that_could_not_be_registered_is_not_uploaded_again(trained, monkeypatch):
+@pytest.mark.parametrize(("seed", "step"), [(4, "finalize_logged_model"), (5, "create_model_version")])
+def test_a_model_that_could_not_be_registered_is_not_logged_anew(trained, monkeypatch, seed, step):
     def models():
         return sorted(path.name for path in (trained.root / "mlartifacts" / "models").iterdir())
 
@@ -152,9 +153,9 @@ def test_a_model_that_could_not_be_registered_is_not_uploaded_again(trained, mon
         raise OSError("not now")
 
     before = models()
-    training(trained.model_copy(update={"seed": 4}), "experiment")
+    training(trained.model_copy(update={"seed": seed}), "experiment")
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "create_model_version", broken)
+        patch.setattr(MlflowClient, step, broken)
         for _ in range(3):
             with pytest.raises(CondmixError, match="not now"):
                 sync()

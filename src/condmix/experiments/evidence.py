@@ -130,10 +130,12 @@ def table(root: Path, grid: Grid, strict: bool = False) -> str:
     left = f"{len(missing)} of {len(runs)} runs are missing"
     if older:
         left += f", for {len(older)} of which reports show what other code made"
-    if missing and seconds is None:
-        left += f"; what they will cost is not known: {source}"
-    elif missing and seconds is not None:
-        left += f": about {duration(len(missing) * seconds)} of this machine, {duration(seconds)} each, {source}"
+    if missing:
+        left += (
+            f"; what they will cost is not known: {source}"
+            if seconds is None
+            else f": about {duration(len(missing) * seconds)} of this machine, {duration(seconds)} each, {source}"
+        )
     return "\n".join([f"{'experiment':<{width}}  seed  state", *lines, "", left])
 
 

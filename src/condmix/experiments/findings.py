@@ -109,7 +109,7 @@ class Evidence:
 
     def __init__(self, grid: Grid, finished: Sequence[Finished]):
         self.grid = grid
-        planned = sorted(grid.places, key=lambda place: list(grid.experiments).index(place[0]))
+        planned = [(name, seed) for name in grid.experiments for seed in grid.seeds_of(name)]
         everything = [read_run(run) for run in finished]
         check(grid, planned, everything)
         self.by_place: dict[tuple[str, int], list[MeasuredRun]] = {}

@@ -79,11 +79,13 @@ class Grid(Settings):
         own = (seed for experiment in self.experiments.values() for seed in experiment.seeds or ())
         return tuple(dict.fromkeys([*self.seeds, *own]))
 
+    def seeds_of(self, experiment: str) -> tuple[int, ...]:
+        return self.experiments[experiment].seeds or self.seeds
+
     @property
     def places(self) -> list[tuple[str, int]]:
         """(experiment, seed) of every run, seeds outermost, so that a partial grid has whole seeds."""
-        seeds = {name: experiment.seeds or self.seeds for name, experiment in self.experiments.items()}
-        return [(name, seed) for seed in self.every_seed for name in self.experiments if seed in seeds[name]]
+        return [(name, seed) for seed in self.every_seed for name in self.experiments if seed in self.seeds_of(name)]
 
 
 StageOutput = str | Annotated[dict[str, Any], Field(min_length=1)]
