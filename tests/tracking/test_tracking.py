@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from mlflow import MlflowClient
 
 import condmix.tracking.runs
@@ -360,6 +361,26 @@ def test_a_store_in_trouble_is_named_and_gets_the_run_when_it_is_mended(store, b
     mend()
     assert sync().startswith("1 of 1 records delivered")
     assert runs(store)[0].data.metrics == {"train/loss": 0.5}
+
+
+def test_a_run_waits_for_another_that_makes_the_database(root):
+    """Two trainings that begin at once are both tracked; each holds the lock longer than a server may take to answer."""
+    lock = FileLock(root / ".mlflow.lock")
+    lock.acquire()
+    seen = []
+
+    def busy():
+        if lock.is_locked:
+            seen.append("the other is at it")
+            lock.release()
+
+    Store(5, busy)
+    assert seen == ["the other is at it"]
+
+
+def test_a_lock_that_is_never_released_is_named(root):
+    with FileLock(root / ".mlflow.lock"), pytest.raises(Trouble, match=r"another process holds .*\.mlflow\.lock"):
+        Store(0.05)
 
 
 def test_a_run_that_is_deleted_midway_is_delivered_to_a_new_one(store):

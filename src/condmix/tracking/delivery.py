@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from condmix import CondmixError
 from condmix.runtime.oserrors import sentence
 from condmix.tracking import machine, registry
-from condmix.tracking.runs import journals, patience, project_root
+from condmix.tracking.runs import LOCAL, journals, patience, project_root
 
 EXPERIMENT = "condmix"
 RUN_TAG = "condmix.run"
@@ -154,9 +154,10 @@ class Store:
     """MLflow's experiment, ready to take runs; Trouble says why it is not."""
 
     def __init__(self, timeout: float, reached: Callable[[], object] = lambda: None):
-        """`timeout`: seconds to wait for one answer of a server, or for a lock.
+        """`timeout`: seconds to wait for one answer of a server.
 
-        `reached` is called when a local database is known to be there and usable: all else is only work.
+        `reached` is called when a local database is known to be there and usable, or to be made by another process:
+        all else is only work.
         """
         # Tries are made here, at longer intervals. Without this, a dead server holds a client for minutes.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -166,7 +167,7 @@ class Store:
         self._timeout = timeout
         with self.speaking():
             _refuse_unknown(self.uri)
-            with self._alone() if self.uri.startswith("sqlite") else contextlib.nullcontext():
+            with self._alone(reached) if self.uri.startswith("sqlite") else contextlib.nullcontext():
                 self._check_database()
                 if self.uri.startswith("sqlite"):
                     reached()
@@ -324,13 +325,24 @@ class Store:
         return given
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Processes that create the database, or one run, at once crash each other or make two."""
+    def _alone(self, busy: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Processes that create the database, or one run, at once crash each other or make two.
+
+        `busy` is called before waiting for another process.
+        """
+        lock = FileLock(project_root() / ".mlflow.lock")
         try:
-            with FileLock(project_root() / ".mlflow.lock", timeout=self._timeout):
-                yield
+            lock.acquire(timeout=0)
         except Timeout:
-            raise Trouble(f"another process holds {project_root() / '.mlflow.lock'}") from None
+            busy()
+            try:
+                lock.acquire(timeout=LOCAL * self._timeout)
+            except Timeout:
+                raise Trouble(f"another process holds {lock.lock_file}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _check_database(self) -> None:
         """Find out at once what MLflow would try for minutes."""
