@@ -364,7 +364,7 @@ def test_a_store_in_trouble_is_named_and_gets_the_run_when_it_is_mended(store, b
 
 
 def test_a_run_waits_for_another_that_makes_the_database(root):
-    """Two trainings that begin at once are both tracked; each holds the lock longer than a server may take to answer."""
+    """Two trainings begin at once: one makes the database, which takes longer than a server may take to answer."""
     lock = FileLock(root / ".mlflow.lock")
     lock.acquire()
     seen = []
