@@ -19,7 +19,7 @@ repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the re
 	@condmix repair
 	dvc repro judge prior pack
 	@dvc stage list --name-only | sed -n 's/^train@//p' | \
-		OMP_NUM_THREADS=$$(( ($(CORES) + $(JOBS) - 1) / $(JOBS) )) \
+		CONDMIX_SIDE_BY_SIDE=$(JOBS) OMP_NUM_THREADS=$$(( ($(CORES) + $(JOBS) - 1) / $(JOBS) )) \
 		xargs -P $(JOBS) -I {} dvc --wait-for-lock repro --single-item train@{} evaluate@{}
 	dvc repro
 	@condmix summary

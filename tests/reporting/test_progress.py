@@ -26,6 +26,7 @@ def test_the_line_says_what_is_known():
     took = {"train@caption": 163.0, "train@experiment": 140.2, "report": 2.0}
     assert line(EVERY, "train@caption", took).endswith("; it took 2:43 here last time, and those after it 2:22")
     assert line(EVERY, "report", took) == "condmix: report, stage 4 of 4; it took 0:02 here last time"
+    assert line(EVERY, "train@caption", took, in_order=False).endswith("; it took 2:43 here last time")
     del took["report"]
     assert line(EVERY, "train@caption", took).endswith("those after it 2:20 without 1 that have not run yet")
 
@@ -42,6 +43,17 @@ def test_a_stage_that_ends_is_timed_and_one_that_fails_is_not(params):
         raise KeyboardInterrupt
     assert said == ["condmix: train caption, stage 2 of 4", "condmix: report, stage 4 of 4"]
     assert list(kept(path)) == ["train@caption"]
+
+
+def test_where_stages_run_side_by_side_nothing_is_said_of_those_after(params, monkeypatch):
+    said = []
+    for stage in ("check", "report"):
+        with timed(params, stage, said.append):
+            pass
+    monkeypatch.setenv("CONDMIX_SIDE_BY_SIDE", "2")
+    with timed(params, "check", said.append):
+        pass
+    assert said[-1] == "condmix: check, stage 1 of 4; it took 0:00 here last time"
 
 
 def test_a_damaged_record_of_times_is_ignored(params):

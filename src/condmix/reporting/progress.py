@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from condmix.files.artifacts import read_json
 from condmix.files.atomic import write_json
 from condmix.settings.schema import Params
 
+SIDE_BY_SIDE = "CONDMIX_SIDE_BY_SIDE"  # the environment's variable that says so: the Makefile sets it
+
 
 def stages(content: Mapping[str, Any], variants: Sequence[str]) -> list[str]:
     """The stages of dvc.yaml in its order, those of variants once for each, as in "train@caption"."""
@@ -22,14 +25,17 @@ def stages(content: Mapping[str, Any], variants: Sequence[str]) -> list[str]:
     return found
 
 
-def line(every: Sequence[str], name: str, seconds: Mapping[str, float]) -> str:
-    """As in "condmix: train caption, stage 16 of 22; it took 2:43 here last time, and those after it 4:10"."""
+def line(every: Sequence[str], name: str, seconds: Mapping[str, float], in_order: bool = True) -> str:
+    """As in "condmix: train caption, stage 16 of 22; it took 2:43 here last time, and those after it 4:10".
+
+    What comes after is left out where stages do not run in dvc.yaml's order, one after the other.
+    """
     place = every.index(name)
     later = [seconds[stage] for stage in every[place + 1 :] if stage in seconds]
     said = f"condmix: {name.replace('@', ' ')}, stage {place + 1} of {len(every)}"
     if name in seconds:
         said += f"; it took {clock(seconds[name])} here last time"
-        if later:
+        if later and in_order:
             missing = len(every) - place - 1 - len(later)
             said += f", and those after it {clock(sum(later))}"
             said += f" without {missing} that have not run yet" if missing else ""
@@ -49,7 +55,7 @@ def timed(params: Params, name: str, say: Callable[[str], None]) -> Iterator[Non
     path = params.root / ".checkpoints" / "seconds" / f"{params.profile}.json"
     every = stages(pipeline.read(params.root), params.variants)
     if name in every:
-        say(line(every, name, kept(path)))
+        say(line(every, name, kept(path), in_order=SIDE_BY_SIDE not in os.environ))
     started = time.monotonic()
     yield
     write_json(path, {**kept(path), name: round(time.monotonic() - started, 1)})
