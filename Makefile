@@ -11,16 +11,20 @@ help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 # DVC runs one stage at a time, and two small networks learn faster in one thread each than in two one after the other.
-# So JOBS variants are trained and judged side by side, each by a DVC of its own with its share of the cores; on a GPU one.
+# So up to JOBS variants that are not up to date are trained and judged side by side, each by a DVC of its own with its
+# share of the cores; on a GPU one at a time.
 JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 CORES = $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 
 repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the results (default)
 	@condmix repair
 	dvc repro judge prior pack
-	@dvc stage list --name-only | sed -n 's/^train@//p' | \
-		CONDMIX_SIDE_BY_SIDE=$(JOBS) OMP_NUM_THREADS=$$(( ($(CORES) + $(JOBS) - 1) / $(JOBS) )) \
-		xargs -P $(JOBS) -I {} dvc --wait-for-lock repro --single-item train@{} evaluate@{}
+	@stale=$$(dvc status --json | grep -oE '"(train|evaluate)@[^"]+"' | sed 's/.*@//; s/"//' | sort -u); \
+	if [ -n "$$stale" ]; then \
+		jobs=$$(echo "$$stale" | wc -l); [ "$$jobs" -lt "$(JOBS)" ] || jobs=$(JOBS); \
+		echo "$$stale" | CONDMIX_SIDE_BY_SIDE=$$jobs OMP_NUM_THREADS=$$(( ($(CORES) + jobs - 1) / jobs )) \
+			xargs -P $$jobs -I {} dvc --wait-for-lock repro --single-item train@{} evaluate@{}; \
+	fi
 	dvc repro
 	@condmix summary
 	@echo "shell   . $(BIN)/activate   (once in every terminal: it puts condmix, dvc and mlflow on the PATH)"
