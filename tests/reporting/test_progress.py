@@ -1,5 +1,6 @@
 """Which stage begins, and how long the rest took."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +55,19 @@ def test_where_stages_run_side_by_side_nothing_is_said_of_those_after(params, mo
     with timed(params, "check", said.append):
         pass
     assert said[-1] == "condmix: check, stage 1 of 4; it took 0:00 here last time"
+
+
+def test_stages_that_end_at_once_are_all_timed(params):
+    names = [f"train@{variant}" for variant in "abcdefgh"]
+
+    def run(name):
+        for _ in range(20):
+            with timed(params, name, lambda _: None):
+                pass
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(run, names))
+    assert sorted(kept(params.root / ".checkpoints/seconds/demo.json")) == names
 
 
 def test_a_damaged_record_of_times_is_ignored(params):

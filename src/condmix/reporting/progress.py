@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from condmix import CondmixError, pipeline
 from condmix.files.artifacts import read_json
 from condmix.files.atomic import write_json
@@ -58,7 +60,10 @@ def timed(params: Params, name: str, say: Callable[[str], None]) -> Iterator[Non
         say(line(every, name, kept(path), in_order=SIDE_BY_SIDE not in os.environ))
     started = time.monotonic()
     yield
-    write_json(path, {**kept(path), name: round(time.monotonic() - started, 1)})
+    took = round(time.monotonic() - started, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # stages may run side by side
+        write_json(path, {**kept(path), name: took})
 
 
 def kept(path: Path) -> dict[str, float]:
