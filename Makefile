@@ -19,7 +19,7 @@ CORES = $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the results (default)
 	@condmix repair
 	dvc repro judge prior pack
-	@stale=$$(dvc status --json | grep -oE '"(train|evaluate)@[^"]+"' | sed 's/.*@//; s/"//' | sort -u); \
+	@status=$$(dvc status --json) || exit; stale=$$(echo "$$status" | grep -oE '"(train|evaluate)@[^"]+"' | sed 's/.*@//; s/"//' | sort -u); \
 	if [ -n "$$stale" ]; then \
 		jobs=$$(echo "$$stale" | wc -l); [ "$$jobs" -lt "$(JOBS)" ] || jobs=$(JOBS); \
 		echo "$$stale" | CONDMIX_SIDE_BY_SIDE=$$jobs OMP_NUM_THREADS=$$(( ($(CORES) + jobs - 1) / jobs )) \
