@@ -12,19 +12,20 @@ help:  ## This list
 
 # DVC runs one stage at a time, and two small networks learn faster in one thread each than in two one after the other.
 # So up to JOBS variants that are not up to date are trained and judged side by side, each by a DVC of its own with its
-# share of the cores; on a GPU one at a time.
+# share of the cores (of OMP_NUM_THREADS, if that is set); on a GPU one at a time.
 JOBS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 2)
 CORES = $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+STALE = $$(echo "$$status" | grep -oE '"(train|evaluate)@[^"]+"' | sed 's/.*@//; s/"//' | sort -u)
 
 repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the results (default)
+	@[ "$(JOBS)" -ge 1 ] 2>/dev/null || { echo "JOBS must be 1 or more, and is '$(JOBS)'"; exit 1; }
 	@condmix repair
 	dvc repro judge prior pack
-	@status=$$(dvc status --json) || exit; stale=$$(echo "$$status" | grep -oE '"(train|evaluate)@[^"]+"' | sed 's/.*@//; s/"//' | sort -u); \
-	if [ -n "$$stale" ]; then \
-		jobs=$$(echo "$$stale" | wc -l); [ "$$jobs" -lt "$(JOBS)" ] || jobs=$(JOBS); \
-		echo "$$stale" | CONDMIX_SIDE_BY_SIDE=$$jobs OMP_NUM_THREADS=$$(( ($(CORES) + jobs - 1) / jobs )) \
-			xargs -P $$jobs -I {} dvc --wait-for-lock repro --single-item train@{} evaluate@{}; \
-	fi
+	@status=$$(dvc status --json) || exit; variants=$(STALE); [ -n "$$variants" ] || exit 0; \
+	cores=$(CORES); jobs=$$(printf '%s\n' $(JOBS) $$cores $$(echo "$$variants" | wc -l) | sort -n | head -n 1); \
+	export CONDMIX_SIDE_BY_SIDE=$$jobs OMP_NUM_THREADS=$$(( (cores + jobs - 1) / jobs )); \
+	echo "$$variants" | xargs -P $$jobs -I {} sh -c \
+		'dvc --wait-for-lock repro --single-item train@{} evaluate@{} || exit 1'  # at DVC's own 255 xargs would stop
 	dvc repro
 	@condmix summary
 	@echo "shell   . $(BIN)/activate   (once in every terminal: it puts condmix, dvc and mlflow on the PATH)"

@@ -336,7 +336,7 @@ class Store:
         except Timeout:
             busy()
             try:
-                lock.acquire(timeout=LOCAL * self._timeout)
+                lock.acquire(timeout=LOCAL * min(self._timeout, patience()))
             except Timeout:
                 raise Trouble(f"another process holds {lock.lock_file}") from None
         try:

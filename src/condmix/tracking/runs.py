@@ -288,6 +288,7 @@ class Delivery:
             if "where" in report:
                 self._where = report["where"]
             elif "error" in report:
+                self._local = False  # so the run's end does not wait for more than it would for a server
                 self._undelivered(report["error"])
             else:
                 self._silence.cancel()
