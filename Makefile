@@ -18,7 +18,7 @@ CORES = $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 STALE = $$(echo "$$status" | grep -oE '"(train|evaluate)@[^"]+"' | sed 's/.*@//; s/"//' | sort -u)
 
 repro: setup  ## Set up, run the pipeline on params.yaml's profile, print the results (default)
-	@[ "$(JOBS)" -ge 1 ] 2>/dev/null || { echo "JOBS must be 1 or more, and is '$(JOBS)'"; exit 1; }
+	@[ "$(JOBS)" -ge 1 ] 2>/dev/null || { echo "JOBS must be 1 or more, not '$(JOBS)'"; exit 1; }
 	@condmix repair
 	dvc repro judge prior pack
 	@status=$$(dvc status --json) || exit; variants=$(STALE); [ -n "$$variants" ] || exit 0; \

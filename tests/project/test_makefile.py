@@ -85,4 +85,4 @@ def test_nothing_runs_after_a_status_that_fails(repro):
 @pytest.mark.parametrize("jobs", ["0", "", "two"])
 def test_a_number_of_jobs_that_is_none_is_refused_at_once(repro, jobs):
     code, output, calls = repro(["train@a"], jobs=jobs)
-    assert code != 0 and f"JOBS must be 1 or more, and is '{jobs}'" in output and calls == []
+    assert code != 0 and f"JOBS must be 1 or more, not '{jobs}'" in output and calls == []

@@ -309,7 +309,7 @@ def cost(
         if "seconds" in found and "n" in found:
             evaluation.append(found["seconds"] / found["n"] * pictures)
     if not training:
-        return None, f"no run was made on this machine, and no model of profile {grid.profile} lies in models/"
+        return None, f"no run has been made on this machine, and models/ holds no model of profile {grid.profile}"
     source = f"scaled from {', '.join(used)}"
     if not evaluation:
         return statistics.median(training), f"{source}, training alone: no metrics say how long judging took"
