@@ -350,7 +350,7 @@ def test_a_difference_is_between_runs_of_the_same_code(tmp_path):
     code = " ".join(page.text["code"].split())
     assert "two captions concat (seeds 1, 3); one caption (seeds 0, 1, 4) differs in a" in code
     assert "only one of the two knows the setting evaluate.more" in code and "the same" in code
-    assert "seed 3 left out: different code" in page.text["answer"]
+    assert "seed 3 left out: different code or judges" in page.text["answer"]
     rows = {(row["experiment"], row["seed"]): row for row in rows_of(tmp_path / "out" / "results.csv")}
     assert rows["one_caption", "4"]["commit"] == "0ld" and rows["one_caption", "4"]["present_code"] == "False"
     found = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -365,7 +365,32 @@ def test_what_no_code_made_both_sides_of_is_not_compared(tmp_path):
     evidence = Evidence(grid, runs)
     assert not evidence.tests and evidence.uncompared == [("two_captions_concat", "one_caption")]
     text = " ".join(Page(rendered(tmp_path, grid, runs)).text["answer"].split())
-    assert "no version of the code made both: two captions concat with one caption." in text
+    assert (
+        "no version of the code made both, or other judges judged them: two captions concat with one caption." in text
+    )
+
+
+def judged(run, share):
+    path = run.folder / "details.json"
+    details = json.loads(path.read_text())
+    run.metrics["judge_accuracy_network"] = details["metrics"]["judge_accuracy_network"] = {"shape": share}
+    path.write_text(json.dumps(details))
+    return run
+
+
+def test_a_difference_is_between_runs_of_the_same_judges(tmp_path):
+    grid = make_grid(seeds=[0, 1, 2], names=("one_caption", "two_captions_concat"))
+    told = {seed: judged(finished_run(tmp_path, "two_captions_concat", seed), 0.9) for seed in (0, 1, 2)}
+    one = {
+        seed: judged(finished_run(tmp_path, "one_caption", seed), share) for seed, share in enumerate((0.9, 0.9, 0.8))
+    }
+    runs = [*told.values(), *one.values()]
+    evidence = Evidence(grid, runs)
+    assert [first.seed for first, _ in evidence.pairs("two_captions_concat", "one_caption")] == [0, 1]
+    assert evidence.test("two_captions_concat", "scene").unpaired == (2,)
+    page = Page(rendered(tmp_path, grid, runs))
+    assert "seed 2 left out: different code or judges" in page.text["answer"]
+    assert "shape 80.0% in one caption (seed 2); shape 90.0% in the others" in " ".join(page.text["conditions"].split())
 
 
 def set_environment(run, environment):

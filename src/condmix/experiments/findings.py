@@ -7,7 +7,7 @@ fit captions that conditioned no experiment. The last two are the same examinati
 help by themselves.
 
 Runs that another version of the code made are shown too (condmix.experiments.evidence), but a difference is always
-between two runs of the same code: seeds for which both experiments have none are left out of their comparison.
+between two runs of the same code, judged by the same judges: other seeds are left out of a comparison.
 An experiment that was conditioned on the held-out picture itself is an oracle: it stands apart and is never ranked.
 The page for people is condmix.reporting.grid_page.
 """
@@ -66,6 +66,17 @@ class MeasuredRun:
     used: np.ndarray | None = None  # (n, K): which of them conditioned it; there if `ranks` is
     changed: Mapping[Change, np.ndarray] = field(default_factory=dict)  # (m,): the first score then
 
+    def pairs_with(self, other: MeasuredRun) -> bool:
+        """Does a difference between the two come from what they were told, not from other code or other judges?
+
+        Trained judges of other machines differ; those that are right on as many real pictures are taken for the same.
+        """
+        mine, others = (
+            {name: value for name, value in run.metrics.items() if name.startswith("judge_accuracy")}
+            for run in (self, other)
+        )
+        return self.origin.agrees(other.origin) and mine == others
+
     @property
     def condition(self) -> Condition:
         """What stood in the views of its headline pictures."""
@@ -92,7 +103,7 @@ class Test:
     adjusted_p: float | None
     at_most: bool  # the adjusted p is an upper bound
     commits: tuple[str, ...] = ()  # of its pairs, each once
-    unpaired: tuple[int, ...] = ()  # seeds left out, for which no code made both sides
+    unpaired: tuple[int, ...] = ()  # seeds left out, of whose runs no two are of the same code and judges
 
     @property
     def verdict(self) -> str:
@@ -133,22 +144,22 @@ class Evidence:
         return [run for run in self.runs if run.experiment == experiment]
 
     def pairs(self, first: str, second: str) -> list[tuple[MeasuredRun, MeasuredRun]]:
-        """The runs of two experiments by the same code, a pair for each seed that has one."""
+        """The runs of two experiments by the same code and judges, a pair for each seed that has one."""
         found: list[tuple[MeasuredRun, MeasuredRun]] = []
         for seed in self.grid.every_seed:
             sides = itertools.product(self.by_place.get((first, seed), ()), self.by_place.get((second, seed), ()))
-            found += itertools.islice((pair for pair in sides if pair[0].origin.agrees(pair[1].origin)), 1)
+            found += itertools.islice((pair for pair in sides if pair[0].pairs_with(pair[1])), 1)
         return found
 
     def unpaired(self, first: str, second: str) -> tuple[int, ...]:
-        """The seeds under which both experiments are finished, but not by the same code."""
+        """The seeds under which both experiments are finished, but not by the same code and judges."""
         paired = {run.seed for run, _ in self.pairs(first, second)}
         having = [seed for seed in self.grid.every_seed if {(first, seed), (second, seed)} <= self.by_place.keys()]
         return tuple(seed for seed in having if seed not in paired)
 
     @property
     def uncompared(self) -> list[tuple[str, str]]:
-        """Experiments that could be compared, if the same code had made both."""
+        """Experiments that could be compared, if the same code had made and the same judges judged both."""
         pairs = [(name, other) for name in self.names for other in self.all_against(name)]
         return [pair for pair in pairs if self.unpaired(*pair) and not self.pairs(*pair)]
 

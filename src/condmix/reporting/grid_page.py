@@ -46,6 +46,12 @@ MACHINE = {  # of a card's environment
     "kernels": "CPU kernels",
     "torch": "PyTorch",
 }
+JUDGES = {  # of metrics
+    "judge_accuracy": "the judge is right on real pictures",
+    "judge_accuracy_network": "the network, on real pictures",
+    "judge_accuracy_probe": "the probe, on real pictures",
+}
+OTHER = "different code or judges"  # why a seed has no pair
 SCENES = 8  # shown on the page
 LEAST_P = 0.0001  # that is written out
 SCALE = 4  # of the pictures in pictures.png
@@ -158,7 +164,7 @@ def sentence(evidence: Evidence, test: Test) -> str:
         )
     basis = f"{span}; {found.seeds} seeds × {found.n} conditions; adjusted {p_text(test)}"
     if test.unpaired:
-        basis += f"; seed{'s' * (len(test.unpaired) > 1)} {', '.join(map(str, test.unpaired))} left out: different code"
+        basis += f"; seed{'s' * (len(test.unpaired) > 1)} {', '.join(map(str, test.unpaired))} left out: {OTHER}"
     if test.verdict == NO_DIFFERENCE:
         return (
             f"Between {first} and {second} no difference was found in how much of {what} the pictures show: "
@@ -476,7 +482,7 @@ def conditions(evidence: Evidence, metrics: Sequence[Mapping[str, Any]]) -> list
         ("conditioned on", agreed(metrics, "condition")),
         ("moving average of the weights", agreed(metrics, "ema")),
     ]
-    return [*((what, value or NONE) for what, value in found), *machines(evidence)]
+    return [*((what, value or NONE) for what, value in found), *judges(evidence), *machines(evidence)]
 
 
 def versions(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -502,15 +508,31 @@ def machines(evidence: Evidence) -> Iterator[tuple[str, str]]:
     Figures of other processors, arithmetic, versions or numbers of threads differ by rounding at least.
     """
     for key, what in MACHINE.items():
-        groups: dict[str, list[str]] = {}
-        for run in evidence.runs:
-            value = run.card.get("environment", {}).get(key)
-            groups.setdefault(fact(value) if value not in (None, []) else NONE, []).append(
-                f"{label(run.experiment)} (seed {run.seed})"
-            )
-        *fewer, most = sorted(groups, key=lambda value: len(groups[value]))
-        differing = [f"{value} in {', '.join(groups[value])}" for value in fewer]
-        yield f"{what}, training", "; ".join([*differing, f"{most} in the others" if fewer else most])
+        values = [run.card.get("environment", {}).get(key) for run in evidence.runs]
+        yield f"{what}, training", by_value(evidence, values)
+
+
+def judges(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """How often the judges are right on real pictures and, where they differ, which runs were judged by which."""
+    for key, what in JUDGES.items():
+        if any(key in run.metrics for run in evidence.runs):
+            yield what, by_value(evidence, [named_shares(run.metrics.get(key, {})) for run in evidence.runs])
+
+
+def named_shares(shares: Mapping[str, float]) -> str:
+    """As in "shape 100.0%, colour 98.2%"."""
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+
+
+def by_value(evidence: Evidence, values: Sequence[Any]) -> str:
+    """A fact of each run; where they differ the rarer values with their runs, and the commonest "in the others"."""
+    groups: dict[str, list[str]] = {}
+    for run, value in zip(evidence.runs, values, strict=True):
+        known = fact(value) if value not in (None, [], "") else NONE
+        groups.setdefault(known, []).append(f"{label(run.experiment)} (seed {run.seed})")
+    *fewer, most = sorted(groups, key=lambda value: len(groups[value]))
+    differing = [f"{value} in {', '.join(groups[value])}" for value in fewer]
+    return "; ".join([*differing, f"{most} in the others" if fewer else most])
 
 
 def scene_pictures(evidence: Evidence) -> Iterator[dict[str, Any]]:
