@@ -13,6 +13,7 @@ from condmix.experiments.evidence import (
     collect,
     dataset_of,
     evidence,
+    is_done,
     read_recipe,
     recipe_text,
     table,
@@ -93,6 +94,22 @@ def test_evidence_is_lost_to_a_change_of_what_is_declared_or_of_the_data(reposit
     lock = (repository.folder / "dvc.lock").read_text()
     repository.write("dvc.lock", lock.replace("md5: archives", "md5: other"))
     assert not collected(repository)
+
+
+def test_evidence_stands_wherever_the_same_data_came_from(repository):
+    runs = planned(repository)
+    for run in runs:
+        recipe = json.loads(json.dumps(run.recipe))
+        recipe["settings"]["conf/tiny.yaml:data"] |= {
+            "folder": "/elsewhere",
+            "files": [{"url": "https://example.org/a"}],
+        }
+        elsewhere = replace(run, name=f"{run.name.rpartition('-')[0]}-{hashed(recipe)}", recipe=recipe)
+        assert elsewhere.name != run.name
+        leave(repository, elsewhere)
+    assert [one.origin.current for one in collected(repository, strict=True)] == [True, True]
+    assert all(is_done(repository.folder, run, {}) for run in runs)
+    assert table(repository.folder, read_grid(repository.folder, "small")).endswith("0 of 2 runs are missing")
 
 
 def test_a_clone_without_the_data_reports_from_evidence(repository):

@@ -7,7 +7,8 @@ data that condmix did not draw itself are left out: they are others', and a repo
 A change of code does not make a measurement untrue. So evidence stands for a run as long as what somebody declares is
 the same: perspectives, fusion, seed, settings and data. Reports say which code made which run, and take differences
 between runs of the same code only (condmix.experiments.findings). A setting that only one of both versions of the code
-knows counts as a difference of code, unless the grid itself sets it.
+knows counts as a difference of code, unless the grid itself sets it. Where data come from (an address, a folder) is not
+what they are: the archives' checksum is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from condmix.settings.plugins import plugin
 DETAILS = "metrics/details/experiment"
 DETAILS_FILE, REAL = "details.json", "real.npy"
 RECIPE = "recipe.json"
+WHERE_FROM = ("data.files", "data.folder")
 LARGEST = 2**28  # bytes of one file of a run's evidence
 
 
@@ -112,7 +114,7 @@ def read(root: Path, path: Path) -> tuple[Path, dict[str, Any]]:
 
 def is_done(root: Path, run: PlannedRun, references: Mapping[str, str]) -> bool:
     """Whether the present code made this run: it is a DVC experiment here, or its evidence lies here."""
-    return run.name in references or evidence(root, run).exists()
+    return run.name in references or any(origin.current for _, origin in origins(root, run))
 
 
 def table(root: Path, grid: Grid, strict: bool = False) -> str:
@@ -162,14 +164,17 @@ def origins(root: Path, run: PlannedRun) -> Iterator[tuple[Path, Origin]]:
         elif made and (unknown := difference(made, run)) is not None:
             code, present = code_of(made["recipe"]), code_of(run.recipe)
             changed = {name for name in code.keys() | present.keys() if code.get(name) != present.get(name)}
-            yield other, Origin(made["commit"], code, False, tuple(sorted(changed)), unknown)
+            yield other, Origin(made["commit"], code, not (changed or unknown), tuple(sorted(changed)), unknown)
 
 
 def difference(made: RecipeFile, run: PlannedRun) -> tuple[str, ...] | None:
     """The settings that only one of both recipes knows; None where they declare different things."""
     if made["recipe"]["shared"] != run.recipe["shared"]:
         return None
-    before, now = ({name: value for name, value in _leaves(one["settings"])} for one in (made["recipe"], run.recipe))
+    before, now = (
+        {name: value for name, value in _leaves(one["settings"]) if name.partition(":")[2] not in WHERE_FROM}
+        for one in (made["recipe"], run.recipe)
+    )
     unknown = before.keys() ^ now.keys()
     declared = [*made["params"], *run.params, *made["settings"], *run.settings]
     names = {name.partition(":")[2] for name in unknown}
